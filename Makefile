@@ -1,0 +1,95 @@
+# `make help` lists what can be made. Nothing here is hidden: every target is the few plain commands that you could type.
+SHELL := /bin/bash
+PYTHON ?= python3
+WORKERS ?= 2
+# Where pip takes torch from, if not from its default place. On a Linux computer without an NVIDIA GPU this saves several GB:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+BIN := $(CURDIR)/.venv/bin
+READY := .venv/.installed
+# One thread a process: the tests run several notebooks side by side.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lab venv export readme drift notebooks pytest clean distclean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+demo: $(READY) ## a whole leave-one-subject-out run on synthetic clips, and its table
+	mkdir -p runs
+	"$(BIN)/papermill" nbs/05_loso.ipynb runs/demo.ipynb -p dataset synth -p workers $(WORKERS)
+	@"$(BIN)/python" -c "$$SHOW"
+	@echo; echo "The executed notebook: runs/demo.ipynb (make lab opens JupyterLab)"
+
+# TODO(lead): replace by the run's own way to show itself, if it has one.
+define SHOW
+import json
+from pathlib import Path
+from mpfnet.metrics import metrics_table
+path = max(Path('runs').glob('synth-*/metrics.json'), key=lambda p: p.stat().st_mtime)
+print(f'\n{path.parent} (synthetic clips, pooled over folds)\n')
+print(metrics_table(json.loads(path.read_text())).to_string())
+endef
+export SHOW
+
+test: $(READY) ## everything that must hold: drift gate, every notebook, pytest
+	@$(MAKE) --no-print-directory drift
+	@$(MAKE) --no-print-directory notebooks
+	@$(MAKE) --no-print-directory pytest
+
+notebooks: $(READY) ## run every notebook of nbs/ as a test
+	$(ONE_THREAD) "$(BIN)/nbdev_test" --n_workers $(WORKERS)
+
+pytest: $(READY) ## run tests/
+	$(ONE_THREAD) "$(BIN)/python" -m pytest tests
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	"$(BIN)/jupyter" lab --notebook-dir . nbs/index.ipynb
+
+venv: $(READY) ## make .venv with the tested versions
+
+$(READY): settings.ini setup.py constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "mpfnet needs Python 3.11 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1). Name another one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' || { \
+	  echo "$(PYTHON) comes without the venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	test -x "$(BIN)/python" || "$(PYTHON)" -m venv .venv
+	$(if $(TORCH_INDEX),"$(BIN)/pip" install -q --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)")
+	"$(BIN)/pip" install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+export: $(READY) ## notebooks → mpfnet/ and README.md, and clean the notebooks
+	"$(BIN)/nbdev_export"
+	"$(BIN)/nbdev_clean"
+	$(if $(wildcard paper_figures),"$(BIN)/nbdev_clean" --fname paper_figures)
+	@$(MAKE) --no-print-directory readme
+
+# README.md is nbs/index.ipynb without its hidden cells. Links are relative to nbs/ in the notebook, to the root in README.md.
+NBCONVERT = "$(BIN)/jupyter" nbconvert --to markdown --log-level ERROR \
+  --RegexRemovePreprocessor.enabled=True --RegexRemovePreprocessor.patterns='\#\|\s*hide\s*$$' --RegexRemovePreprocessor.patterns='\#\|\s*hide\s*\n'
+AS_README = sed -E -e '/^\#\|/d' -e 's,\]\(([A-Za-z0-9_][^):]*)\),](nbs/\1),g' -e 's,\]\(\.\./,](,g' -e '/./,$$!d'
+
+readme: $(READY) ## nbs/index.ipynb → README.md
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
+	$(NBCONVERT) --output-dir "$$out" nbs/index.ipynb && \
+	{ echo '<!-- Made from nbs/index.ipynb by `make readme`; edit that. -->'; $(AS_README) "$$out/index.md" | cat -s; } > README.md
+
+# Exports a copy and compares, so that it changes nothing here and works with uncommitted edits, too.
+drift: $(READY) ## fail if mpfnet/, README.md or a notebook is not what `make export` would write
+	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; stale=0; \
+	cp -R Makefile settings.ini constraints.txt setup.py nbs "$$out"; if [ -d paper_figures ]; then cp -R paper_figures "$$out"; fi; \
+	mkdir "$$out/.venv" "$$out/mpfnet"; touch "$$out/$(READY)"; if [ -f mpfnet/__init__.py ]; then cp mpfnet/__init__.py "$$out/mpfnet"; fi; \
+	$(MAKE) --no-print-directory -s -C "$$out" BIN="$(BIN)" export; \
+	for f in mpfnet nbs paper_figures README.md; do \
+	  if [ -e "$$f" ] || [ -e "$$out/$$f" ]; then diff -rq -x __pycache__ -x .ipynb_checkpoints "$$f" "$$out/$$f" >&2 || stale=1; fi; done; \
+	if [ $$stale = 1 ]; then echo 'The files above are not what the notebooks export: run `make export`, then look at the change.' >&2; exit 1; fi
+	@echo 'drift gate: mpfnet/, README.md and the notebooks agree'
+
+clean: ## remove caches; leaves .venv and runs/ alone
+	rm -rf build dist .pytest_cache .hypothesis
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print0 | xargs -0 rm -rf
+
+distclean: clean ## the same, and .venv
+	rm -rf .venv *.egg-info

@@ -1,0 +1,28 @@
+"""Packaging from settings.ini, the one place where name, version and requirements are written."""
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser()
+config.read(here / 'settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+readme = here / 'README.md'
+
+setup(
+    name=cfg['lib_name'],
+    version=cfg['version'],
+    description=cfg['description'],
+    long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
+    long_description_content_type='text/markdown',
+    author=cfg['author'],
+    url=cfg['git_url'],
+    license='Apache-2.0',
+    packages=find_packages(include=['mpfnet', 'mpfnet.*']),
+    python_requires=f">={cfg['min_python']}",
+    install_requires=cfg['requirements'].split(),
+    extras_require={'dev': cfg['dev_requirements'].split()},
+    entry_points={'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
+    zip_safe=False,
+)

@@ -1,0 +1,93 @@
+"""The canary: nothing that a fold learns may change when its test subject's pixels and labels do."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from mpfnet.folds import Fold, LeakageError, sha256_of
+from mpfnet.methods import METHODS, Context, fit, inner_gamma, override, settings_preset
+from mpfnet.priors import Artefacts
+
+SETTINGS = override(settings_preset('tiny'), 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2')
+TEST = ('demo', 's2')
+
+
+def dataset(kind, seed=0):
+    "24 clips of four subjects; for 'frames' with magnified copies φ = 1…6 of every clip in the rows behind."
+    r = np.random.default_rng(seed)
+    clips = pd.DataFrame(dict(dataset='demo', subject=[f's{i // 6}' for i in range(24)], clip=[f'c{i:02}' for i in range(24)],
+                              label=[0, 0, 0, 1, 1, 2] * 4, input=kind))
+    shape = (5, 2, 16, 16) if kind == 'frames' else (3, 1, 28, 28)
+    n = 24 * 7 if kind == 'frames' else 24
+    copies = {(i, p): 24 * p + i for i in range(24) for p in range(1, 7)} if kind == 'frames' else {}
+    return clips, r.normal(size=(n, *shape)).astype(np.float16), copies
+
+
+def weights(method, clips, x, copies, artefacts=None, **kwargs):
+    fold = Fold(clips, x, [TEST], copies=copies, n_classes=3, **kwargs)
+    return sha256_of(fit(method, fold, Context(settings=SETTINGS, artefacts=Artefacts(artefacts))).state())
+
+
+def with_noise(clips, x, subject):
+    "Pixels (of clips and copies) and labels of a subject, replaced by noise."
+    r, mine = np.random.default_rng(99), np.flatnonzero(clips['subject'] == subject)
+    noisy, labels = x.copy(), clips['label'].to_numpy().copy()
+    for start in range(0, len(x), 24): noisy[start + mine] = r.normal(5, 9, (len(mine), *x.shape[1:]))
+    labels[mine] = 2 - labels[mine]
+    return clips.assign(label=labels), noisy
+
+
+@pytest.mark.parametrize('kind', ['frames', 'flow28'])
+@pytest.mark.parametrize('method', METHODS)
+def test_canary(method, kind):
+    clips, x, copies = dataset(kind)
+    clean = weights(method, clips, x, copies)
+    assert weights(method, *with_noise(clips, x, TEST[1]), copies) == clean
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_canary_can_fail(method):
+    "The same noise on a training subject changes what is learnt; so does the seed, where there is chance."
+    clips, x, copies = dataset('frames')
+    clean = weights(method, clips, x, copies)
+    assert weights(method, *with_noise(clips, x, 's1'), copies) != clean
+    if method not in ('majority', 'pca_lda'): assert weights(method, clips, x, copies, seed=1) != clean
+
+
+def test_inner_gamma_does_not_see_the_test_subject():
+    clips, x, copies = dataset('flow28')
+    def chosen(c, v): return inner_gamma(Fold(c, v, [TEST], n_classes=3), Context(settings=SETTINGS), grid=np.linspace(0, 1, 5), n_splits=3)
+    assert chosen(clips, x) == chosen(*with_noise(clips, x, TEST[1]))
+
+
+def test_cached_priors_of_another_split_are_not_used(tmp_path):
+    "Priors are shared between methods of a fold, never between folds."
+    clips, x, copies = dataset('flow28')
+    weights('mpfnet_p', clips, x, copies, tmp_path)
+    first = {p.name for p in tmp_path.rglob('*.safetensors')}
+    fit('mpfnet_p', Fold(clips, x, [('demo', 's1')], n_classes=3), Context(settings=SETTINGS, artefacts=Artefacts(tmp_path)))
+    assert len(first) == 2 and len({p.name for p in tmp_path.rglob('*.safetensors')}) == 4
+
+
+def test_a_cached_prior_gives_the_weights_of_a_fresh_one(tmp_path):
+    clips, x, copies = dataset('frames')
+    assert weights('mpfnet_c', clips, x, copies, tmp_path) == weights('mpfnet_c', clips, x, copies, tmp_path) == weights('mpfnet_c', clips, x, copies)
+
+
+def test_a_fold_hands_out_nothing_of_the_test_subject():
+    clips, x, copies = dataset('frames')
+    fold = Fold(clips, x, [TEST], copies=copies, n_classes=3)
+    assert TEST[1] not in set(fold.clips['subject']) and len(fold.y) == len(fold.X()) == 18
+    for ask in (fold.test_features, lambda: fold.X([18]), lambda: fold.magnified([18], [1]), lambda: fold.X([-1])):
+        with pytest.raises(LeakageError): ask()
+    for inner in fold.inner(3):
+        assert TEST not in inner.held_out and TEST[1] not in set(inner.clips['subject'])
+
+
+def test_a_model_that_learns_while_it_predicts_is_caught():
+    clips, x, copies = dataset('flow28')
+    fold = Fold(clips, x, [TEST], n_classes=3)
+    model = fit('scratch', fold, Context(settings=SETTINGS))
+    fold.seal(model.state())
+    model.matcher.train()                      # batch norm now follows the test clips
+    model.scores(fold.test_features())
+    with pytest.raises(LeakageError, match='changed while it predicted'): fold.check_unchanged(model.state())

@@ -1,0 +1,199 @@
+"""Runs: resumed, killed, tampered with, in one process or two; and bad input, before anything is trained."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from conftest import CHEAP, write_flow_release
+
+from mpfnet.loso import run
+from mpfnet.metrics import read_predictions
+from mpfnet.readers import FLOW_IMAGES, FLOW_LIST, DataError
+
+SIX = 'casme2/c00,casme2/c01,samm/s00,samm/s01,smic/s00,smic/s01'
+pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release
+
+
+def go(root, out, **kwargs):
+    return run(**dict(dataset='megc2019_flow', data_root=str(root), out_dir=str(out), overrides=CHEAP, subjects=SIX, device='cpu', method='mpfnet_p') | kwargs)
+
+
+@pytest.fixture(scope='module')
+def reference(flow_root, tmp_path_factory):
+    "An uninterrupted run of six folds in one process."
+    return go(flow_root, tmp_path_factory.mktemp('reference'))
+
+
+def records(folder): return {p.name: p for p in sorted((folder / 'folds').glob('*.json'))}
+
+
+def test_result_files(reference):
+    config, env, metrics = (json.loads((reference / f'{n}.json').read_text()) for n in ('config', 'env', 'metrics'))
+    table = read_predictions(reference / 'predictions.csv')
+    assert reference.name.startswith('megc2019_flow-3class-mpfnet_p-') and len(reference.name.rsplit('-')[-1]) == 8
+    assert config['settings']['pltn']['epochs'] == 1 and config['settings']['gamma'] == .7 and config['data']['report']['defects']
+    assert {'torch', 'commit', 'device', 'start', 'seconds'} <= set(env)
+    assert set(metrics['pooled']) == {'n', 'acc', 'f1_weighted', 'uf1', 'uar', 'confusion', 'uf1_ci95', 'uar_ci95'}
+    assert set(metrics['per_dataset']) == {'smic', 'casme2', 'samm'} and metrics['folds'] == {'done': 6, 'of': 68}
+    assert list(table) == ['dataset', 'subject', 'clip', 'label', 'prediction', 'score_0', 'score_1', 'score_2']
+    assert table[['dataset', 'subject', 'clip']].apply(tuple, axis=1).is_monotonic_increasing and len(table) == metrics['pooled']['n']
+    r = json.loads(records(reference)['casme2__c00.json'].read_text())
+    assert {'subject', 'clips', 'labels', 'predictions', 'scores', 'weights_sha256', 'seed', 'seconds'} <= set(r)
+
+
+def test_two_processes_give_the_same_bytes(reference, flow_root, tmp_path):
+    two = go(flow_root, tmp_path, workers=2)
+    assert two.name == reference.name and (two / 'predictions.csv').read_bytes() == (reference / 'predictions.csv').read_bytes()
+    sha = lambda f: {n: json.loads(p.read_text())['weights_sha256'] for n, p in records(f).items()}
+    assert sha(two) == sha(reference)
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_killed_run_continues_to_the_same_numbers(reference, flow_root, tmp_path, workers):
+    code = ('import sys; from mpfnet.loso import run\n'
+            f'if __name__ == "__main__": run(dataset="megc2019_flow", data_root={str(flow_root)!r}, out_dir={str(tmp_path)!r}, overrides={CHEAP!r}, '
+            f'subjects={SIX!r}, device="cpu", method="mpfnet_p", workers={workers})')
+    script = tmp_path / 'go.py'; script.write_text(code)
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL, start_new_session=True)
+    folder = tmp_path / reference.name
+    end = time.time() + 120
+    while len(records(folder)) < 2 and process.poll() is None and time.time() < end: time.sleep(.02)
+    os.killpg(process.pid, signal.SIGKILL); process.wait()
+    before = {n: p.stat().st_mtime_ns for n, p in records(folder).items()}
+    assert 2 <= len(before) < 6, 'the kill came too late to test anything'
+    assert go(flow_root, tmp_path) == folder
+    after = {n: p.stat().st_mtime_ns for n, p in records(folder).items()}
+    assert len(after) == 6 and all(after[n] == t for n, t in before.items()), 'a finished fold was computed again'
+    assert (folder / 'predictions.csv').read_bytes() == (reference / 'predictions.csv').read_bytes()
+
+
+def damage_truncate(p): p.write_text(p.read_text()[:100])
+def damage_empty(p): p.write_bytes(b'')
+def damage_list(p): p.write_text('[1, 2]')
+def damage_config(p): p.write_text(json.dumps(json.loads(p.read_text()) | dict(config='0' * 64)))
+def damage_clips(p): r = json.loads(p.read_text()); r['clips'][0] = 'other'; p.write_text(json.dumps(r))
+def damage_labels(p): r = json.loads(p.read_text()); r['labels'][0] = 2 - r['labels'][0] or 1; p.write_text(json.dumps(r))
+def damage_range(p): r = json.loads(p.read_text()); r['predictions'][0] = 3; p.write_text(json.dumps(r))
+def damage_argmax(p): r = json.loads(p.read_text()); r['predictions'] = [(k + 1) % 3 for k in r['predictions']]; p.write_text(json.dumps(r))
+def damage_nan(p): r = json.loads(p.read_text()); r['scores'][0][0] = float('nan'); p.write_text(json.dumps(r))
+def damage_short(p): r = json.loads(p.read_text()); r['scores'].pop(); p.write_text(json.dumps(r))
+
+
+def test_damaged_records_are_computed_again(reference, flow_root, tmp_path):
+    folder = go(flow_root, tmp_path, method='pca_lda')
+    whole, damages = (folder / 'predictions.csv').read_bytes(), [f for n, f in globals().items() if n.startswith('damage_')]
+    assert len(damages) == 10
+    for damage in damages:
+        path = list(records(folder).values())[0]
+        good = json.loads(path.read_text()); damage(path); bad = path.read_bytes()
+        go(flow_root, tmp_path, method='pca_lda')
+        again = json.loads(path.read_text())
+        assert path.read_bytes() != bad and all(again[k] == good[k] for k in good if k != 'seconds'), damage.__name__
+        assert (folder / 'predictions.csv').read_bytes() == whole
+
+
+def test_a_second_run_trains_nothing(reference, flow_root):
+    times = {n: p.stat().st_mtime_ns for n, p in records(reference).items()}
+    assert go(flow_root, reference.parent) == reference
+    assert {n: p.stat().st_mtime_ns for n, p in records(reference).items()} == times
+    assert json.loads((reference / 'env.json').read_text())['folds_trained'] == 0
+
+
+def test_subjects_are_added_to_a_run(reference, flow_root, tmp_path):
+    one = go(flow_root, tmp_path, subjects='samm/s00')
+    six = go(flow_root, tmp_path)
+    assert one == six and (six / 'predictions.csv').read_bytes() == (reference / 'predictions.csv').read_bytes()
+
+
+def test_methods_share_their_priors(flow_root, tmp_path):
+    files = lambda: sorted(p.name for p in (tmp_path / 'cache' / 'priors').rglob('*.safetensors'))
+    go(flow_root, tmp_path, subjects='samm/s00'); shared = files()
+    for method in ('mpfnet_c', 'pltn', 'plsm'): go(flow_root, tmp_path, subjects='samm/s00', method=method)
+    assert len(shared) == 2 and files() == shared
+
+
+def test_several_seeds(flow_root, tmp_path):
+    folder = go(flow_root, tmp_path, seed='0,1', method='scratch')
+    m = json.loads((folder / 'metrics.json').read_text())
+    runs = [tmp_path / r for r in json.loads((folder / 'config.json').read_text())['runs']]
+    each = [json.loads((r / 'metrics.json').read_text())['pooled']['uf1'] for r in runs]
+    assert m['seeds']['uf1']['each'] == each and m['seeds']['uf1']['mean'] == pytest.approx(sum(each) / 2)
+    a, b, both = (read_predictions(f / 'predictions.csv') for f in (*runs, folder))
+    assert (both['score_1'] - (a['score_1'] + b['score_1']) / 2).abs().max() < 1e-5 and not a['score_1'].equals(b['score_1'])
+
+
+def test_weights_are_kept_if_asked_for(flow_root, tmp_path):
+    from safetensors.torch import load_file
+    from mpfnet.folds import sha256_of
+    folder = go(flow_root, tmp_path, subjects='samm/s00', method='mpfnet_c', keep_weights=True)
+    state = load_file(folder / 'weights' / 'samm__s00.safetensors')
+    assert any(k.startswith('afe.') for k in state) and 'scaling.scale' in state
+    assert sha256_of(state) == json.loads(records(folder)['samm__s00.json'].read_text())['weights_sha256']
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('wrong, says', [
+    (dict(dataset='nothing'), 'known: synth, megc2019_flow'), (dict(method='nothing'), 'known: mpfnet_c'), (dict(typo=1), 'known: dataset, task'),
+    (dict(preset='huge'), 'known: None, paper'), (dict(device='tpu'), 'known: auto, cpu, cuda'), (dict(features='diff'), 'flow only'),
+    (dict(overrides='plsm.epochs'), 'stage.field=value'), (dict(overrides='plsm.momentun=1'), 'plsm has:'), (dict(seed='a'), 'whole number'),
+    (dict(subjects='samm/nobody'), 'known: casme2/c00'), (dict(task='5class'), 'no 5class'), (dict(workers='many'), 'whole number'), (dict(gamma=-1), '≥ 0')])
+def test_wrong_values_list_the_known_ones(flow_root, tmp_path, wrong, says):
+    with pytest.raises(ValueError) as e: go(flow_root, tmp_path, **wrong)
+    assert says in str(e.value) and not list(tmp_path.rglob('*.safetensors'))
+
+
+def test_missing_root_says_what_where_and_how(tmp_path, monkeypatch):
+    monkeypatch.delenv('MPFNET_DATA', raising=False)
+    with pytest.raises(DataError, match='Set MPFNET_DATA.*sparse git clone'): run(dataset='megc2019_flow', out_dir=str(tmp_path))
+    with pytest.raises(DataError, match='looked for the folder .*megc2019_flow'): run(dataset='megc2019_flow', data_root=str(tmp_path / 'no'), out_dir=str(tmp_path))
+
+
+def test_every_broken_file_is_named_before_training(tmp_path):
+    root = write_flow_release(tmp_path / 'data')
+    folder, out = root / 'megc2019_flow', tmp_path / 'out'
+    images = folder / FLOW_IMAGES
+    first = images / 's00_000 .png'
+    def breaks(change, *says):
+        good = {p: p.read_bytes() for p in (first, folder / FLOW_LIST)}
+        change()
+        with pytest.raises(DataError) as e: go(root, out)
+        for s in says: assert s in str(e.value)
+        assert not (out / 'cache' / 'priors').exists() and not list(out.rglob('folds'))
+        for p, b in good.items(): p.write_bytes(b)
+    clip = 'smic/s00/000'
+    breaks(lambda: first.unlink(), 's00_000 .png', 'missing')
+    breaks(lambda: first.write_bytes(first.read_bytes()[:50]), 'not a readable image', 's00_000 .png')
+    breaks(lambda: first.write_bytes(b''), 'not a readable image')
+    import cv2, numpy as np
+    breaks(lambda: cv2.imwrite(str(first), np.zeros((29, 28, 3), np.uint8)), 'expected uint8 28×28×3')
+    breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,s00,000,0', 'smic,s00,000,7')), "label '7'", clip)
+    breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,s00,000,0', 'smic,s00,000,1')), 'expected negative/positive/surprise (70, 51, 43)')
+    breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,s00,000,0', 'smic,../s00,000,0')), 'leads out of the folder')
+    breaks(lambda: (folder / FLOW_LIST).write_text('nothing\n'), 'no column(s) dataset')
+    breaks(lambda: (folder / FLOW_LIST).write_bytes(b'\xff\xfe\x00'), 'CSV')
+    extra = images / 'x_y .png'; extra.write_bytes(first.read_bytes())
+    breaks(lambda: None, "'x_y .png' has no row"); extra.unlink()
+
+
+def test_another_copy_is_a_warning_and_recorded(flow_root, tmp_path):
+    with pytest.warns(UserWarning, match='checksum'): folder = go(flow_root, tmp_path, method='majority')
+    assert 'differs' in json.loads((folder / 'config.json').read_text())['data']['report']['defects'][0]
+
+
+def test_changed_data_is_another_run(tmp_path, reference):
+    other = go(write_flow_release(tmp_path / 'data', seed=1), tmp_path / 'out', method='majority')
+    same = go(write_flow_release(tmp_path / 'again', seed=1), tmp_path / 'out', method='majority')
+    assert other == same and other.name.rsplit('-')[-1] != reference.name.rsplit('-')[-1]
+
+
+def test_rows_in_any_order_give_the_same_table(flow_root, tmp_path):
+    import shutil
+    shutil.copytree(flow_root, tmp_path / 'data')
+    path = tmp_path / 'data' / 'megc2019_flow' / FLOW_LIST
+    pd.read_csv(path, dtype=str).sample(frac=1, random_state=0).to_csv(path, index=False, lineterminator='\r\n')
+    assert go(tmp_path / 'data', tmp_path, method='majority').name == go(flow_root, tmp_path / 'b', method='majority').name

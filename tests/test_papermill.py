@@ -1,0 +1,37 @@
+"""The program as its users start it: papermill on nbs/05_loso.ipynb, from the caller's folder."""
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from conftest import CHEAP, ROOT
+
+LOSO = ROOT / 'nbs' / '05_loso.ipynb'
+
+
+def papermill(tmp_path, *args):
+    return subprocess.run([sys.executable, '-m', 'papermill', str(LOSO), str(tmp_path / 'out.ipynb'), '--no-progress-bar', *args], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+
+
+def test_synth_end_to_end(tmp_path):
+    done = papermill(tmp_path, '-p', 'method', 'mpfnet_c', '-p', 'overrides', CHEAP, '-p', 'subjects', 'synth/sub01,synth/sub02', '-p', 'workers', '2')
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder, = (tmp_path / 'runs').glob('synth-3class-mpfnet_c-*')
+    m = json.loads((folder / 'metrics.json').read_text())
+    assert m['folds']['done'] == 2 and m['pooled']['n'] == sum(map(sum, m['pooled']['confusion']))
+    text = '\n'.join(str(o) for c in nbformat.read(tmp_path / 'out.ipynb', 4).cells for o in c.get('outputs', []))
+    assert 'SYNTHETIC' in text and 'UF1' in text and 'image/png' in text
+
+
+def test_flow_release_and_its_parameters(flow_root, tmp_path):
+    done = papermill(tmp_path, '-p', 'dataset', 'megc2019_flow', '-p', 'data_root', str(flow_root), '-p', 'method', 'pca_lda', '-p', 'subjects', 'samm/s00,smic/s01')
+    assert done.returncode == 0, done.stderr[-3000:]
+    config = json.loads(next((tmp_path / 'runs').glob('megc2019_flow-3class-pca_lda-*/config.json')).read_text())
+    assert config['dataset'] == 'megc2019_flow' and config['method'] == 'pca_lda'
+
+
+@pytest.mark.parametrize('args, says', [(('-p', 'datset', 'samm'), 'unknown parameter(s) datset'), (('-p', 'dataset', 'nothing'), 'known: synth')])
+def test_a_slip_is_an_error_and_nothing_runs(tmp_path, args, says):
+    done = papermill(tmp_path, *args)
+    assert done.returncode != 0 and says in done.stderr and not (tmp_path / 'runs').exists()

@@ -1,0 +1,178 @@
+"""What the repository promises about itself: notebooks that are notebooks, a library that runs without Jupyter, one source of settings."""
+import ast
+import json
+import re
+import subprocess
+import sys
+from configparser import ConfigParser
+from importlib.metadata import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted([*ROOT.glob('nbs/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
+SOURCES = [p for p in NOTEBOOKS if p.parent.name == 'nbs']
+MODULES = sorted(p.stem for p in ROOT.glob('mpfnet/*.py') if not p.stem.startswith('_'))
+NO_MODULE = {'index', '06a_protocol_audit'}  # pages that export nothing
+NOT_IN_THE_LIBRARY = ['nbdev', 'fastcore', 'execnb', 'papermill', 'jupyter', 'jupyter_core', 'jupyter_client', 'jupyterlab', 'IPython', 'ipykernel',
+                      'nbformat', 'nbclient', 'nbconvert', 'matplotlib', 'seaborn', 'skimage']
+
+
+def name(path): return path.stem
+def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
+def source(cell): return ''.join(cell['source'])
+def directives(cell): return [re.sub(r'\s+', ' ', m) for m in re.findall(r'^#\|\s*(.+?)\s*$', source(cell), re.M)]
+def exported(cell): return cell['cell_type'] == 'code' and any(d.split()[0] in ('export', 'exporti', 'exports') for d in directives(cell))
+
+
+def default_exp(path):
+    found = [d.split()[1] for c in cells(path) for d in directives(c) if d.startswith('default_exp ')]
+    return found[0] if found else None
+
+
+def tracked():
+    "Text files of the repository: tracked, or new and not ignored."
+    out = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=ROOT, capture_output=True, text=True)
+    if out.returncode: pytest.skip('not a git checkout')
+    return [ROOT / f for f in out.stdout.split('\0') if f and (ROOT / f).is_file()]
+
+
+def test_there_are_notebooks_and_modules():
+    assert SOURCES and MODULES
+
+
+def test_loso_has_exactly_one_parameters_cell():
+    "Without the tag papermill exits 0 and runs the defaults, whatever was asked for."
+    tagged = [c for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', [])]
+    assert len(tagged) == 1 and tagged[0]['cell_type'] == 'code'
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
+def test_notebook_is_small_and_has_no_stored_error(path):
+    assert path.stat().st_size < 1_500_000, f'{path.stat().st_size / 1e6:.1f} MB: store smaller figures'
+    errors = [o.get('ename') for c in cells(path) for o in c.get('outputs', []) if o['output_type'] == 'error']
+    assert not errors, f'stored errors: {errors}; run the notebook again'
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=name)
+def test_export_cells_are_short(path):
+    lines = [(i, sum(bool(l.strip()) and not l.startswith('#|') for l in source(c).splitlines())) for i, c in enumerate(cells(path)) if exported(c)]
+    long = [f'cell {i}: {n} lines' for i, n in lines if n > 60]
+    assert not long, f'{long}: split the cell, one idea each'
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=name)
+def test_notebook_names_its_module(path):
+    if path.stem in NO_MODULE: assert default_exp(path) is None and not any(exported(c) for c in cells(path))
+    else: assert default_exp(path) == re.sub(r'^\d\d[a-z]?_', '', path.stem), 'the module is named as the notebook, without its number'
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=name)
+def test_notebook_has_title_and_purpose(path):
+    first = next((source(c) for c in cells(path) if c['cell_type'] == 'markdown'), '')
+    assert re.match(r'# \S.*\n+> \S', first), 'the first markdown cell: "# Title", then a line "> what the page is for"'
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=name)
+def test_no_star_imports_in_exported_cells(path):
+    star = [source(c) for c in cells(path) if exported(c) and re.search(r'^\s*from\s+\S+\s+import\s+\*', source(c), re.M)]
+    assert not star
+
+
+def test_every_module_has_one_notebook():
+    exports = [default_exp(p) for p in SOURCES if default_exp(p)]
+    assert sorted(exports) == MODULES, 'a module without a notebook, or a notebook that was not exported (make export)'
+
+
+BLOCKER = '''
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {blocked}: raise ImportError(name + ' must not be needed by the library')
+sys.meta_path.insert(0, Block())
+import importlib
+for m in {modules}: importlib.import_module('mpfnet.' + m)
+'''
+
+
+def imports(modules, blocked):
+    return subprocess.run([sys.executable, '-c', BLOCKER.format(blocked=set(blocked), modules=modules)], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_library_imports_without_jupyter_and_plotting():
+    done = imports(MODULES, NOT_IN_THE_LIBRARY)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_import_blocker_blocks():
+    done = imports(['metrics'], ['pandas'])
+    assert done.returncode != 0 and 'pandas must not be needed' in done.stderr
+
+
+def test_every_module_imports_by_itself():
+    "No module depends on another having been imported before it, and there is no import cycle."
+    alone = "import importlib, sys\nfor m in {}:\n    for k in [k for k in sys.modules if k.split('.')[0] == 'mpfnet']: del sys.modules[k]\n    importlib.import_module('mpfnet.' + m)"
+    done = subprocess.run([sys.executable, '-c', alone.format(MODULES)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def config():
+    c = ConfigParser()
+    c.read(ROOT / 'settings.ini', encoding='utf-8')
+    return c['DEFAULT']
+
+
+def test_settings_setup_and_version_agree():
+    import mpfnet
+    cfg, meta = config(), metadata('mpfnet')
+    assert mpfnet.__version__ == cfg['version'] == meta['Version']
+    assert (meta['Name'], meta['Summary']) == (cfg['lib_name'], cfg['description'])
+    assert cfg['allowed_cell_metadata_keys'] == 'tags' and cfg['update_pyproject'] == 'False'
+    assert cfg['nbs_path'] == 'nbs' and cfg['lib_path'] == 'mpfnet'
+
+
+def test_every_requirement_is_pinned():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+    cfg = config()
+    lines = [l for l in (ROOT / 'constraints.txt').read_text(encoding='utf-8').splitlines() if l and not l.startswith('#')]
+    pins = dict((canonicalize_name(n), v) for n, v in (l.split('==') for l in lines))
+    assert len(pins) == len(lines), 'a package is pinned twice'
+    assert not [v for v in pins.values() if '+' in v], 'a local suffix fits one build only'
+    for r in map(Requirement, (cfg['requirements'] + ' ' + cfg['dev_requirements']).split()):
+        assert canonicalize_name(r.name) in pins, f'{r.name} is not in constraints.txt'
+        assert pins[canonicalize_name(r.name)] in r.specifier, f'constraints.txt and settings.ini contradict each other about {r}'
+
+
+def test_no_paths_of_one_machine():
+    "Absolute paths of somebody's computer, in any text file."
+    pattern = re.compile(r'(?<![\w.:/<{$}])/(?:home|root|Users|work|mnt|scratch|opt|tmp)/[\w.-]+|[A-Z]:\\\\?(?:Users|home)')
+    found = []
+    for p in tracked():
+        if p.suffix in {'.png', '.safetensors', '.npz'} or p == Path(__file__): continue
+        for i, line in enumerate(p.read_text(encoding='utf-8').splitlines(), 1):
+            if m := pattern.search(line): found.append(f'{p.relative_to(ROOT)}:{i}: {m.group()}')
+    assert not found, found[:10]
+
+
+def test_no_licensed_or_opaque_files():
+    "No photographs, sheets or pickles: the datasets' licences forbid the first two, and the third can run code."
+    bad = [p.name for p in tracked() if p.suffix.lower() in {'.jpg', '.jpeg', '.bmp', '.avi', '.mp4', '.xls', '.xlsx', '.pkl', '.pickle', '.pt', '.pth', '.tar'}]
+    big = [p.name for p in tracked() if p.stat().st_size > 2_000_000]
+    assert not bad and not big, bad + big
+
+
+def test_readme_lists_the_parameters_and_their_defaults():
+    "The table in README.md against the parameters cell of the notebook."
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", (ROOT / 'README.md').read_text(encoding='utf-8'), re.M)
+    cell = next(source(c) for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', []))
+    defaults = {t.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.Assign) for t in n.targets}
+    assert {k: ast.literal_eval(v) for k, v in rows} == defaults
+
+
+@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md'])
+def test_links_lead_somewhere(page):
+    links = re.findall(r'\]\(([^)#:]+)\)', (ROOT / page).read_text(encoding='utf-8'))
+    missing = [l for l in links if not (ROOT / l).exists()]
+    assert not missing

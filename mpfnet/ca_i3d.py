@@ -31,13 +31,13 @@ class EncoderConfig:
         self.grid = tuple(self.grid)
         if len(self.grid) not in (0, 3): raise ValueError(f'encoder.grid has three cells (T, H, W) or is (), got {self.grid}')
 
-# %% ../nbs/02_ca_i3d.ipynb #db0610fe
+# %% ../nbs/02_ca_i3d.ipynb #792bfa01
 def encoder_preset(name='paper', # one of `paper`, `light`, `tiny`
                   ) -> EncoderConfig:
     "The encoder of a preset."
     presets = dict(paper=EncoderConfig(),
                    light=EncoderConfig(width=.5, embedding=128),
-                   tiny=EncoderConfig(width=.25, stem_stride=1, embedding=64, grid=(1, 4, 4), dropout=.3))
+                   tiny=EncoderConfig(width=.125, embedding=64, grid=(1, 4, 4), dropout=.3))
     if name not in presets: raise ValueError(f'unknown preset {name!r}; known: {", ".join(presets)}')
     return presets[name]
 

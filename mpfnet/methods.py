@@ -37,12 +37,12 @@ class Settings:
     meta: MetaConfig = field(default_factory=MetaConfig)
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
 
-# %% ../nbs/04_methods.ipynb #9c931273
+# %% ../nbs/04_methods.ipynb #05b8fa2a
 def augment_preset(name): return AugmentConfig() if name == 'tiny' else AugmentConfig(flip=0, shift=0, rotate=0, zoom=0, gain=0)
 
 def settings_preset(name='paper', **kwargs) -> Settings:
     "Settings of a preset: `paper`, `light` or `tiny`."
-    size = dict(paper=128, light=64, tiny=48)
+    size = dict(paper=128, light=64, tiny=32)
     if name not in size: raise ValueError(f'unknown preset {name!r}; known: {", ".join(size)}')
     return Settings(preprocess=PreprocessConfig(size=size[name]), encoder=encoder_preset(name), augment=augment_preset(name), pltn=pltn_preset(name),
                     plsm=plsm_preset(name), meta=meta_preset(name), **kwargs)

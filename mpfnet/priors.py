@@ -20,21 +20,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-# %% ../nbs/03_priors.ipynb #ee1c51b1
+# %% ../nbs/03_priors.ipynb #d7410327
 class Scaling:
-    "Per-channel scale, learnt from training clips; `centre` subtracts each clip's own median from u and v first."
-    def __init__(self, scale, centre=False): self.scale, self.centre = scale, centre
+    "Per-channel scale, learnt from training clips; with `stretched`, u and v of each clip are centred and normalised by themselves first."
+    def __init__(self, scale, stretched=False): self.scale, self.stretched = scale, stretched
     @classmethod
-    def fit(cls, x, centre=False): # x: (n, C, T, H, W) training features
-        x = cls._centred(x) if centre else x
-        return cls(x.pow(2).mean((0, 2, 3, 4)).sqrt().clamp_min(1e-8), centre)
+    def fit(cls, x, stretched=False): # x: (n, C, T, H, W) training features
+        x = cls.by_clip(x) if stretched else x
+        return cls(x.pow(2).mean((0, 2, 3, 4)).sqrt().clamp_min(1e-8), stretched)
     @staticmethod
-    def _centred(x):
+    def by_clip(x):
         x = x.clone()
         x[:, :2] -= x[:, :2].flatten(2).median(2).values[:, :, None, None, None]
+        x[:, :2] /= x[:, :2].pow(2).mean((1, 2, 3, 4), keepdim=True).sqrt().clamp_min(1e-6)
         return x
-    def __call__(self, x): return (self._centred(x) if self.centre else x) / self.scale.to(x.device).view(1, -1, 1, 1, 1)
-    def state(self): return {'scaling.scale': self.scale, 'scaling.centre': torch.tensor(float(self.centre))}
+    def __call__(self, x): return (self.by_clip(x) if self.stretched else x) / self.scale.to(x.device).view(1, -1, 1, 1, 1)
+    def state(self): return {'scaling.scale': self.scale, 'scaling.stretched': torch.tensor(float(self.stretched))}
 
 # %% ../nbs/03_priors.ipynb #43e0abee
 def channels(features:str, # 'both', 'flow', 'diff'
@@ -46,15 +47,15 @@ def channels(features:str, # 'both', 'flow', 'diff'
     if features == 'diff': raise ValueError("features='diff' needs frame differences; this dataset has flow only: use 'flow' or 'both'")
     raise ValueError(f"unknown features {features!r}; known: both, flow, diff")
 
-# %% ../nbs/03_priors.ipynb #4d4c5740
+# %% ../nbs/03_priors.ipynb #4c451394
 @dataclass(kw_only=True, slots=True)
 class AugmentConfig:
     "Random changes of a training batch; all zero = none."
     flip: float = .5     # probability of a mirror
-    shift: float = .06   # translation, standard deviation as a fraction of the width
-    rotate: float = 4.   # degrees, standard deviation
-    zoom: float = .05    # standard deviation of the log scale
-    gain: float = .2     # standard deviation of the log amplitude
+    shift: float = .03   # translation, standard deviation as a fraction of the width
+    rotate: float = 2.   # degrees, standard deviation
+    zoom: float = .02    # standard deviation of the log scale
+    gain: float = .1     # standard deviation of the log amplitude
     noise: float = 0.    # standard deviation, in units of the scaled features
     def __post_init__(self):
         if not 0 <= self.flip <= 1: raise ValueError(f'augment.flip is a probability, got {self.flip}')
@@ -203,7 +204,7 @@ class Artefacts:
         write_atomically(self.path(stage, key), lambda p: save_file(state, p))
         return state
 
-# %% ../nbs/03_priors.ipynb #11ee949f
+# %% ../nbs/03_priors.ipynb #09452590
 class Prepared:
     "A fold's training clips, scaled, with their channels chosen, on a device."
     def __init__(self, fold, features='both', device='cpu'):
@@ -212,7 +213,7 @@ class Prepared:
         self.flow = 0 in self.index
         self.released_flow = fold.clips['input'].iat[0] == 'flow28'
         raw = fold.X()
-        self.scaling = Scaling.fit(raw, centre=self.released_flow)
+        self.scaling = Scaling.fit(raw, stretched=self.released_flow)
         self.x, self.y = self(raw), fold.y.to(self.device)
     def __call__(self, raw): # (n, C, T, H, W) → the same, scaled, chosen channels
         return self.scaling(raw)[:, self.index].to(self.device)

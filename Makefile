@@ -2,8 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 WORKERS ?= 2
-# Where pip takes torch from, if not from its default place. On a Linux computer without an NVIDIA GPU this saves several GB:
-#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Where pip takes torch from, if not from its default place. On a Linux computer without an NVIDIA GPU the CPU index
+# that pytorch.org/get-started shows saves several GB: make demo TORCH_INDEX=<that address>
 TORCH_INDEX ?=
 
 BIN := $(CURDIR)/.venv/bin
@@ -23,7 +23,7 @@ demo: $(READY) ## a whole leave-one-subject-out run on synthetic clips, and its 
 	@"$(BIN)/python" -c "$$SHOW"
 	@echo; echo "The executed notebook: runs/demo.ipynb (make lab opens JupyterLab)"
 
-# TODO(lead): replace by the run's own way to show itself, if it has one.
+# The run writes its metrics.json again even if every fold was there already, so the newest one is this one.
 define SHOW
 import json
 from pathlib import Path

@@ -56,11 +56,11 @@ class MetaConfig(SGDConfig):
         if self.support not in ('all', 'episodes'): raise ValueError(f"meta.support is 'all' or 'episodes', got {self.support!r}")
         if min(self.shot, self.queries, self.episodes) < 1 or self.updates < 0: raise ValueError(f'meta: shot, queries, episodes ≥ 1, updates ≥ 0, got {self}')
 
-# %% ../nbs/04a_episodes.ipynb #84fba9ec
+# %% ../nbs/04a_episodes.ipynb #0d22ae02
 def meta_preset(name='paper') -> MetaConfig:
     "The episodic stage of a preset."
     presets = dict(paper=MetaConfig(), light=MetaConfig(updates=200),
-                   tiny=MetaConfig(updates=80, lr=.015, schedule='cosine', average=.9, mirror=True))
+                   tiny=MetaConfig(updates=25, lr=.015, schedule='cosine', average=.9, mirror=True))
     if name not in presets: raise ValueError(f'unknown preset {name!r}; known: {", ".join(presets)}')
     return presets[name]
 

@@ -117,14 +117,14 @@ def chosen_subjects(subjects, clips) -> list: # None, 'a/b,c/d' or ['a/b']; clip
     if unknown: raise ValueError(f'unknown subject(s) {known(unknown)}; known: {known(table)}')
     return sorted({table[n] for n in names})
 
-# %% ../nbs/05_loso.ipynb #fdb45294
+# %% ../nbs/05_loso.ipynb #14904c69
 def resolve(p:Parameters) -> tuple:
     "(device, Settings) of a run."
     device = ('cuda' if torch.cuda.is_available() else 'cpu') if p.device == 'auto' else p.device
     if device == 'cuda' and not torch.cuda.is_available(): raise ValueError("device='cuda', but PyTorch finds no GPU. Use device='auto' or install a CUDA build")
     small = p.dataset in ('synth', 'megc2019_flow') and device == 'cpu'
     gamma = GAMMA.get(p.dataset, .7) if p.gamma is None else p.gamma
-    settings = settings_preset(p.preset or ('tiny' if small else 'paper'), features=p.features, gamma=gamma)
+    settings = settings_preset(p.preset or ('tiny' if small else 'paper'), p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
     return device, override(settings, p.overrides)
 

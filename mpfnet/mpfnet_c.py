@@ -38,11 +38,11 @@ class MPFNetC(nn.Module):
         e = self.afe(f)
         return [e + self.gfe.embed(features)] if self.residual else [e]
 
-# %% ../nbs/04c_mpfnet_c.ipynb #0647e3f5
+# %% ../nbs/04c_mpfnet_c.ipynb #8d9241d1
 def _fuse(self:MPFNetC, x, features): # (B, C, T, H, W), GFE's last map
     "f′ (B, C + k, T, H, W), Eq. 15."
     f = conv_in_time(self.bridge, features)
-    f = F.interpolate(f.squeeze(2), x.shape[3:], mode='bilinear').unsqueeze(2) if x.shape[2] == 1 else \
-        F.interpolate(f, x.shape[2:], mode='trilinear')
+    b, k, t, h, w = f.shape                                   # time is never strided: only space is resized
+    f = F.interpolate(f.reshape(b, k * t, h, w), x.shape[3:], mode='bilinear').view(b, k, t, *x.shape[3:])
     return torch.cat([x, f], 1)
 MPFNetC.fuse = _fuse

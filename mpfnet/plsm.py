@@ -51,11 +51,11 @@ class PLSMConfig(SGDConfig):
         if self.epochs < 0 or self.batch < 2: raise ValueError(f'plsm: epochs ≥ 0 and batch ≥ 2, got {self.epochs}, {self.batch}')
         if not 0 <= self.phi_limit <= 14: raise ValueError(f'plsm.phi_limit lies in 0…14 (beyond 15 faces distort, §3.3.3), got {self.phi_limit}')
 
-# %% ../nbs/03b_plsm.ipynb #58af923b
+# %% ../nbs/03b_plsm.ipynb #c2040efe
 def plsm_preset(name='paper') -> PLSMConfig:
     "The magnified stage of a preset."
     presets = dict(paper=PLSMConfig(), light=PLSMConfig(batch=64),
-                   tiny=PLSMConfig(epochs=4, batch=64, lr=.02, schedule='cosine', phi_limit=5, smoothing=.1))
+                   tiny=PLSMConfig(epochs=3, batch=64, lr=.02, schedule='cosine', phi_limit=3, smoothing=.1))
     if name not in presets: raise ValueError(f'unknown preset {name!r}; known: {", ".join(presets)}')
     return presets[name]
 

@@ -47,10 +47,10 @@ class PLTNConfig(SGDConfig):
         if self.epochs < 0 or self.batch < 3: raise ValueError(f'pltn: epochs ≥ 0 and batch ≥ 3, got {self.epochs}, {self.batch}')
         if self.margin <= 0: raise ValueError(f'pltn.margin must be positive, got {self.margin}')
 
-# %% ../nbs/03a_pltn.ipynb #6dc1eeb5
+# %% ../nbs/03a_pltn.ipynb #d52a08d6
 def pltn_preset(name='paper') -> PLTNConfig:
     "The triplet stage of a preset."
-    presets = dict(paper=PLTNConfig(), light=PLTNConfig(batch=64), tiny=PLTNConfig(epochs=16, batch=64, lr=.02, schedule='cosine'))
+    presets = dict(paper=PLTNConfig(), light=PLTNConfig(batch=64), tiny=PLTNConfig(epochs=12, batch=64, lr=.02, schedule='cosine'))
     if name not in presets: raise ValueError(f'unknown preset {name!r}; known: {", ".join(presets)}')
     return presets[name]
 

@@ -291,7 +291,7 @@ class FeatureStore:
         "Row numbers of some clips' features, parallel to `clips`; computes what is missing."
         return ensure_rows(self, clips, phis, workers, progress)
 
-# %% ../nbs/01_preprocess.ipynb #1b2ee338
+# %% ../nbs/01_preprocess.ipynb #71817619
 def ensure_rows(
     store: FeatureStore,
     clips, # clip table (DataFrame), one input kind
@@ -310,7 +310,7 @@ def ensure_rows(
     todo = {k: (clip_name(r), ps, r.input, phi, k) for r, ps, phi, k in zip(rows, paths, phis, keys) if k not in table.rows}
     jobs = _groups(todo.values())
     results = in_order(_work, [(n, ps, kind, store.config, [phi for phi, _ in copies]) for n, ps, kind, copies in jobs], workers)
-    with tqdm(total=len(todo), unit='clip', disable=not progress) as bar:
+    with tqdm(total=len(todo), unit='clip', disable=not (progress and todo)) as bar:
         for (name, ps, kind, copies), (found, arrays) in zip(jobs, results):
             if found != [digest[p] for p in ps]: raise ValueError(f'{name}: {ps}: a file changed while it was being read; try again')
             for (phi, key), array in zip(copies, arrays): table.append(key, array, clip=name, phi=phi)

@@ -104,14 +104,20 @@ def _check_unchanged(self:Fold, state):
     if sha256_of(state) != self._sealed: raise LeakageError(f'the model of fold {self.held_out} changed while it predicted')
 Fold.seal, Fold.test_features, Fold.check_unchanged = _seal, _test_features, _check_unchanged
 
-# %% ../nbs/00d_folds.ipynb #5fb4d937
+# %% ../nbs/00d_folds.ipynb #9cba8bb2
+def _row_sha(self, row, digests): # sha256 of a feature row: known already, or computed
+    return digests[row] if digests is not None else hashlib.sha256(np.ascontiguousarray(self._features[row])).hexdigest()
+
 def _digest(self:Fold, digests=None): # sha256 of each feature row, if known already
     "Hash of the training clips' names, labels and features."
     h, c = hashlib.sha256(), self._clips
-    for j in self._train:
-        row = digests[self._rows[j]] if digests is not None else hashlib.sha256(np.ascontiguousarray(self._features[self._rows[j]])).hexdigest()
-        h.update(f"{c['dataset'][j]}/{c['subject'][j]}/{c['clip'][j]}:{c['label'][j]}:{row}\n".encode())
+    for j in self._train: h.update(f"{c['dataset'][j]}/{c['subject'][j]}/{c['clip'][j]}:{c['label'][j]}:{_row_sha(self, self._rows[j], digests)}\n".encode())
     return h.hexdigest()
+
+def _copies_digest(self:Fold, i, phi, digests=None): # training positions, factors
+    "Hash of magnified copies."
+    return hashlib.sha256(''.join(_row_sha(self, r, digests) for r in self._copy_rows(i, phi)).encode()).hexdigest()
+Fold.copies_digest = _copies_digest
 Fold.digest = _digest
 
 # %% ../nbs/00d_folds.ipynb #5c9a9db8

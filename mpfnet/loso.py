@@ -8,7 +8,7 @@ __all__ = ['CHOICES', 'Parameters', 'known', 'check_parameters', 'check_values',
            'one_thread', 'run_fold', 'keep_state', 'record_path', 'valid_record', 'run_folds', 'predictions_table',
            'write_results', 'environment', 'run_seed', 'running_uf1', 'summarise_seeds', 'run', 'validate', 'run_inner']
 
-# %% ../nbs/05_loso.ipynb #d6466e19
+# %% ../nbs/05_loso.ipynb #a470a646
 import hashlib
 import json
 import math
@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from . import __version__
-from .clips import READERS, load_clips
+from .clips import READERS, STAMPS, load_clips
 from .folds import Fold, subjects_of
 from .labels import TASKS, class_names
 from .methods import GAMMA, METHODS, Context, Settings, fit, held_out_labels, override, settings_preset
@@ -149,7 +149,7 @@ def wanted_copies(clips, n_classes, limit):
         if train.any(): most[train] = np.maximum(most[train], copies_of(clips[train], n_classes, limit))
     return np.repeat(np.arange(len(clips)), most), np.concatenate([np.arange(1, m + 1) for m in most])
 
-# %% ../nbs/05_loso.ipynb #ea0a0d3a
+# %% ../nbs/05_loso.ipynb #57a6d214
 def prepare(p, settings, progress=True) -> Data: # Parameters, Settings
     "Load the clip table and make sure that all features exist."
     cache = Path(p.out_dir) / 'cache'
@@ -157,8 +157,7 @@ def prepare(p, settings, progress=True) -> Data: # Parameters, Settings
     n_classes, kind = len(class_names(p.task, p.dataset)), clips['input'].iat[0]
     channels(p.features, 5 if kind == 'frames' else 3)                    # an impossible choice is an error now, not after an hour
     store = FeatureStore(cache / 'features', settings.preprocess, kind)
-    say = progress and (not store.table.index)
-    rows, copies = store.ensure(clips, workers=p.workers if kind == 'frames' else 1, progress=say), {}
+    rows, copies = store.ensure(clips, workers=p.workers if kind == 'frames' else 1, progress=progress), {}
     if kind == 'frames' and p.method in ('mpfnet_c', 'mpfnet_p', 'plsm'):
         i, phi = wanted_copies(clips, n_classes, settings.plsm.phi_limit)
         found = store.ensure(clips.iloc[i], phi, workers=p.workers, progress=progress)

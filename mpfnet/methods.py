@@ -104,14 +104,14 @@ class Context:
     device: str = 'cpu'
     digests: list = None      # sha256 of each feature row, if the store knows them
 
-# %% ../nbs/04_methods.ipynb #832ccc11
+# %% ../nbs/04_methods.ipynb #034ee3b9
 def starting_encoder(prior, data, ctx, digest): # 'pltn', 'plsm' or None
     "A CA-I3D with the weights of a prior, or random ones."
     s, n = ctx.settings, data.fold.n_classes
     make = lambda: CAI3D(data.in_channels, preset=s.encoder, size=data.x.shape[2:])
     net = seeded(make, stage_generator(data.fold, f'init {prior}'))
     if prior == 'pltn': net.load_state_dict(pltn_prior(data, s.encoder, s.pltn, s.augment, ctx.artefacts, digest))
-    if prior == 'plsm': net.load_state_dict(plsm_prior(data, s.encoder, s.plsm, s.augment, n, ctx.artefacts, digest))
+    if prior == 'plsm': net.load_state_dict(plsm_prior(data, s.encoder, s.plsm, s.augment, n, ctx.artefacts, digest, ctx.digests))
     return net.to(data.device, memory_format=torch.channels_last_3d)
 
 # %% ../nbs/04_methods.ipynb #ecb33b4a

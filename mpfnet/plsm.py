@@ -86,8 +86,10 @@ def train_plsm(data, encoder, cfg, aug, n_classes): # Prepared fold, EncoderConf
         losses = train(net, loss_of, len(todo), cfg, data.x.split(cfg.batch))
     return net[0], losses
 
-# %% ../nbs/03b_plsm.ipynb #155db0cd
-def plsm_prior(data, encoder, cfg, aug, n_classes, artefacts, digest): # digest: Fold.digest()
+# %% ../nbs/03b_plsm.ipynb #cfd6ea32
+def plsm_prior(data, encoder, cfg, aug, n_classes, artefacts, digest, digests=None): # digest: Fold.digest(); digests: sha256 of each feature row
     "State dict of the trained classifier's encoder, from the artefacts or trained now."
-    key = key_of('plsm', 1, digest, data.fold.held_out, data.fold.seed, data.index, asdict(encoder), asdict(cfg), asdict(aug), n_classes)
+    i, phi = balanced_items(copies_of(data.fold.clips, n_classes, cfg.phi_limit))
+    copies = None if data.released_flow else data.fold.copies_digest(i[phi > 0], phi[phi > 0], digests)
+    key = key_of('plsm', data.identity(digest), copies, asdict(encoder), asdict(cfg), asdict(aug), n_classes)
     return artefacts.get('plsm', key, lambda: train_plsm(data, encoder, cfg, aug, n_classes)[0].state_dict())

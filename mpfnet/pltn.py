@@ -71,8 +71,8 @@ def train_pltn(data,      # Prepared fold
         losses = train(net, loss_of, len(todo), cfg, data.x.split(cfg.batch))
     return net, losses
 
-# %% ../nbs/03a_pltn.ipynb #fcedd138
+# %% ../nbs/03a_pltn.ipynb #8ad63917
 def pltn_prior(data, encoder, cfg, aug, artefacts, digest): # digest: Fold.digest()
     "State dict of the trained triplet encoder, from the artefacts or trained now."
-    key = key_of('pltn', 1, digest, data.fold.held_out, data.fold.seed, data.index, asdict(encoder), asdict(cfg), asdict(aug))
+    key = key_of('pltn', data.identity(digest), asdict(encoder), asdict(cfg), asdict(aug))
     return artefacts.get('pltn', key, lambda: train_pltn(data, encoder, cfg, aug)[0].state_dict())

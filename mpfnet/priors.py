@@ -6,7 +6,7 @@
 __all__ = ['Scaling', 'channels', 'AugmentConfig', 'affine', 'augment', 'generator', 'stage_generator', 'seeded', 'SGDConfig',
            'rate', 'train', 'calibrate_norms', 'batches', 'key_of', 'write_atomically', 'Artefacts', 'Prepared']
 
-# %% ../nbs/03_priors.ipynb #5db5d8dc
+# %% ../nbs/03_priors.ipynb #b88115f1
 import hashlib
 import json
 import os
@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
+
+from . import __version__
 
 # %% ../nbs/03_priors.ipynb #d7410327
 class Scaling:
@@ -204,7 +206,7 @@ class Artefacts:
         write_atomically(self.path(stage, key), lambda p: save_file(state, p))
         return state
 
-# %% ../nbs/03_priors.ipynb #09452590
+# %% ../nbs/03_priors.ipynb #00b0aca1
 class Prepared:
     "A fold's training clips, scaled, with their channels chosen, on a device."
     def __init__(self, fold, features='both', device='cpu'):
@@ -220,3 +222,6 @@ class Prepared:
     def __len__(self): return len(self.y)
     @property
     def in_channels(self): return len(self.index)
+    def identity(self, digest): # Fold.digest()
+        "All that decides what a stage learns here, but the stage's own settings: part of an artefact's key."
+        return [__version__, digest, self.fold.held_out, self.fold.seed, self.index, self.device.type]

@@ -5,11 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 from mpfnet.labels import MEGC2019
 from mpfnet.readers import FLOW_IMAGES, FLOW_LIST
 
+torch.set_num_threads(1)      # small tensors: more threads only wait for each other
 settings.register_profile('mpfnet', deadline=None)
 settings.load_profile('mpfnet')
 

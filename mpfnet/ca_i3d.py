@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# %% ../nbs/02_ca_i3d.ipynb #a12d8a00
+# %% ../nbs/02_ca_i3d.ipynb #4c5c4324
 @dataclass(kw_only=True, slots=True)
 class EncoderConfig:
     "What decides a CA-I3D's shape; the defaults are the paper's."
@@ -25,11 +25,12 @@ class EncoderConfig:
     dropout: float = 0.    # on the flattened grid, while training
     init: str = 'kaiming'  # or 'normal01', the paper's literal N(0, 1)
     def __post_init__(self):
-        if self.width <= 0: raise ValueError(f'encoder.width must be positive, got {self.width}')
+        if not 0 < self.width < 100: raise ValueError(f'encoder.width must be positive, got {self.width}')
+        if self.embedding < 1 or self.stem_stride < 1: raise ValueError(f'encoder: embedding ≥ 1 and stem_stride ≥ 1, got {self.embedding}, {self.stem_stride}')
         if self.init not in ('kaiming', 'normal01'): raise ValueError(f"encoder.init is 'kaiming' or 'normal01', got {self.init!r}")
         if not 0 <= self.dropout < 1: raise ValueError(f'encoder.dropout lies in [0, 1), got {self.dropout}')
         self.grid = tuple(self.grid)
-        if len(self.grid) not in (0, 3): raise ValueError(f'encoder.grid has three cells (T, H, W) or is (), got {self.grid}')
+        if len(self.grid) not in (0, 3) or min(self.grid, default=1) < 1: raise ValueError(f'encoder.grid has three cells (T, H, W) or is (), got {self.grid}')
 
 # %% ../nbs/02_ca_i3d.ipynb #792bfa01
 def encoder_preset(name='paper', # one of `paper`, `light`, `tiny`
@@ -91,14 +92,14 @@ class CAInception(nn.Module):
         pooled = F.max_pool3d(x, 3, 1, 1) if x.shape[2] > 1 else F.max_pool2d(x.squeeze(2), 3, 1, 1).unsqueeze(2)
         return self.attention(torch.cat([self.b0(x), self.b1(x), self.b2(x), self.b3(pooled)], 1))
 
-# %% ../nbs/02_ca_i3d.ipynb #d178934b
+# %% ../nbs/02_ca_i3d.ipynb #346ae96f
 class CAI3D(nn.Module):
     """CA-I3D (§3.3.1, Eq. 5): (B, C, T, H, W) → (B, embedding), for any T, H, W (T = 1 included).
 
     `features(x)` is the last feature map, (B, 480·width, T, H/4s, W/4s)."""
     def __init__(self,
                  in_channels=5,    # C; u, v, ΔR, ΔG, ΔB in the paper
-                 embedding=None,   # d; None = the preset's
+                 embedding=128,    # d; None = the preset's
                  preset='paper',   # `paper`, `light`, `tiny`, or an `EncoderConfig`
                  size=None):       # (T, H, W) of the input; needed by the literal flatten (grid=()) only
         super().__init__()

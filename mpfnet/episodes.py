@@ -16,16 +16,17 @@ from torch.nn import functional as F
 
 from .priors import SGDConfig, augment, seeded, stage_generator, train
 
-# %% ../nbs/04a_episodes.ipynb #ace47adf
+# %% ../nbs/04a_episodes.ipynb #8b295b79
 def prototypes(e, y, n_classes): # embeddings (n, d), labels (n,)
-    "Class centroids (n_classes, d), Eq. 10; a class without support has a zero centroid."
+    "Class centroids (n_classes, d), Eq. 10; a class without support has a zero centroid, which `similarities` puts last."
     one_hot = F.one_hot(y, n_classes).to(e.dtype)                      # (n, K)
     return one_hot.T @ e / one_hot.sum(0).clamp_min(1)[:, None]
 
-# %% ../nbs/04a_episodes.ipynb #68b639b9
+# %% ../nbs/04a_episodes.ipynb #7319a99e
 def similarities(queries, protos, weights): # lists of (Q, d_j), of (K, d_j), and of numbers
     "Weighted sum of cosine similarities (Q, K), Eq. 11–13."
-    return sum(w * F.normalize(q, dim=1) @ F.normalize(p, dim=1).T for q, p, w in zip(queries, protos, weights, strict=True))
+    def one(q, p): return (F.normalize(q, dim=1) @ F.normalize(p, dim=1).T).masked_fill((p == 0).all(1), -1.)   # no support: never the nearest
+    return sum(w * one(q, p) for q, p, w in zip(queries, protos, weights, strict=True))
 
 # %% ../nbs/04a_episodes.ipynb #77f921f2
 def draw_episode(y, shot, queries, g): # labels (n,) as array; per class; generator
@@ -39,7 +40,7 @@ def draw_episode(y, shot, queries, g): # labels (n,) as array; per class; genera
         support.append(i[:k]); query.append(i[k:k + queries])
     return np.concatenate(support), np.concatenate(query)
 
-# %% ../nbs/04a_episodes.ipynb #ae0f9965
+# %% ../nbs/04a_episodes.ipynb #fa41a221
 @dataclass(kw_only=True, slots=True)
 class MetaConfig(SGDConfig):
     "The episodic stage; §4.3: 5-shot, 4 episodes an update, SGD, rate 0.05, momentum 0.9. Updates and queries are not given there."
@@ -53,6 +54,7 @@ class MetaConfig(SGDConfig):
     mirror: bool = False    # average the embeddings of a clip and its mirror image at test time
     def __post_init__(self):
         SGDConfig.__post_init__(self)
+        if self.tau <= 0: raise ValueError(f'meta.tau must be positive, got {self.tau}')
         if self.support not in ('all', 'episodes'): raise ValueError(f"meta.support is 'all' or 'episodes', got {self.support!r}")
         if min(self.shot, self.queries, self.episodes) < 1 or self.updates < 0: raise ValueError(f'meta: shot, queries, episodes ≥ 1, updates ≥ 0, got {self}')
 

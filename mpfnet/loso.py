@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'Parameters', 'known', 'check_parameters', 'check_values', 'seeds_of', 'chosen_subjects', 'resolve', 'Data',
-           'wanted_copies', 'prepare', 'data_hash', 'config_of', 'as_json', 'write_json', 'hash_of', 'Harness',
-           'one_thread', 'run_fold', 'keep_state', 'record_path', 'valid_record', 'run_folds', 'predictions_table',
-           'write_results', 'environment', 'run_seed', 'running_uf1', 'summarise_seeds', 'run', 'validate', 'run_inner']
+           'wanted_copies', 'prepare', 'check_rows', 'data_hash', 'config_of', 'as_json', 'write_json', 'hash_of',
+           'Harness', 'one_thread', 'run_fold', 'keep_state', 'record_path', 'valid_record', 'finish_fold', 'run_folds',
+           'predictions_table', 'write_results', 'environment', 'run_seed', 'valid_records', 'note_environment',
+           'running_uf1', 'summarise_seeds', 'common_clips', 'run', 'validate', 'run_inner']
 
-# %% ../nbs/05_loso.ipynb #a470a646
+# %% ../nbs/05_loso.ipynb #49f95d5d
 import hashlib
 import json
 import math
@@ -21,7 +22,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -34,13 +35,13 @@ from tqdm import tqdm
 
 from . import __version__
 from .clips import READERS, STAMPS, load_clips
-from .folds import Fold, subjects_of
+from .folds import Fold, inner_groups, subjects_of
 from .labels import TASKS, class_names
-from .methods import GAMMA, METHODS, Context, Settings, fit, held_out_labels, override, settings_preset
+from .methods import GAMMA, INNER_SPLITS, METHODS, Context, Settings, fit, held_out_labels, override, settings_preset
 from .metrics import ensemble, evaluate, metrics_table, read_predictions, summarise
 from .plsm import copies_of
 from .preprocess import FeatureStore
-from .priors import Artefacts, channels, write_atomically
+from .priors import Artefacts, channels, code_hash, write_atomically
 
 # %% ../nbs/05_loso.ipynb #78e7503b
 @dataclass(kw_only=True, slots=True)
@@ -80,28 +81,36 @@ def check_parameters(given:dict) -> Parameters:
     class_names(p.task, p.dataset)
     return check_values(p)
 
-# %% ../nbs/05_loso.ipynb #a058e587
+# %% ../nbs/05_loso.ipynb #06977309
 def check_values(p):
     "Ranges and types; text from a command line is accepted where a number is meant."
+    for name in ('out_dir', 'data_root', 'overrides'):
+        if not isinstance(getattr(p, name), (str, os.PathLike)) and not (name == 'data_root' and p.data_root is None):
+            raise ValueError(f'{name}={getattr(p, name)!r}: expected text')
+    if not (p.subjects is None or isinstance(p.subjects, (str, list, tuple)) and len(p.subjects)):
+        raise ValueError(f"subjects={p.subjects!r}: expected 'dataset/subject,…' or a list; papermill keeps text as text with -r")
     def whole(name, low, high=math.inf):
         try: value = int(str(getattr(p, name)))
         except ValueError: value = None
         if value is None or not low <= value <= high: raise ValueError(f'{name}={getattr(p, name)!r}: expected a whole number, {low}…{high}')
         setattr(p, name, value)
     whole('length', 3, 20); whole('workers', 1)
+    if p.gamma is not None and p.method != 'mpfnet_p': raise ValueError(f'gamma={p.gamma!r} has no meaning for {p.method}: only mpfnet_p weighs two encoders. Leave it out')
     if p.gamma not in (None, 'inner'):
-        try: p.gamma = float(p.gamma)
+        try: p.gamma = float('x' if isinstance(p.gamma, bool) else p.gamma)
         except (TypeError, ValueError): raise ValueError(f"gamma={p.gamma!r}: expected None, a number or 'inner'") from None
         if not 0 <= p.gamma < math.inf: raise ValueError(f'gamma={p.gamma}: expected a number ≥ 0')
     if p.dataset == 'megc2019_flow' and p.length != 11: raise ValueError('length does not apply to megc2019_flow: a clip is one flow field. Leave it out')
-    if not isinstance(p.keep_weights, bool): raise ValueError(f'keep_weights={p.keep_weights!r}: expected true or false')
+    p.keep_weights = {'true': True, 'false': False}.get(str(p.keep_weights).lower())
+    if p.keep_weights is None: raise ValueError('keep_weights: expected true or false')
+    p.out_dir = str(Path(p.out_dir).expanduser())
     return p
 
-# %% ../nbs/05_loso.ipynb #875d51e0
+# %% ../nbs/05_loso.ipynb #7f1dc51b
 def seeds_of(seed) -> list: # 0, '0', '0,1,2' or [0, 1, 2]
     "The seeds of a run."
     items = seed if isinstance(seed, (list, tuple)) else str(seed).split(',')
-    try: out = [int(s) for s in items]
+    try: out = [int(str(s)) for s in items]
     except (TypeError, ValueError): raise ValueError(f"seed={seed!r}: expected a whole number, or several: '0,1,2'") from None
     if not out or min(out) < 0 or len(set(out)) < len(out): raise ValueError(f'seed={seed!r}: expected different numbers ≥ 0')
     return out
@@ -140,43 +149,54 @@ class Data:
     report: dict
     def open(self): return FeatureStore(*self.store).F
 
-# %% ../nbs/05_loso.ipynb #bb21dabc
-def wanted_copies(clips, n_classes, limit):
+# %% ../nbs/05_loso.ipynb #32881cac
+def wanted_copies(clips, n_classes, limit, n_splits=None): # n_splits: of the inner folds, where there are any
     "Clip positions and φ of every magnified copy that some fold needs."
-    most = np.zeros(len(clips), int)
+    pairs, most = list(zip(clips['dataset'], clips['subject'])), np.zeros(len(clips), int)
     for s in subjects_of(clips):
-        train = np.array([t != s for t in zip(clips['dataset'], clips['subject'])])
-        if train.any(): most[train] = np.maximum(most[train], copies_of(clips[train], n_classes, limit))
+        rest = [t for t in subjects_of(clips) if t != s]
+        for out in [[s], *([s, *g] for g in (inner_groups(rest, n_splits) if n_splits else []))]:
+            train = np.array([t not in out for t in pairs])
+            if train.any(): most[train] = np.maximum(most[train], copies_of(clips[train], n_classes, limit))
     return np.repeat(np.arange(len(clips)), most), np.concatenate([np.arange(1, m + 1) for m in most])
 
-# %% ../nbs/05_loso.ipynb #57a6d214
-def prepare(p, settings, progress=True) -> Data: # Parameters, Settings
+# %% ../nbs/05_loso.ipynb #da7aef2e
+def prepare(p, settings, n_splits=None, progress=True) -> Data: # Parameters, Settings; of inner folds
     "Load the clip table and make sure that all features exist."
     cache = Path(p.out_dir) / 'cache'
     clips = load_clips(p.dataset, cache if p.dataset == 'synth' and not p.data_root else p.data_root, task=p.task)
     n_classes, kind = len(class_names(p.task, p.dataset)), clips['input'].iat[0]
     channels(p.features, 5 if kind == 'frames' else 3)                    # an impossible choice is an error now, not after an hour
+    if p.subjects is not None: chosen_subjects(p.subjects, clips)
     store = FeatureStore(cache / 'features', settings.preprocess, kind)
     rows, copies = store.ensure(clips, workers=p.workers if kind == 'frames' else 1, progress=progress), {}
     if kind == 'frames' and p.method in ('mpfnet_c', 'mpfnet_p', 'plsm'):
-        i, phi = wanted_copies(clips, n_classes, settings.plsm.phi_limit)
+        i, phi = wanted_copies(clips, n_classes, settings.plsm.phi_limit, n_splits or (INNER_SPLITS if settings.gamma == 'inner' else None))
         found = store.ensure(clips.iloc[i], phi, workers=p.workers, progress=progress)
         copies = {(int(a), int(b)): int(r) for a, b, r in zip(i, phi, found)}
     every = [e['sha256'] for e in store.table.index]
+    check_rows(store, [*rows, *copies.values()])
     return Data(clips=clips.drop(columns='frames'), store=(store.root, store.config, kind), rows=rows, copies=copies, digests=every, report=clips.attrs['report'])
 
-# %% ../nbs/05_loso.ipynb #102ef690
+# %% ../nbs/05_loso.ipynb #9abc60ae
+def check_rows(store, rows):
+    "Raise if a feature row in use is not what was written."
+    bad = [store.table.index[r] for r in sorted(set(map(int, rows))) if hashlib.sha256(store.F[r].tobytes()).hexdigest() != store.table.index[r]['sha256']]
+    if bad: raise RuntimeError(f'{len(bad)} damaged rows in {store.table.data}, the first: {bad[0]["clip"]}. Remove that folder, its features are computed again')
+
+# %% ../nbs/05_loso.ipynb #c4887088
 def data_hash(data) -> str:
     "SHA-256 of clips, labels and feature bytes, whatever order the store keeps them in."
     h = hashlib.sha256()
     for (d, s, c, y), r in zip(data.clips[['dataset', 'subject', 'clip', 'label']].itertuples(index=False), data.rows):
         h.update(f'{d}/{s}/{c}:{y}:{data.digests[r]}\n'.encode())
+    for (i, phi), r in sorted(data.copies.items()): h.update(f'{i}*{phi}:{data.digests[r]}\n'.encode())
     return h.hexdigest()
 
 def config_of(p, settings, device, data, seed) -> dict:
     "All that decides the result of one run."
     report = {k: v for k, v in data.report.items() if k != 'table'}
-    return dict(format=1, mpfnet=__version__, dataset=p.dataset, task=p.task, method=p.method, seed=seed, device=device, settings=asdict(settings),
+    return dict(format=1, mpfnet=__version__, code=code_hash(), dataset=p.dataset, task=p.task, method=p.method, seed=seed, device=device, settings=asdict(settings),
                 data=dict(clips=len(data.clips), subjects=len(subjects_of(data.clips)), sha256=data_hash(data), report=report))
 
 # %% ../nbs/05_loso.ipynb #9706e2c0
@@ -186,7 +206,7 @@ def write_json(path, x): return write_atomically(path, lambda t: Path(t).write_t
 
 def hash_of(config) -> str: return hashlib.sha256(as_json(config).encode()).hexdigest()
 
-# %% ../nbs/05_loso.ipynb #c6e53672
+# %% ../nbs/05_loso.ipynb #01a7a956
 @dataclass(kw_only=True, slots=True)
 class Harness:
     "What a process needs to run folds of one run."
@@ -198,6 +218,7 @@ class Harness:
     device: str
     config: str           # hash of config.json
     artefacts: str | None # folder of cached priors
+    folder: str           # of the run
     weights: str | None   # folder for weights, if they are kept
     def fold(self, subject, features=None):
         d = self.data
@@ -215,7 +236,7 @@ def one_thread():
         with threadpool_limits(1): yield
     finally: torch.set_num_threads(n)
 
-# %% ../nbs/05_loso.ipynb #156b1920
+# %% ../nbs/05_loso.ipynb #2a9f9c0b
 def run_fold(h, subject) -> dict: # Harness; (dataset, subject)
     "Train on everyone else, seal, predict; the fold's record."
     start, fold = time.perf_counter(), h.fold(subject)
@@ -223,6 +244,7 @@ def run_fold(h, subject) -> dict: # Harness; (dataset, subject)
         model = fit(h.method, fold, h.context())
         sha = fold.seal(model.state())
         scores = np.asarray(model.scores(fold.test_features()), float).round(6)
+        if not np.isfinite(scores).all(): raise FloatingPointError(f'{"/".join(subject)}: scores are not finite; lower the learning rates')
         fold.check_unchanged(model.state())
     here = h.data.clips[[t == subject for t in zip(h.data.clips['dataset'], h.data.clips['subject'])]]
     if h.weights: keep_state(Path(h.weights) / f'{"__".join(subject)}.safetensors', model.state())
@@ -250,27 +272,33 @@ def valid_record(path, subject, h) -> dict | None: # file; (dataset, subject); H
         return r if same and whole and r['predictions'] == scores.argmax(1).tolist() else None
     except (KeyError, TypeError, ValueError): return None
 
-# %% ../nbs/05_loso.ipynb #45bfc5a1
+# %% ../nbs/05_loso.ipynb #5c49b0c5
 _harness = None
 
 def _start(h):
     global _harness
     _harness = h
 
-def _work(subject): return run_fold(_harness, subject)
+def _work(subject): return finish_fold(_harness, subject)
 
-# %% ../nbs/05_loso.ipynb #ac8ec2b0
+def finish_fold(h, subject):
+    "Run a fold and write its record, in the process that did the work: an interrupt elsewhere loses nothing."
+    record = run_fold(h, subject)
+    write_json(record_path(h.folder, subject), record)
+    return record
+
+# %% ../nbs/05_loso.ipynb #ead1b18b
 def run_folds(h, subjects, workers=1):
     "Yield (subject, record) of each fold as it is finished."
     if workers == 1 or len(subjects) < 2:
-        yield from ((s, run_fold(h, s)) for s in subjects)
+        yield from ((s, finish_fold(h, s)) for s in subjects)
         return
     with ProcessPoolExecutor(min(workers, len(subjects)), multiprocessing.get_context('spawn'), _start, (h,)) as pool:
         jobs = {pool.submit(_work, s): s for s in subjects}
         try:
             for job in as_completed(jobs): yield jobs[job], job.result()
         except BrokenProcessPool as e:
-            raise RuntimeError('a fold process died, probably for want of memory: try fewer workers. Finished folds are kept; run again to continue') from e
+            raise RuntimeError("a fold process died: for want of memory (try fewer workers), or because a script calls run() without `if __name__ == '__main__':`. Finished folds are kept; run again to continue") from e
         finally: pool.shutdown(wait=False, cancel_futures=True)
 
 # %% ../nbs/05_loso.ipynb #e3e42acf
@@ -287,51 +315,75 @@ def write_results(folder, table, n_classes, **more):
     write_json(Path(folder) / 'metrics.json', metrics)
     return metrics
 
-# %% ../nbs/05_loso.ipynb #679631b3
+# %% ../nbs/05_loso.ipynb #198f848f
 def environment() -> dict:
     "Versions, commit and machine of a run."
-    git = lambda *a: subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True).stdout.strip()
+    def git(*a):
+        try: return subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True).stdout.strip()
+        except OSError: return ''                                              # no git on this machine
     here = git('ls-files', '--error-unmatch', Path(__file__).name)             # a checkout of this package, not somebody's project around it
     return dict(mpfnet=__version__, python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__, pandas=pd.__version__, platform=platform.platform(),
                 processor=torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
                 commit=git('rev-parse', 'HEAD') if here else None, uncommitted=bool(git('status', '--porcelain', '--', '.')) if here else None)
 
-# %% ../nbs/05_loso.ipynb #53ff6e1e
+# %% ../nbs/05_loso.ipynb #8cf99e8d
 def run_seed(p, settings, device, data, seed, progress=True) -> Path:
     "One run: finished folds are read, the others trained; returns its folder."
     config, began, start = config_of(p, settings, device, data, seed), datetime.now(timezone.utc), time.perf_counter()
     folder = Path(p.out_dir) / f'{p.dataset}-{p.task}-{p.method}-{hash_of(config)[:8]}'
     n_classes = len(class_names(p.task, p.dataset))
     h = Harness(data=data, method=p.method, settings=settings, n_classes=n_classes, seed=seed, device=device, config=hash_of(config),
-                artefacts=str(Path(p.out_dir) / 'cache' / 'priors'), weights=str(folder / 'weights') if p.keep_weights else None)
+                artefacts=str(Path(p.out_dir) / 'cache' / 'priors'), folder=str(folder), weights=str(folder / 'weights') if p.keep_weights else None)
     write_json(folder / 'config.json', config)
     wanted, everyone = chosen_subjects(p.subjects, data.clips), subjects_of(data.clips)
-    records = {s: r for s in everyone if (r := valid_record(record_path(folder, s), s, h))}
+    records = valid_records(h, everyone)
     todo = [s for s in wanted if s not in records or p.keep_weights and not (folder / 'weights' / f'{"__".join(s)}.safetensors').exists()]
     with tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit='fold', desc=f'{p.method} seed {seed}', disable=not (progress and todo), mininterval=1) as bar:
         for subject, record in run_folds(h, todo, p.workers):
-            write_json(record_path(folder, subject), record)
             records[subject] = record
             bar.set_postfix(UF1=f'{running_uf1(records, n_classes):.3f}', refresh=False); bar.update()
+    records = valid_records(h, everyone)                                 # another process may have worked on the same run
     write_results(folder, predictions_table(records.values()), n_classes, folds=dict(done=len(records), of=len(everyone)))
-    write_json(folder / 'env.json', environment() | dict(device=device, start=began.isoformat(timespec='seconds'), seconds=round(time.perf_counter() - start, 1), folds_trained=len(todo), workers=p.workers))
+    note_environment(folder, dict(device=device, start=began.isoformat(timespec='seconds'), seconds=round(time.perf_counter() - start, 1), folds_trained=len(todo), workers=p.workers))
     return folder
+
+# %% ../nbs/05_loso.ipynb #6ee5f5a4
+def valid_records(h, subjects) -> dict:
+    "{(dataset, subject): record} of the finished folds."
+    return {s: r for s in subjects if (r := valid_record(record_path(h.folder, s), s, h))}
+
+def note_environment(folder, part):
+    "env.json: of a run that was continued, every part that trained something, and the sum of their seconds."
+    try: parts = json.loads((Path(folder) / 'env.json').read_text(encoding='utf-8'))['parts']
+    except (OSError, ValueError, KeyError): parts = []
+    if parts and not part['folds_trained']: return
+    parts.append(environment() | part)
+    write_json(Path(folder) / 'env.json', parts[-1] | dict(start=parts[0]['start'], seconds=round(sum(q['seconds'] for q in parts), 1), folds_trained=sum(q['folds_trained'] for q in parts), parts=parts))
 
 # %% ../nbs/05_loso.ipynb #eb4dbdd5
 def running_uf1(records, n_classes):
     t = predictions_table(records.values())
     return evaluate(t['label'], t['prediction'], n_classes)['uf1']
 
-# %% ../nbs/05_loso.ipynb #e72630c1
+# %% ../nbs/05_loso.ipynb #526f059e
 def summarise_seeds(p, folders, n_classes) -> Path:
     "A folder with the ensemble of several runs and the spread of their scores."
-    config = dict(dataset=p.dataset, task=p.task, method=p.method, runs=[f.name for f in folders])
+    first = json.loads((folders[0] / 'config.json').read_text(encoding='utf-8'))
+    config = {k: v for k, v in first.items() if k != 'seed'} | dict(seeds=seeds_of(p.seed), runs=[f.name for f in folders])
     folder = Path(p.out_dir) / f'{p.dataset}-{p.task}-{p.method}-{hash_of(config)[:8]}'
     each = [json.loads((f / 'metrics.json').read_text())['pooled'] for f in folders]
     spread = {k: dict(each=[m[k] for m in each], mean=float(np.mean([m[k] for m in each])), std=float(np.std([m[k] for m in each], ddof=1))) for k in ('acc', 'f1_weighted', 'uf1', 'uar')}
     write_json(folder / 'config.json', config)
-    write_results(folder, ensemble([read_predictions(f / 'predictions.csv') for f in folders]), n_classes, seeds=spread)
+    tables = common_clips([read_predictions(f / 'predictions.csv') for f in folders])
+    write_results(folder, ensemble(tables), n_classes, seeds=spread, folds=dict(done=len(subjects_of(tables[0])), of=first['data']['subjects']))
+    note_environment(folder, dict(device=first['device'], start=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., folds_trained=0, workers=p.workers))
     return folder
+
+def common_clips(tables):
+    "The rows that all tables have: one run may know more folds than another."
+    keys = [set(zip(t['dataset'], t['subject'], t['clip'])) for t in tables]
+    shared = set.intersection(*keys)
+    return [t[[k in shared for k in zip(t['dataset'], t['subject'], t['clip'])]].reset_index(drop=True) for t in tables]
 
 # %% ../nbs/05_loso.ipynb #18ca872e
 def run(**parameters) -> Path: # those of the parameters cell
@@ -343,17 +395,22 @@ def run(**parameters) -> Path: # those of the parameters cell
     folders = [run_seed(p, settings, device, data, s) for s in seeds]
     return folders[0] if len(folders) == 1 else summarise_seeds(p, folders, len(class_names(p.task, p.dataset)))
 
-# %% ../nbs/05_loso.ipynb #990a6268
+# %% ../nbs/05_loso.ipynb #7465da59
 def validate(subject:str,  # the outer fold, 'samm/006': its subject takes no part
              n_splits=5,   # groups of training subjects
              **parameters  # those of `run`
             ) -> dict:
     "UF1 and UAR of a setting, pooled over subject-grouped folds inside the training subjects of one fold."
     p = check_parameters(parameters)
-    (seed,), (device, settings) = seeds_of(p.seed), resolve(p)
-    data = prepare(p, settings)
-    (outer,), n_classes = chosen_subjects(subject, data.clips), len(class_names(p.task, p.dataset))
-    h = Harness(data=data, method=p.method, settings=settings, n_classes=n_classes, seed=seed, device=device, config='', artefacts=str(Path(p.out_dir) / 'cache' / 'priors'), weights=None)
+    seeds, (device, settings) = seeds_of(p.seed), resolve(p)
+    if len(seeds) != 1: raise ValueError(f'seed={p.seed!r}: expected one seed')
+    seed = seeds[0]
+    data = prepare(p, settings, n_splits)
+    outers, n_classes = chosen_subjects(subject, data.clips), len(class_names(p.task, p.dataset))
+    if len(outers) != 1: raise ValueError(f'subject={subject!r}: expected one outer subject')
+    (outer,) = outers
+    inner_groups([s for s in subjects_of(data.clips) if s != outer], n_splits)      # a wrong number of splits is an error now
+    h = Harness(data=data, method=p.method, settings=settings, n_classes=n_classes, seed=seed, device=device, config='', artefacts=str(Path(p.out_dir) / 'cache' / 'priors'), folder='', weights=None)
     jobs = [(h, outer, n_splits, k) for k in range(n_splits)]
     if p.workers == 1: parts = [run_inner(*j) for j in jobs]
     else:

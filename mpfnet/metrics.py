@@ -112,14 +112,14 @@ def subject_bootstrap(
     f1[:, np.isnan(per_class(whole.sum(0))[0])] = 0
     return {f'{k}_ci95': np.quantile(np.nanmean(v, -1), [.025, .975]).tolist() for k, v in (('uf1', f1), ('uar', recall))}
 
-# %% ../nbs/05a_metrics.ipynb #3d5b35b6
+# %% ../nbs/05a_metrics.ipynb #b7b631bf
 KEY = ['dataset', 'subject', 'clip']  # what identifies a clip, everywhere
 
 def read_predictions(
     path,  # a run's predictions.csv: a path, or an open file
 ) -> pd.DataFrame:  # dataset, subject, clip (all text), label, prediction, score_0 …
     "A run's predictions, with `006` still `006`."
-    return pd.read_csv(path, dtype=dict.fromkeys(KEY, str))
+    return pd.read_csv(path, dtype=dict.fromkeys(KEY, str), keep_default_na=False)
 
 # %% ../nbs/05a_metrics.ipynb #476e485d
 def check_predictions(

@@ -70,12 +70,12 @@ class Copies:
         x = d.x[self.clip[i]] if d.released_flow else d(d.fold.magnified(self.clip[i], self.phi[i]))
         return x, d.y[self.clip[i]]
 
-# %% ../nbs/03b_plsm.ipynb #43ebd8c8
+# %% ../nbs/03b_plsm.ipynb #98171764
 def train_plsm(data, encoder, cfg, aug, n_classes): # Prepared fold, EncoderConfig, PLSMConfig, AugmentConfig
     "Train the balanced classifier on a fold; returns (encoder, losses)."
     g = stage_generator(data.fold, 'plsm')
     copies = Copies(data, copies_of(data.fold.clips, n_classes, cfg.phi_limit))
-    net = seeded(lambda: nn.Sequential(CAI3D(data.in_channels, preset=encoder, size=data.x.shape[2:]), nn.ReLU(),
+    net = seeded(lambda: nn.Sequential(CAI3D(data.in_channels, embedding=None, preset=encoder, size=data.x.shape[2:]), nn.ReLU(),
                                        nn.Linear(encoder.embedding, n_classes)), g).to(data.device, memory_format=torch.channels_last_3d)
     todo = batches(len(copies), cfg.batch, cfg.epochs, g)
     def loss_of(k):

@@ -54,14 +54,14 @@ def pltn_preset(name='paper') -> PLTNConfig:
     if name not in presets: raise ValueError(f'unknown preset {name!r}; known: {", ".join(presets)}')
     return presets[name]
 
-# %% ../nbs/03a_pltn.ipynb #668ab16b
+# %% ../nbs/03a_pltn.ipynb #e803ce56
 def train_pltn(data,      # Prepared fold
                encoder,   # EncoderConfig
                cfg,       # PLTNConfig
                aug):      # AugmentConfig
     "Train the triplet network on a fold; returns (encoder, losses)."
     g = stage_generator(data.fold, 'pltn')
-    net = seeded(lambda: CAI3D(data.in_channels, preset=encoder, size=data.x.shape[2:]), g).to(data.device, memory_format=torch.channels_last_3d)
+    net = seeded(lambda: CAI3D(data.in_channels, embedding=None, preset=encoder, size=data.x.shape[2:]), g).to(data.device, memory_format=torch.channels_last_3d)
     todo = batches(len(data), cfg.batch, cfg.epochs, g)
     def loss_of(k):
         x = augment(data.x[todo[k]], aug, g, data.flow)

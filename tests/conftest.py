@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from mpfnet.labels import MEGC2019
 from mpfnet.readers import FLOW_IMAGES, FLOW_LIST
+from mpfnet.synth import make_synth
 
 torch.set_num_threads(1)      # small tensors: more threads only wait for each other
 settings.register_profile('mpfnet', deadline=None)
@@ -28,8 +29,8 @@ def write_flow_release(root, seed=0):
     for dataset, (counts, n) in MEGC2019.items():
         for k, label in enumerate(np.repeat([0, 1, 2], counts)):
             image = r.normal(128, 40, (28, 28, 3))
-            image[8 * label:8 * label + 8, :, :2] += 25
-            subject, clip = f'{dataset[0]}{k % n:02}', f'{k:03}'
+            image[8 * label:8 * label + 8, :, :2] += 3
+            subject, clip = f'{dataset[:2]}{k % n:02}', f'{k:03}'
             cv2.imwrite(str(folder / FLOW_IMAGES / f'{subject}_{clip} .png'), image.clip(0, 255).astype(np.uint8))
             lines.append(f'{dataset},{subject},{clip},{label},,x.jpg,')
     (folder / FLOW_LIST).write_text('\n'.join(lines) + '\n')
@@ -40,6 +41,14 @@ def write_flow_release(root, seed=0):
 def flow_root(tmp_path_factory):
     "Data root with a look-alike of megc2019_flow; do not change it."
     return write_flow_release(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture(scope='session')
+def synth_root(tmp_path_factory):
+    "Data root with the synthetic clips; do not change it."
+    root = tmp_path_factory.mktemp('synth')
+    make_synth(root / 'synth')
+    return root
 
 
 @pytest.fixture

@@ -1,10 +1,17 @@
 """The canary: nothing that a fold learns may change when its test subject's pixels and labels do."""
+import json
+import shutil
+
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
+from conftest import CHEAP
+
 from mpfnet.folds import Fold, LeakageError, sha256_of
 from mpfnet.methods import METHODS, Context, fit, inner_gamma, override, settings_preset
+from mpfnet.loso import run
 from mpfnet.priors import Artefacts
 
 SETTINGS = override(settings_preset('tiny'), 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2')
@@ -56,7 +63,28 @@ def test_canary_can_fail(method):
 def test_inner_gamma_does_not_see_the_test_subject():
     clips, x, copies = dataset('flow28')
     def chosen(c, v): return inner_gamma(Fold(c, v, [TEST], n_classes=3), Context(settings=SETTINGS), grid=np.linspace(0, 1, 5), n_splits=3)
-    assert chosen(clips, x) == chosen(*with_noise(clips, x, TEST[1]))
+    clean = chosen(clips, x)
+    assert chosen(*with_noise(clips, x, TEST[1])) == clean
+    assert any(chosen(*with_noise(clips, x, s)) != clean for s in ('s0', 's1', 's3')), 'no training subject matters: the test shows nothing'
+
+
+@pytest.mark.parametrize('kwargs', [dict(method='mpfnet_c'), dict(method='mpfnet_p', gamma='inner'), dict(method='pca_lda')], ids=str)
+def test_canary_end_to_end(synth_root, tmp_path, kwargs):
+    "Through the program, files and caches: the test subject's images become noise, his emotions are shuffled."
+    shutil.copytree(synth_root, tmp_path / 'noise')
+    r, root = np.random.default_rng(0), tmp_path / 'noise' / 'synth'
+    for path in sorted((root / 'frames' / 'sub01').rglob('img*')):
+        cv2.imwrite(str(path), r.integers(0, 256, cv2.imread(str(path)).shape).astype(np.uint8))
+    table = pd.read_csv(root / 'annotation.csv', dtype=str)
+    mine = table['subject'] == 'sub01'
+    table.loc[mine, 'emotion'] = table.loc[mine, 'emotion'].to_numpy()[::-1]
+    table.to_csv(root / 'annotation.csv', index=False)
+    def sha(data, out, subject='sub01'):
+        folder = run(dataset='synth', data_root=str(data), out_dir=str(out), subjects=f'synth/{subject}', device='cpu',
+                     overrides=CHEAP + ',preprocess.size=16,meta.shot=2', **kwargs)
+        return json.loads((folder / 'folds' / f'synth__{subject}.json').read_text())['weights_sha256']
+    assert sha(synth_root, tmp_path / 'a') == sha(tmp_path / 'noise', tmp_path / 'b') == sha(tmp_path / 'noise', tmp_path / 'a')
+    if kwargs['method'] == 'pca_lda': assert sha(synth_root, tmp_path / 'a', 'sub02') != sha(tmp_path / 'noise', tmp_path / 'b', 'sub02')
 
 
 def test_cached_priors_of_another_split_are_not_used(tmp_path):

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 from conftest import CHEAP, write_flow_release
 
-from mpfnet.loso import run
+from mpfnet.loso import run, validate
 from mpfnet.metrics import read_predictions
 from mpfnet.readers import FLOW_IMAGES, FLOW_LIST, DataError
 
-SIX = 'casme2/c00,casme2/c01,samm/s00,samm/s01,smic/s00,smic/s01'
+SIX = 'casme2/ca00,casme2/ca01,samm/sa00,samm/sa01,smic/sm00,smic/sm01'
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release
 
 
 def go(root, out, **kwargs):
-    return run(**dict(dataset='megc2019_flow', data_root=str(root), out_dir=str(out), overrides=CHEAP, subjects=SIX, device='cpu', method='mpfnet_p') | kwargs)
+    return run(**dict(dataset='megc2019_flow', data_root=str(root), out_dir=str(out) if isinstance(out, os.PathLike) else out, overrides=CHEAP, subjects=SIX, device='cpu', method='mpfnet_p') | kwargs)
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +41,7 @@ def test_result_files(reference):
     assert set(metrics['per_dataset']) == {'smic', 'casme2', 'samm'} and metrics['folds'] == {'done': 6, 'of': 68}
     assert list(table) == ['dataset', 'subject', 'clip', 'label', 'prediction', 'score_0', 'score_1', 'score_2']
     assert table[['dataset', 'subject', 'clip']].apply(tuple, axis=1).is_monotonic_increasing and len(table) == metrics['pooled']['n']
-    r = json.loads(records(reference)['casme2__c00.json'].read_text())
+    r = json.loads(records(reference)['casme2__ca00.json'].read_text())
     assert {'subject', 'clips', 'labels', 'predictions', 'scores', 'weights_sha256', 'seed', 'seconds'} <= set(r)
 
 
@@ -100,19 +100,19 @@ def test_a_second_run_trains_nothing(reference, flow_root):
     times = {n: p.stat().st_mtime_ns for n, p in records(reference).items()}
     assert go(flow_root, reference.parent) == reference
     assert {n: p.stat().st_mtime_ns for n, p in records(reference).items()} == times
-    assert json.loads((reference / 'env.json').read_text())['folds_trained'] == 0
+    assert len(json.loads((reference / 'env.json').read_text())['parts']) == 1
 
 
 def test_subjects_are_added_to_a_run(reference, flow_root, tmp_path):
-    one = go(flow_root, tmp_path, subjects='samm/s00')
+    one = go(flow_root, tmp_path, subjects='samm/sa00')
     six = go(flow_root, tmp_path)
     assert one == six and (six / 'predictions.csv').read_bytes() == (reference / 'predictions.csv').read_bytes()
 
 
 def test_methods_share_their_priors(flow_root, tmp_path):
     files = lambda: sorted(p.name for p in (tmp_path / 'cache' / 'priors').rglob('*.safetensors'))
-    go(flow_root, tmp_path, subjects='samm/s00'); shared = files()
-    for method in ('mpfnet_c', 'pltn', 'plsm'): go(flow_root, tmp_path, subjects='samm/s00', method=method)
+    go(flow_root, tmp_path, subjects='samm/sa00'); shared = files()
+    for method in ('mpfnet_c', 'pltn', 'plsm'): go(flow_root, tmp_path, subjects='samm/sa00', method=method)
     assert len(shared) == 2 and files() == shared
 
 
@@ -126,13 +126,70 @@ def test_several_seeds(flow_root, tmp_path):
     assert (both['score_1'] - (a['score_1'] + b['score_1']) / 2).abs().max() < 1e-5 and not a['score_1'].equals(b['score_1'])
 
 
+def test_seeds_with_different_folds_average_what_they_share(flow_root, tmp_path):
+    go(flow_root, tmp_path, seed=0, method='scratch', subjects='samm/sa00,samm/sa01')
+    m = json.loads((go(flow_root, tmp_path, seed='0,1', method='scratch', subjects='samm/sa00') / 'metrics.json').read_text())
+    assert m['folds'] == {'done': 1, 'of': 68}
+
+
+def test_features_reach_the_baselines(flow_root, tmp_path):
+    both, flow = (read_predictions(go(flow_root, tmp_path, method='pca_lda', features=f) / 'predictions.csv') for f in ('both', 'flow'))
+    assert not both['score_0'].equals(flow['score_0'])
+
+
+def test_gamma_inside_the_fold_finds_its_copies(synth_root, tmp_path):
+    folder = run(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method='mpfnet_p', gamma='inner', subjects='synth/sub04', device='cpu',
+                 overrides=CHEAP.replace('phi_limit=1', 'phi_limit=5') + ',preprocess.size=16')
+    assert len(records(folder)) == 1
+
+
+def test_validate(flow_root, tmp_path):
+    kwargs = dict(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(tmp_path), method='pca_lda', device='cpu')
+    found = validate('samm/sa00', n_splits=3, **kwargs)
+    assert found['n'] == 442 - 5 and found == validate('samm/sa00', n_splits=3, **kwargs | dict(workers=2))
+    with pytest.raises(ValueError, match='number of training subjects'): validate('samm/sa00', n_splits=99, **kwargs)
+    with pytest.raises(ValueError, match='one outer subject'): validate('samm/sa00,samm/sa01', **kwargs)
+
+
+def test_divergence_is_an_error_not_class_0(flow_root, tmp_path):
+    with pytest.raises(FloatingPointError, match='Lower the learning rate'): go(flow_root, tmp_path, overrides=CHEAP.replace('pltn.epochs=1', 'pltn.epochs=3') + ',pltn.lr=1e30')
+    assert not list(tmp_path.rglob('folds/*.json')) and not list((tmp_path / 'cache' / 'priors').rglob('*'))
+
+
+def test_damaged_caches_do_not_become_results(reference, flow_root, tmp_path):
+    import shutil
+    shutil.copytree(reference.parent, tmp_path / 'r')
+    folder, whole = tmp_path / 'r' / reference.name, (reference / 'predictions.csv').read_bytes()
+    shutil.rmtree(folder / 'folds')
+    for p in (tmp_path / 'r' / 'cache' / 'priors').rglob('*.safetensors'):
+        b = bytearray(p.read_bytes()); b[-40:] = bytes(40); p.write_bytes(b)
+    assert (go(flow_root, tmp_path / 'r') / 'predictions.csv').read_bytes() == whole
+    store, = (tmp_path / 'r' / 'cache' / 'features').rglob('features.f16')
+    with open(store, 'r+b') as f: f.seek(1000); f.write(b'\x11' * 64)
+    with pytest.raises(RuntimeError, match='damaged rows'): go(flow_root, tmp_path / 'r')
+
+
+def test_without_git(flow_root, tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    env = json.loads((go(flow_root, tmp_path, method='majority') / 'env.json').read_text())
+    assert env['commit'] is None and env['torch']
+
+
+def test_environment_remembers_who_trained(flow_root, tmp_path):
+    folder = go(flow_root, tmp_path, method='pca_lda', subjects='samm/sa00')
+    go(flow_root, tmp_path, method='pca_lda', subjects='samm/sa00')
+    go(flow_root, tmp_path, method='pca_lda')
+    env = json.loads((folder / 'env.json').read_text())
+    assert [q['folds_trained'] for q in env['parts']] == [1, 5] and env['folds_trained'] == 6 and env['seconds'] > 0
+
+
 def test_weights_are_kept_if_asked_for(flow_root, tmp_path):
     from safetensors.torch import load_file
     from mpfnet.folds import sha256_of
-    folder = go(flow_root, tmp_path, subjects='samm/s00', method='mpfnet_c', keep_weights=True)
-    state = load_file(folder / 'weights' / 'samm__s00.safetensors')
+    folder = go(flow_root, tmp_path, subjects='samm/sa00', method='mpfnet_c', keep_weights=True)
+    state = load_file(folder / 'weights' / 'samm__sa00.safetensors')
     assert any(k.startswith('afe.') for k in state) and 'scaling.scale' in state
-    assert sha256_of(state) == json.loads(records(folder)['samm__s00.json'].read_text())['weights_sha256']
+    assert sha256_of(state) == json.loads(records(folder)['samm__sa00.json'].read_text())['weights_sha256']
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------
@@ -141,7 +198,10 @@ def test_weights_are_kept_if_asked_for(flow_root, tmp_path):
     (dict(dataset='nothing'), 'known: synth, megc2019_flow'), (dict(method='nothing'), 'known: mpfnet_c'), (dict(typo=1), 'known: dataset, task'),
     (dict(preset='huge'), 'known: None, paper'), (dict(device='tpu'), 'known: auto, cpu, cuda'), (dict(features='diff'), 'flow only'),
     (dict(overrides='plsm.epochs'), 'stage.field=value'), (dict(overrides='plsm.momentun=1'), 'plsm has:'), (dict(seed='a'), 'whole number'),
-    (dict(subjects='samm/nobody'), 'known: casme2/c00'), (dict(task='5class'), 'no 5class'), (dict(workers='many'), 'whole number'), (dict(gamma=-1), '≥ 0')])
+    (dict(subjects='samm/nobody'), 'known: casme2/ca00'), (dict(task='5class'), 'no 5class'), (dict(workers='many'), 'whole number'), (dict(gamma=-1), '≥ 0'), (dict(gamma=True), 'expected None'),
+    (dict(gamma=.5, method='plsm'), 'has no meaning'), (dict(subjects=6), 'papermill'), (dict(subjects=[]), 'list'), (dict(overrides=None), 'expected text'), (dict(out_dir=5), 'expected text'),
+    (dict(seed=[1.7]), 'whole number'), (dict(overrides='encoder.embedding=0'), 'embedding'), (dict(overrides='encoder.grid=0x4x4'), 'grid'), (dict(overrides='encoder.width=nan'), 'width'),
+    (dict(overrides='meta.momentum=-5'), 'momentum'), (dict(overrides='meta.tau=nan'), 'finite'), (dict(overrides='preprocess.length=40'), 'parameter `length`')])
 def test_wrong_values_list_the_known_ones(flow_root, tmp_path, wrong, says):
     with pytest.raises(ValueError) as e: go(flow_root, tmp_path, **wrong)
     assert says in str(e.value) and not list(tmp_path.rglob('*.safetensors'))
@@ -157,7 +217,7 @@ def test_every_broken_file_is_named_before_training(tmp_path):
     root = write_flow_release(tmp_path / 'data')
     folder, out = root / 'megc2019_flow', tmp_path / 'out'
     images = folder / FLOW_IMAGES
-    first = images / 's00_000 .png'
+    first = images / 'sm00_000 .png'
     def breaks(change, *says):
         good = {p: p.read_bytes() for p in (first, folder / FLOW_LIST)}
         change()
@@ -165,15 +225,15 @@ def test_every_broken_file_is_named_before_training(tmp_path):
         for s in says: assert s in str(e.value)
         assert not (out / 'cache' / 'priors').exists() and not list(out.rglob('folds'))
         for p, b in good.items(): p.write_bytes(b)
-    clip = 'smic/s00/000'
-    breaks(lambda: first.unlink(), 's00_000 .png', 'missing')
-    breaks(lambda: first.write_bytes(first.read_bytes()[:50]), 'not a readable image', 's00_000 .png')
+    clip = 'smic/sm00/000'
+    breaks(lambda: first.unlink(), 'sm00_000 .png', 'missing')
+    breaks(lambda: first.write_bytes(first.read_bytes()[:50]), 'not a readable image', 'sm00_000 .png')
     breaks(lambda: first.write_bytes(b''), 'not a readable image')
     import cv2, numpy as np
     breaks(lambda: cv2.imwrite(str(first), np.zeros((29, 28, 3), np.uint8)), 'expected uint8 28×28×3')
-    breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,s00,000,0', 'smic,s00,000,7')), "label '7'", clip)
-    breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,s00,000,0', 'smic,s00,000,1')), 'expected negative/positive/surprise (70, 51, 43)')
-    breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,s00,000,0', 'smic,../s00,000,0')), 'leads out of the folder')
+    breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,sm00,000,0', 'smic,sm00,000,7')), "label '7'", clip)
+    breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,sm00,000,0', 'smic,sm00,000,1')), 'expected negative/positive/surprise (70, 51, 43)')
+    breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,sm00,000,0', 'smic,../sm00,000,0')), 'leads out of the folder')
     breaks(lambda: (folder / FLOW_LIST).write_text('nothing\n'), 'no column(s) dataset')
     breaks(lambda: (folder / FLOW_LIST).write_bytes(b'\xff\xfe\x00'), 'CSV')
     extra = images / 'x_y .png'; extra.write_bytes(first.read_bytes())

@@ -25,7 +25,7 @@ def test_synth_end_to_end(tmp_path):
 
 
 def test_flow_release_and_its_parameters(flow_root, tmp_path):
-    done = papermill(tmp_path, '-p', 'dataset', 'megc2019_flow', '-p', 'data_root', str(flow_root), '-p', 'method', 'pca_lda', '-p', 'subjects', 'samm/s00,smic/s01')
+    done = papermill(tmp_path, '-p', 'dataset', 'megc2019_flow', '-p', 'data_root', str(flow_root), '-p', 'method', 'pca_lda', '-p', 'subjects', 'samm/sa00,smic/sm01')
     assert done.returncode == 0, done.stderr[-3000:]
     config = json.loads(next((tmp_path / 'runs').glob('megc2019_flow-3class-pca_lda-*/config.json')).read_text())
     assert config['dataset'] == 'megc2019_flow' and config['method'] == 'pca_lda'

@@ -22,11 +22,11 @@ def prototypes(e, y, n_classes): # embeddings (n, d), labels (n,)
     one_hot = F.one_hot(y, n_classes).to(e.dtype)                      # (n, K)
     return one_hot.T @ e / one_hot.sum(0).clamp_min(1)[:, None]
 
-# %% ../nbs/04a_episodes.ipynb #7319a99e
+# %% ../nbs/04a_episodes.ipynb #1f001bec
 def similarities(queries, protos, weights): # lists of (Q, d_j), of (K, d_j), and of numbers
     "Weighted sum of cosine similarities (Q, K), Eq. 11–13."
-    def one(q, p): return (F.normalize(q, dim=1) @ F.normalize(p, dim=1).T).masked_fill((p == 0).all(1), -1.)   # no support: never the nearest
-    return sum(w * one(q, p) for q, p, w in zip(queries, protos, weights, strict=True))
+    def one(q, p, w): return (w * F.normalize(q, dim=1) @ F.normalize(p, dim=1).T).masked_fill((p == 0).all(1), -w)   # no support: never the nearest
+    return sum(one(q, p, w) for q, p, w in zip(queries, protos, weights, strict=True))
 
 # %% ../nbs/04a_episodes.ipynb #77f921f2
 def draw_episode(y, shot, queries, g): # labels (n,) as array; per class; generator

@@ -6,8 +6,8 @@
 __all__ = ['CHOICES', 'Parameters', 'known', 'check_parameters', 'check_values', 'seeds_of', 'chosen_subjects', 'resolve', 'Data',
            'wanted_copies', 'prepare', 'check_rows', 'data_hash', 'config_of', 'as_json', 'write_json', 'hash_of',
            'Harness', 'one_thread', 'run_fold', 'keep_state', 'record_path', 'valid_record', 'finish_fold', 'run_folds',
-           'predictions_table', 'write_results', 'environment', 'run_seed', 'valid_records', 'note_environment',
-           'running_uf1', 'summarise_seeds', 'common_clips', 'run', 'validate', 'run_inner']
+           'predictions_table', 'write_results', 'environment', 'harness', 'still_to_do', 'run_seed', 'valid_records',
+           'note_environment', 'running_uf1', 'summarise_seeds', 'common_clips', 'run', 'validate', 'run_inner']
 
 # %% ../nbs/05_loso.ipynb #49f95d5d
 import hashlib
@@ -81,7 +81,7 @@ def check_parameters(given:dict) -> Parameters:
     class_names(p.task, p.dataset)
     return check_values(p)
 
-# %% ../nbs/05_loso.ipynb #06977309
+# %% ../nbs/05_loso.ipynb #9029222c
 def check_values(p):
     "Ranges and types; text from a command line is accepted where a number is meant."
     for name in ('out_dir', 'data_root', 'overrides'):
@@ -95,7 +95,8 @@ def check_values(p):
         if value is None or not low <= value <= high: raise ValueError(f'{name}={getattr(p, name)!r}: expected a whole number, {low}…{high}')
         setattr(p, name, value)
     whole('length', 3, 20); whole('workers', 1)
-    if p.gamma is not None and p.method != 'mpfnet_p': raise ValueError(f'gamma={p.gamma!r} has no meaning for {p.method}: only mpfnet_p weighs two encoders. Leave it out')
+    if p.gamma is not None and p.method != 'mpfnet_p':
+        raise ValueError(f'gamma={p.gamma!r} has no meaning for {p.method}: only mpfnet_p weighs two encoders. Leave it out')
     if p.gamma not in (None, 'inner'):
         try: p.gamma = float('x' if isinstance(p.gamma, bool) else p.gamma)
         except (TypeError, ValueError): raise ValueError(f"gamma={p.gamma!r}: expected None, a number or 'inner'") from None
@@ -184,7 +185,7 @@ def check_rows(store, rows):
     bad = [store.table.index[r] for r in sorted(set(map(int, rows))) if hashlib.sha256(store.F[r].tobytes()).hexdigest() != store.table.index[r]['sha256']]
     if bad: raise RuntimeError(f'{len(bad)} damaged rows in {store.table.data}, the first: {bad[0]["clip"]}. Remove that folder, its features are computed again')
 
-# %% ../nbs/05_loso.ipynb #c4887088
+# %% ../nbs/05_loso.ipynb #418235f4
 def data_hash(data) -> str:
     "SHA-256 of clips, labels and feature bytes, whatever order the store keeps them in."
     h = hashlib.sha256()
@@ -196,7 +197,8 @@ def data_hash(data) -> str:
 def config_of(p, settings, device, data, seed) -> dict:
     "All that decides the result of one run."
     report = {k: v for k, v in data.report.items() if k != 'table'}
-    return dict(format=1, mpfnet=__version__, code=code_hash(), dataset=p.dataset, task=p.task, method=p.method, seed=seed, device=device, settings=asdict(settings),
+    return dict(format=1, mpfnet=__version__, code=code_hash(), dataset=p.dataset, task=p.task, method=p.method,
+                seed=seed, device=device, settings=asdict(settings),
                 data=dict(clips=len(data.clips), subjects=len(subjects_of(data.clips)), sha256=data_hash(data), report=report))
 
 # %% ../nbs/05_loso.ipynb #9706e2c0
@@ -257,7 +259,7 @@ def keep_state(path, state):
     state = {k: (v if torch.is_tensor(v) else torch.as_tensor(np.asarray(v))).detach().cpu().contiguous() for k, v in state.items()}
     write_atomically(path, lambda t: save_file(state, t))
 
-# %% ../nbs/05_loso.ipynb #5a3be132
+# %% ../nbs/05_loso.ipynb #629f1d83
 def record_path(folder, subject): return Path(folder) / 'folds' / f'{"__".join(subject)}.json'
 
 def valid_record(path, subject, h) -> dict | None: # file; (dataset, subject); Harness
@@ -266,7 +268,8 @@ def valid_record(path, subject, h) -> dict | None: # file; (dataset, subject); H
     except (OSError, ValueError): return None
     here = h.data.clips[[t == subject for t in zip(h.data.clips['dataset'], h.data.clips['subject'])]]
     try:
-        same = (r['config'], r['dataset'], r['subject'], r['clips'], r['labels'], r['seed']) == (h.config, *subject, here['clip'].tolist(), here['label'].tolist(), h.seed)
+        found = (r['config'], r['dataset'], r['subject'], r['clips'], r['labels'], r['seed'])
+        same = found == (h.config, *subject, here['clip'].tolist(), here['label'].tolist(), h.seed)
         scores = np.array(r['scores'], float)
         whole = scores.shape == (len(here), h.n_classes) and np.isfinite(scores).all() and len(r['weights_sha256']) == 64
         return r if same and whole and r['predictions'] == scores.argmax(1).tolist() else None
@@ -287,7 +290,7 @@ def finish_fold(h, subject):
     write_json(record_path(h.folder, subject), record)
     return record
 
-# %% ../nbs/05_loso.ipynb #ead1b18b
+# %% ../nbs/05_loso.ipynb #f3071f41
 def run_folds(h, subjects, workers=1):
     "Yield (subject, record) of each fold as it is finished."
     if workers == 1 or len(subjects) < 2:
@@ -298,7 +301,8 @@ def run_folds(h, subjects, workers=1):
         try:
             for job in as_completed(jobs): yield jobs[job], job.result()
         except BrokenProcessPool as e:
-            raise RuntimeError("a fold process died: for want of memory (try fewer workers), or because a script calls run() without `if __name__ == '__main__':`. Finished folds are kept; run again to continue") from e
+            raise RuntimeError('a fold process died: for want of memory (try fewer workers), or because a script calls run() '
+                               "without `if __name__ == '__main__':`. Finished folds are kept; run again to continue") from e
         finally: pool.shutdown(wait=False, cancel_futures=True)
 
 # %% ../nbs/05_loso.ipynb #e3e42acf
@@ -326,28 +330,40 @@ def environment() -> dict:
                 processor=torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
                 commit=git('rev-parse', 'HEAD') if here else None, uncommitted=bool(git('status', '--porcelain', '--', '.')) if here else None)
 
-# %% ../nbs/05_loso.ipynb #8cf99e8d
+# %% ../nbs/05_loso.ipynb #6987213a
+def harness(p, settings, device, data, seed, config, folder='') -> Harness:
+    "The harness of a run; without a folder (see `validate`) it keeps no weights."
+    return Harness(data=data, method=p.method, settings=settings, n_classes=len(class_names(p.task, p.dataset)), seed=seed, device=device,
+                   config=config, artefacts=str(Path(p.out_dir) / 'cache' / 'priors'), folder=str(folder),
+                   weights=str(Path(folder) / 'weights') if p.keep_weights and folder else None)
+
+def still_to_do(h, wanted, records): # Harness; (dataset, subject) pairs; {pair: record}
+    "Folds without a valid record, or without the weights that were asked for."
+    def kept(s): return not h.weights or (Path(h.weights) / f'{"__".join(s)}.safetensors').exists()
+    return [s for s in wanted if s not in records or not kept(s)]
+
+# %% ../nbs/05_loso.ipynb #f25d5f75
 def run_seed(p, settings, device, data, seed, progress=True) -> Path:
     "One run: finished folds are read, the others trained; returns its folder."
     config, began, start = config_of(p, settings, device, data, seed), datetime.now(timezone.utc), time.perf_counter()
     folder = Path(p.out_dir) / f'{p.dataset}-{p.task}-{p.method}-{hash_of(config)[:8]}'
-    n_classes = len(class_names(p.task, p.dataset))
-    h = Harness(data=data, method=p.method, settings=settings, n_classes=n_classes, seed=seed, device=device, config=hash_of(config),
-                artefacts=str(Path(p.out_dir) / 'cache' / 'priors'), folder=str(folder), weights=str(folder / 'weights') if p.keep_weights else None)
+    h = harness(p, settings, device, data, seed, hash_of(config), folder)
     write_json(folder / 'config.json', config)
     wanted, everyone = chosen_subjects(p.subjects, data.clips), subjects_of(data.clips)
     records = valid_records(h, everyone)
-    todo = [s for s in wanted if s not in records or p.keep_weights and not (folder / 'weights' / f'{"__".join(s)}.safetensors').exists()]
-    with tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit='fold', desc=f'{p.method} seed {seed}', disable=not (progress and todo), mininterval=1) as bar:
+    todo = still_to_do(h, wanted, records)
+    with tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit='fold', desc=f'{p.method} seed {seed}',
+              disable=not (progress and todo), mininterval=1) as bar:
         for subject, record in run_folds(h, todo, p.workers):
             records[subject] = record
-            bar.set_postfix(UF1=f'{running_uf1(records, n_classes):.3f}', refresh=False); bar.update()
+            bar.set_postfix(UF1=f'{running_uf1(records, h.n_classes):.3f}', refresh=False); bar.update()
     records = valid_records(h, everyone)                                 # another process may have worked on the same run
-    write_results(folder, predictions_table(records.values()), n_classes, folds=dict(done=len(records), of=len(everyone)))
-    note_environment(folder, dict(device=device, start=began.isoformat(timespec='seconds'), seconds=round(time.perf_counter() - start, 1), folds_trained=len(todo), workers=p.workers))
+    write_results(folder, predictions_table(records.values()), h.n_classes, folds=dict(done=len(records), of=len(everyone)))
+    note_environment(folder, dict(device=device, start=began.isoformat(timespec='seconds'), seconds=round(time.perf_counter() - start, 1),
+                                  folds_trained=len(todo), workers=p.workers))
     return folder
 
-# %% ../nbs/05_loso.ipynb #6ee5f5a4
+# %% ../nbs/05_loso.ipynb #032ac5ef
 def valid_records(h, subjects) -> dict:
     "{(dataset, subject): record} of the finished folds."
     return {s: r for s in subjects if (r := valid_record(record_path(h.folder, s), s, h))}
@@ -358,25 +374,28 @@ def note_environment(folder, part):
     except (OSError, ValueError, KeyError): parts = []
     if parts and not part['folds_trained']: return
     parts.append(environment() | part)
-    write_json(Path(folder) / 'env.json', parts[-1] | dict(start=parts[0]['start'], seconds=round(sum(q['seconds'] for q in parts), 1), folds_trained=sum(q['folds_trained'] for q in parts), parts=parts))
+    total = dict(seconds=round(sum(q['seconds'] for q in parts), 1), folds_trained=sum(q['folds_trained'] for q in parts))
+    write_json(Path(folder) / 'env.json', parts[-1] | total | dict(start=parts[0]['start'], parts=parts))
 
 # %% ../nbs/05_loso.ipynb #eb4dbdd5
 def running_uf1(records, n_classes):
     t = predictions_table(records.values())
     return evaluate(t['label'], t['prediction'], n_classes)['uf1']
 
-# %% ../nbs/05_loso.ipynb #526f059e
+# %% ../nbs/05_loso.ipynb #8dbc77b1
 def summarise_seeds(p, folders, n_classes) -> Path:
     "A folder with the ensemble of several runs and the spread of their scores."
     first = json.loads((folders[0] / 'config.json').read_text(encoding='utf-8'))
     config = {k: v for k, v in first.items() if k != 'seed'} | dict(seeds=seeds_of(p.seed), runs=[f.name for f in folders])
     folder = Path(p.out_dir) / f'{p.dataset}-{p.task}-{p.method}-{hash_of(config)[:8]}'
     each = [json.loads((f / 'metrics.json').read_text())['pooled'] for f in folders]
-    spread = {k: dict(each=[m[k] for m in each], mean=float(np.mean([m[k] for m in each])), std=float(np.std([m[k] for m in each], ddof=1))) for k in ('acc', 'f1_weighted', 'uf1', 'uar')}
+    values = {k: [m[k] for m in each] for k in ('acc', 'f1_weighted', 'uf1', 'uar')}
+    spread = {k: dict(each=v, mean=float(np.mean(v)), std=float(np.std(v, ddof=1))) for k, v in values.items()}
     write_json(folder / 'config.json', config)
     tables = common_clips([read_predictions(f / 'predictions.csv') for f in folders])
     write_results(folder, ensemble(tables), n_classes, seeds=spread, folds=dict(done=len(subjects_of(tables[0])), of=first['data']['subjects']))
-    note_environment(folder, dict(device=first['device'], start=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., folds_trained=0, workers=p.workers))
+    now = datetime.now(timezone.utc).isoformat(timespec='seconds')
+    note_environment(folder, dict(device=first['device'], start=now, seconds=0., folds_trained=0, workers=p.workers))
     return folder
 
 def common_clips(tables):
@@ -395,7 +414,7 @@ def run(**parameters) -> Path: # those of the parameters cell
     folders = [run_seed(p, settings, device, data, s) for s in seeds]
     return folders[0] if len(folders) == 1 else summarise_seeds(p, folders, len(class_names(p.task, p.dataset)))
 
-# %% ../nbs/05_loso.ipynb #7465da59
+# %% ../nbs/05_loso.ipynb #2cabd65d
 def validate(subject:str,  # the outer fold, 'samm/006': its subject takes no part
              n_splits=5,   # groups of training subjects
              **parameters  # those of `run`
@@ -410,7 +429,7 @@ def validate(subject:str,  # the outer fold, 'samm/006': its subject takes no pa
     if len(outers) != 1: raise ValueError(f'subject={subject!r}: expected one outer subject')
     (outer,) = outers
     inner_groups([s for s in subjects_of(data.clips) if s != outer], n_splits)      # a wrong number of splits is an error now
-    h = Harness(data=data, method=p.method, settings=settings, n_classes=n_classes, seed=seed, device=device, config='', artefacts=str(Path(p.out_dir) / 'cache' / 'priors'), folder='', weights=None)
+    h = harness(p, settings, device, data, seed, config='')
     jobs = [(h, outer, n_splits, k) for k in range(n_splits)]
     if p.workers == 1: parts = [run_inner(*j) for j in jobs]
     else:

@@ -80,7 +80,7 @@ readme: $(READY) ## nbs/index.ipynb → README.md
 drift: $(READY) ## fail if mpfnet/, README.md or a notebook is not what `make export` would write
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; stale=0; \
 	cp -R Makefile settings.ini constraints.txt setup.py nbs "$$out"; if [ -d paper_figures ]; then cp -R paper_figures "$$out"; fi; \
-	mkdir "$$out/.venv" "$$out/mpfnet"; touch "$$out/$(READY)"; if [ -f mpfnet/__init__.py ]; then cp mpfnet/__init__.py "$$out/mpfnet"; fi; \
+	mkdir "$$out/.venv" "$$out/mpfnet"; touch "$$out/$(READY)"; for f in __init__ __main__; do if [ -f mpfnet/$$f.py ]; then cp mpfnet/$$f.py "$$out/mpfnet"; fi; done; \
 	$(MAKE) --no-print-directory -s -C "$$out" BIN="$(BIN)" export; \
 	for f in mpfnet nbs paper_figures README.md; do \
 	  if [ -e "$$f" ] || [ -e "$$out/$$f" ]; then diff -rq -x __pycache__ -x .ipynb_checkpoints "$$f" "$$out/$$f" >&2 || stale=1; fi; done; \

@@ -23,6 +23,9 @@ setup(
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},
-    entry_points={'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
+    entry_points={
+        'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
+        'console_scripts': [f"{cfg['lib_name']}={cfg['lib_name']}.cli:main"],
+    },
     zip_safe=False,
 )

@@ -6,7 +6,7 @@
 __all__ = ['INPUTS', 'FORMAT', 'PreprocessConfig', 'fuse', 'frames_to_features', 'clip_name', 'files_used', 'clip_features',
            'RowFile', 'open_rows', 'corrupt_rows', 'in_order', 'FeatureStore', 'ensure_rows']
 
-# %% ../nbs/01_preprocess.ipynb #1fbab184
+# %% ../nbs/01_preprocess.ipynb #4b58fc33
 import fcntl
 import hashlib
 import json
@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .face import CROPPERS, crop, decode_image, pick
+from .face import CROPPERS, crop, pick
 from .flow import FLOWS, flow, one_thread
+from .frames import decode_image
 from .interpolate import INTERPOLATORS, interpolate
 from .magnify import MAGNIFIERS, magnify
 

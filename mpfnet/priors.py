@@ -230,8 +230,8 @@ def read_checked(path): # a safetensors file with its own hash in the header
         print(f'cached {path.parent.name}/{path.stem} is not what was written: computed again')
     except Exception as e: print(f'cached {path.parent.name}/{path.stem} is unreadable ({e}): computed again')
 
-# %% ../nbs/03_priors.ipynb #ab9edf11
-DECIDING = ('face', 'flow', 'interpolate', 'magnify', 'preprocess', 'folds', 'ca_i3d', 'priors', 'pltn', 'plsm', 'episodes', 'mpfnet_p', 'mpfnet_c', 'baselines', 'methods')
+# %% ../nbs/03_priors.ipynb #b5f83a2b
+DECIDING = ('frames', 'face', 'flow', 'interpolate', 'magnify', 'preprocess', 'folds', 'ca_i3d', 'priors', 'pltn', 'plsm', 'episodes', 'mpfnet_p', 'mpfnet_c', 'baselines', 'methods')
 
 @lru_cache(1)
 def code_hash() -> str:

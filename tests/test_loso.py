@@ -35,7 +35,8 @@ def test_result_files(reference):
     config, env, metrics = (json.loads((reference / f'{n}.json').read_text()) for n in ('config', 'env', 'metrics'))
     table = read_predictions(reference / 'predictions.csv')
     assert reference.name.startswith('megc2019_flow-3class-mpfnet_p-') and len(reference.name.rsplit('-')[-1]) == 8
-    assert config['settings']['pltn']['epochs'] == 1 and config['settings']['gamma'] == .7 and config['data']['report']['defects']
+    assert config['settings']['pltn']['epochs'] == 1 and config['settings']['gamma'] == .7 and config['data']['decisions'] == {'megc2019_flow: checksum': 1}
+    assert json.loads((reference / 'data_report.json').read_text())['findings'][0]['decision'] == 'checksum' and config['data']['stamp'].startswith('REAL')
     assert {'torch', 'commit', 'device', 'start', 'seconds'} <= set(env)
     assert set(metrics['pooled']) == {'n', 'acc', 'f1_weighted', 'uf1', 'uar', 'confusion', 'uf1_ci95', 'uar_ci95'}
     assert set(metrics['per_dataset']) == {'smic', 'casme2', 'samm'} and metrics['folds'] == {'done': 6, 'of': 68}
@@ -242,7 +243,7 @@ def test_every_broken_file_is_named_before_training(tmp_path):
 
 def test_another_copy_is_a_warning_and_recorded(flow_root, tmp_path):
     with pytest.warns(UserWarning, match='checksum'): folder = go(flow_root, tmp_path, method='majority')
-    assert 'differs' in json.loads((folder / 'config.json').read_text())['data']['report']['defects'][0]
+    assert 'expected' in json.loads((folder / 'data_report.json').read_text())['findings'][0]['done']
 
 
 def test_changed_data_is_another_run(tmp_path, reference):

@@ -4,8 +4,11 @@ import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import pytest
 from conftest import CHEAP, ROOT
+
+from mpfnet.synth import make_lookalike
 
 LOSO = ROOT / 'nbs' / '05_loso.ipynb'
 
@@ -29,6 +32,16 @@ def test_flow_release_and_its_parameters(flow_root, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     config = json.loads(next((tmp_path / 'runs').glob('megc2019_flow-3class-pca_lda-*/config.json')).read_text())
     assert config['dataset'] == 'megc2019_flow' and config['method'] == 'pca_lda'
+
+
+def test_a_licensed_dataset_as_its_look_alike(tmp_path):
+    make_lookalike('samm', tmp_path / 'data', subjects=4, size=48, progress=False)
+    done = papermill(tmp_path, '-p', 'dataset', 'samm', '-p', 'task', '5class', '-p', 'preset', 'tiny', '-p', 'data_root', 'data', '-p', 'overrides', CHEAP, '-p', 'apex', 'midpoint')
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder, = (tmp_path / 'runs').glob('samm-5class-mpfnet_c-*')
+    assert set(pd.DataFrame(json.loads((folder / 'data_report.json').read_text())['findings'])['decision']) >= {'partial-copy'}
+    text = '\n'.join(str(o) for c in nbformat.read(tmp_path / 'out.ipynb', 4).cells for o in c.get('outputs', []))
+    assert 'LOOK-ALIKE of SAMM' in text and 'partial-copy' in text
 
 
 @pytest.mark.parametrize('args, says', [(('-p', 'datset', 'samm'), 'unknown parameter(s) datset'), (('-p', 'dataset', 'nothing'), 'known: synth')])

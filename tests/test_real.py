@@ -14,7 +14,7 @@ def metrics(root, out, method):
 
 def test_release_is_the_one_the_numbers_stand_on(real_root):
     report = load_clips('megc2019_flow', real_root).attrs['report']
-    assert report['checksum'] == report['expected'] and not report['defects']
+    assert report['source']['checksum'] == report['source']['expected'] and not report['findings']
 
 
 def test_pca_lda_to_the_digit(real_root, tmp_path):

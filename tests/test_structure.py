@@ -171,6 +171,14 @@ def test_readme_lists_the_parameters_and_their_defaults():
     assert {k: ast.literal_eval(v) for k, v in rows} == defaults
 
 
+def test_library_and_notebook_have_the_same_defaults():
+    from dataclasses import asdict
+    from mpfnet.loso import Parameters
+    cell = next(source(c) for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', []))
+    defaults = {t.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.Assign) for t in n.targets}
+    assert asdict(Parameters()) == defaults
+
+
 @pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md'])
 def test_links_lead_somewhere(page):
     links = re.findall(r'\]\(([^)#:]+)\)', (ROOT / page).read_text(encoding='utf-8'))

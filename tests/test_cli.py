@@ -1,0 +1,242 @@
+"""The command `mpfnet` as its users start it: exit statuses, messages, pipes, terminals."""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+from mpfnet.synth import TREES, make_lookalike
+
+SHELL = [sys.executable, '-m', 'mpfnet']
+CLEAN = {k: v for k, v in os.environ.items() if k not in ('MPFNET_DATA', 'NO_COLOR', 'FORCE_COLOR', 'COLUMNS', 'LC_ALL', 'LANG', 'PYTHONIOENCODING', 'PYTHONUTF8')}
+
+
+def mpfnet(*args, cwd=ROOT, **env):
+    "Run the command; stdout and stderr are text. No run may end in a traceback."
+    done = subprocess.run([*SHELL, *map(str, args)], cwd=cwd, env=CLEAN | env, capture_output=True, timeout=60)
+    done.stdout, done.stderr = (s.decode('utf-8', 'backslashreplace') for s in (done.stdout, done.stderr))
+    assert 'Traceback' not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    "Data root with a grey look-alike of CASME II; do not change it."
+    root = tmp_path_factory.mktemp('whole')
+    make_lookalike('casme2', root, blank=True, progress=False)
+    return root
+
+
+@pytest.fixture
+def mine(tmp_path):
+    "The same for a test that changes it. A frame must be unlinked before it is written: grey frames are one file under many names."
+    make_lookalike('casme2', tmp_path / 'data', blank=True, progress=False)
+    return tmp_path / 'data'
+
+
+def frames(root, clip): return sorted((root / 'casme2' / 'CASME2_RAW_selected' / clip).iterdir())
+
+
+def test_a_good_copy(whole):
+    done = mpfnet('data', 'check', 'casme2', '--root', whole, '--strict', '--deep')
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert 'LOOK-ALIKE' in done.stdout and 'differs' not in done.stdout and str(whole) not in done.stdout
+    there = sum(len(list(p.iterdir())) for p in whole.glob('casme2/*/*/*') if p.name not in ('EP02_02f', 'EP02_07')) # two folders without a row
+    assert done.stdout.splitlines()[-1].endswith(f'counts as published; 0 damaged of {there} files')
+
+
+def test_root_from_the_environment(whole):
+    assert mpfnet('data', 'check', 'casme2', '--task', '5class', MPFNET_DATA=str(whole)).returncode == 0
+
+
+def test_a_clip_without_frames(mine):
+    shutil.rmtree(mine / 'casme2' / 'CASME2_RAW_selected' / 'sub25' / 'EP18_04f')
+    done = mpfnet('data', 'check', 'casme2', '--root', mine)
+    assert done.returncode == 1
+    assert 'Clips without frames: 1' in done.stdout and 'EP18_04f' in done.stdout and 'partial-copy' in done.stdout
+    assert done.stdout.count('differs') == 6                       # clips and surprise, three times
+    strict = mpfnet('data', 'check', 'casme2', '--root', mine, '--strict')
+    assert strict.returncode == 1 and not strict.stdout and 'strict mode refuses' in strict.stderr and 'sub25/EP18_04f' in strict.stderr
+
+
+def test_another_list(tmp_path):
+    make_lookalike('casme2', tmp_path, variant='2019', blank=True, progress=False)
+    done = mpfnet('data', 'check', 'casme2', '--root', tmp_path, '--task', '3class')
+    assert done.returncode == 1 and 'other-list' in done.stdout and 'Clips without frames' not in done.stdout
+
+
+def test_no_data(tmp_path):
+    nothing, empty = mpfnet('data', 'check', 'samm'), mpfnet('data', 'check', 'samm', '--root', tmp_path)
+    assert nothing.returncode == empty.returncode == 1 and not nothing.stdout + empty.stdout
+    assert 'MPFNET_DATA' in nothing.stderr and f'{tmp_path}' in empty.stderr and 'lookalike' in empty.stderr
+    all_parts = mpfnet('data', 'check', 'megc2019_cd', '--root', tmp_path)
+    assert all_parts.returncode == 1 and all(f'mpfnet: {d}:' in all_parts.stderr for d in ('smic', 'casme2', 'samm'))
+
+
+@pytest.mark.parametrize('args, says', [
+    (('data', 'check', 'casme9'), 'casme_sq'), (('data', 'check', 'mmew', '--task', '5class'), 'no 5class labels'), (('data', 'check', 'samm', '--modality', 'vis'), 'only smic'),
+    (('data', 'check', 'synth', '--variant', 'raw'), 'unknown option'), (('data', 'lookalike', 'all', 'x', '--variant', 'raw'), 'one dataset'), ((), 'required'), (('data',), 'required')])
+def test_wrong_usage(args, says):
+    done = mpfnet(*args)
+    assert done.returncode == 2 and says in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize('content', [b'', b'PK\3\4' + bytes(200)], ids=['empty', 'torn'])
+def test_a_broken_sheet(mine, content):
+    (mine / 'casme2' / 'CASME2-coding-20140508.xlsx').write_bytes(content)
+    done = mpfnet('data', 'check', 'casme2', '--root', mine)
+    assert done.returncode == 1 and 'CASME2-coding-20140508.xlsx' in done.stderr
+
+
+@pytest.mark.parametrize('which', [0, 4])
+def test_a_truncated_frame(mine, which):
+    frame = frames(mine, first_clip(mine))[which]
+    data = frame.read_bytes()
+    frame.unlink()
+    frame.write_bytes(data[:-20])
+    done = mpfnet('data', 'check', 'casme2', '--root', mine, '--task', '5class', '--deep')
+    assert done.returncode == 1 and 'Damaged files: 1' in done.stdout and frame.relative_to(mine).as_posix() in done.stdout and 'truncated' in done.stdout
+
+
+def first_clip(root):
+    folder = next(p for p in sorted((root / 'casme2' / 'CASME2_RAW_selected').glob('*/*')) if len(list(p.iterdir())) > 8)
+    return folder.relative_to(root / 'casme2' / 'CASME2_RAW_selected')
+
+
+@pytest.mark.parametrize('name', TREES)
+def test_a_lookalike_passes_its_check(tmp_path, name):
+    made = mpfnet('data', 'lookalike', name, tmp_path / 'a folder', '--blank')
+    assert made.returncode == 0 and not made.stderr, made.stderr
+    line = next(l for l in made.stdout.splitlines() if l.startswith('  mpfnet data check'))
+    done = subprocess.run(line.replace('mpfnet', f'"{sys.executable}" -m mpfnet', 1), shell=True, cwd=ROOT, env=CLEAN, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and 'counts as published' in done.stdout.splitlines()[-1], done.stdout + done.stderr
+
+
+def test_some_subjects_drawn(tmp_path):
+    made = mpfnet('data', 'lookalike', 'casme_sq', tmp_path, '--subjects', '2', '--size', '32')
+    assert made.returncode == 0 and f'papermill nbs/05_loso.ipynb runs/casme_sq.ipynb -p dataset casme_sq -p preset tiny -p data_root {tmp_path}' in made.stdout
+    assert mpfnet('data', 'check', 'casme_sq', '--root', tmp_path).returncode == 1, 'two subjects are not the published counts'
+    assert mpfnet('data', 'lookalike', 'casme_sq', tmp_path / 'b', '--subjects', '999').returncode == 1
+    other = mpfnet('data', 'lookalike', 'casme_sq', tmp_path, '--subjects', '2', '--size', '32', '--seed', '1')
+    assert other.returncode == 1 and 'another' in other.stderr
+
+
+def test_lookalike_of_another_camera_names_it(tmp_path):
+    made = mpfnet('data', 'lookalike', 'smic', tmp_path, '--variant', 'nir', '--subjects', '1', '--size', '32')
+    assert f'data check smic --root {tmp_path} --modality nir' in made.stdout and '-p data_options modality=nir' in made.stdout
+    shutil.rmtree(tmp_path / 'smic')
+    mpfnet('data', 'lookalike', 'smic', tmp_path, '--variant', 'nir', '--blank')
+    assert mpfnet('data', 'check', 'smic', '--root', tmp_path, '--modality', 'nir').returncode == 0
+
+
+def test_flow_release(flow_root):
+    done = mpfnet('data', 'check', 'megc2019_flow', '--root', flow_root)
+    assert done.returncode == 1 and 'checksum' in done.stdout and 'differs' not in done.stdout.replace('differs from', ''), 'made-up images are not the release'
+
+
+def test_where(whole):
+    done = mpfnet('data', 'where', MPFNET_DATA=str(whole))
+    rows = {l.split()[0]: l for l in done.stdout.splitlines() if l.strip() and ': ' not in l.partition('  ')[0]}
+    assert done.returncode == 0 and 'MPFNET_DATA' in rows['data'] and '1 of 3 parts' in rows['megc2019_cd']
+    assert 'yes: look-alike' in rows['casme2'] and rows['samm'].split()[-1] == 'no' and 'lookalike NAME FOLDER' in done.stdout
+    assert 'not set' in mpfnet('data', 'where').stdout and 'the argument' in mpfnet('data', 'where', '--root', whole).stdout
+
+
+def test_version_and_entry_point():
+    import mpfnet as package
+    assert mpfnet('--version').stdout.split() == ['mpfnet', package.__version__]
+    from importlib.metadata import entry_points
+    from mpfnet.cli import main
+    command, = entry_points(group='console_scripts', name='mpfnet')
+    assert command.load() is main
+
+
+@pytest.mark.parametrize('env', [dict(LANG='C'), dict(PYTHONIOENCODING='ascii')], ids=str)
+def test_poor_locales(mine, env):
+    (mine / 'casme2' / 'CASME2_RAW_selected' / 'sub26').rename(mine / 'casme2' / 'CASME2_RAW_selected' / 'Zoë 李')
+    done = mpfnet('data', 'check', 'casme2', '--root', mine, **env)
+    assert done.returncode == 1 and 'Clips without frames' in done.stdout
+
+
+def test_names_of_a_hostile_kind(mine):
+    "A file name can hold what a terminal takes for a command, brackets that rich takes for markup, and bytes that are no text."
+    clip = frames(mine, first_clip(mine))
+    clip[0].parent.joinpath('[red]\x1b[2Jimg_7.jpg').write_bytes(b'')
+    os.rename(os.fsencode(clip[1]), os.fsencode(clip[1].parent) + b'/\xff' + os.fsencode(clip[1].name))
+    done = mpfnet('data', 'check', 'casme2', '--root', mine, '--deep')
+    assert done.returncode == 1 and '\x1b' not in done.stdout + done.stderr and '[red]\\x1b[2J' in done.stdout
+
+
+def test_in_a_pipe_a_row_is_a_line(whole):
+    from mpfnet.defects import DECISIONS
+    done = mpfnet('data', 'check', 'casme2', '--root', whole, COLUMNS='40')
+    assert any(l.startswith('  left-out ') and l.endswith(DECISIONS['left-out'][1]) for l in done.stdout.splitlines()) and '\x1b' not in done.stdout
+
+
+def test_head(whole):
+    done = subprocess.run(f'"{sys.executable}" -m mpfnet data check casme2 --root "{whole}" | head -1; echo ${{PIPESTATUS[0]}}', shell=True, executable='/bin/bash', cwd=ROOT, env=CLEAN, capture_output=True, text=True)
+    assert done.stdout.startswith('casme2: LOOK-ALIKE') and len(done.stdout.splitlines()) == 2 and not done.stderr
+
+
+def test_a_closed_pipe_is_no_traceback(whole):
+    "The reader is gone before the first line is written."
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*SHELL, 'data', 'check', 'casme2', '--root', str(whole)], cwd=ROOT, env=CLEAN, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 141 and not done.stderr
+
+
+def on_a_terminal(*args, **env):
+    "Run the command on a pseudo-terminal; what it wrote there."
+    pty = pytest.importorskip('pty')
+    master, slave = pty.openpty()
+    p = subprocess.Popen([*SHELL, *map(str, args)], cwd=ROOT, env=CLEAN | dict(TERM='xterm-256color', COLUMNS='80') | env, stdout=slave, stderr=subprocess.DEVNULL)
+    os.close(slave)
+    out = b''
+    while True:
+        try: chunk = os.read(master, 65536)
+        except OSError: break                                      # Linux: the other end is closed
+        if not chunk: break
+        out += chunk
+    os.close(master)
+    p.wait()
+    return out.decode()
+
+
+def test_colours_only_where_they_are_wanted(mine):
+    shutil.rmtree(mine / 'casme2' / 'CASME2_RAW_selected' / 'sub01')
+    args = ('data', 'check', 'casme2', '--root', mine, '--task', '3class')
+    assert '\x1b[31m' in on_a_terminal(*args) and '\x1b' not in on_a_terminal(*args, NO_COLOR='1')
+
+
+WITHOUT_RICH = '''
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'rich': raise ImportError(name)
+sys.meta_path.insert(0, Hidden())
+from mpfnet.cli import main
+sys.exit(main(sys.argv[1:]))
+'''
+
+
+def test_without_rich(whole):
+    done = subprocess.run([sys.executable, '-c', WITHOUT_RICH, 'data', 'check', 'casme2', '--root', str(whole)], cwd=ROOT, env=CLEAN, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr and 'counts as published' in done.stdout and '─' not in done.stdout
+    assert 'rich' not in subprocess.run([sys.executable, '-c', 'import sys, mpfnet.cli; print(*{m.split(".")[0] for m in sys.modules})'], cwd=ROOT, env=CLEAN, capture_output=True, text=True).stdout.split()
+
+
+def test_ctrl_c(tmp_path):
+    "A look-alike that takes minutes is interrupted: no traceback, nothing half-made."
+    p = subprocess.Popen([*SHELL, 'data', 'lookalike', 'samm', str(tmp_path)], cwd=ROOT, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(200):
+        if any(tmp_path.rglob('*.jpg')): break
+        time.sleep(.05)
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=30)
+    assert p.returncode == 130 and 'Traceback' not in err and not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ setup(
     packages=find_packages(include=['mpfnet', 'mpfnet.*']),
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split()},
+    extras_require={name: cfg[f'{name}_requirements'].split() for name in ('dev', 'phase', 'dlib')},
     entry_points={
         'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
         'console_scripts': [f"{cfg['lib_name']}={cfg['lib_name']}.cli:main"],

@@ -6,7 +6,7 @@
 __all__ = ['COUNTED', 'FEW', 'MISSING', 'TITLES', 'printable', 'complain', 'show', 'protocols', 'load_tasks', 'counts',
            'as_counts', 'merged', 'describe', 'show_report', 'files_of', 'damage', 'damaged', 'check_one',
            'check_files', 'check', 'show_composite', 'found', 'found_row', 'how_to_get', 'where', 'lookalike',
-           'next_commands', 'parser', 'main']
+           'next_commands', 'verify', 'parser', 'main']
 
 # %% ../nbs/07a_cli.ipynb #7ac881bc
 import argparse
@@ -282,7 +282,24 @@ def next_commands(args, names):
     else: print(printable(f'  mkdir -p runs && papermill nbs/05_loso.ipynb runs/{run}.ipynb -p dataset {run} -p preset tiny -p data_root {root}' + (f' -p data_options modality={camera}' if camera else '')))
     if args.subjects or args.scale != 1: print('  (some of the subjects only: the check will say that these are not the published counts)')
 
-# %% ../nbs/07a_cli.ipynb #087fe920
+# %% ../nbs/07a_cli.ipynb #60d3c70f
+def verify(args) -> int:
+    "Check every store in a folder."
+    from mpfnet.preprocess import verify_folder
+    folders = sorted({p.parent for p in Path(args.folder).expanduser().glob('**/features.f16')})
+    if not folders: raise ValueError(f'{args.folder}: no feature store in it. Runs keep theirs in <out_dir>/cache/features')
+    rows, damaged = [], []
+    for folder in folders:
+        about, n, bad = verify_folder(folder)
+        size, settings = (folder/'features.f16').stat().st_size/1e6, about['settings']
+        what = ', '.join(str(settings[k]) for k in ('face', 'interpolate', 'flow', 'magnify') if k in settings)
+        rows.append([folder.name, about['input'], '×'.join(map(str, about['shape'])), what, n, f'{size:,.1f}', len(bad) or 'none'])
+        damaged += [[folder.name, e['row'], e['clip'], e['phi']] for e in bad]
+    show(pd.DataFrame(rows, columns=['store', 'input', 'row', 'made by', 'rows', 'MB', 'damaged']), red=[i for i, r in enumerate(rows) if r[-1] != 'none'])
+    show(pd.DataFrame(damaged, columns=['store', 'row', 'clip', 'phi']), 'Damaged: remove these folders, the next run makes them again')
+    return 1 if damaged else 0
+
+# %% ../nbs/07a_cli.ipynb #7051e683
 def _add(commands, name, run, help): # a command with its function
     p = commands.add_parser(name, help=help, description=help)
     p.set_defaults(run=run, error=p.error)
@@ -292,7 +309,10 @@ def parser() -> argparse.ArgumentParser:
     "The command line."
     p = argparse.ArgumentParser(prog='mpfnet', description='Look after the data; papermill nbs/05_loso.ipynb trains and scores.')
     p.add_argument('--version', action='version', version=f'mpfnet {__version__}')
-    data = p.add_subparsers(metavar='data', required=True).add_parser('data', help='where it is, whether it is whole, and stand-ins for it')
+    areas = p.add_subparsers(metavar='data|features', required=True)
+    data = areas.add_parser('data', help='where it is, whether it is whole, and stand-ins for it')
+    stores = areas.add_parser('features', help='the features that runs have stored').add_subparsers(metavar='COMMAND', required=True)
+    _add(stores, 'verify', verify, 'Hash every stored row again. Exit status 1: some are damaged.').add_argument('folder', nargs='?', default='runs/cache/features', help='folder of stores; default runs/cache/features')
     commands = data.add_subparsers(metavar='COMMAND', required=True)
     _check_arguments(_add(commands, 'check', check, 'Count a dataset against the published numbers and report its defects. Exit status 0: as published; 1: not; 2: wrong usage.'))
     _lookalike_arguments(_add(commands, 'lookalike', lookalike, 'Write the folders, sheet and defects of a dataset around synthetic faces.'))

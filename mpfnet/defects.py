@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 import pandas as pd
 
-# %% ../nbs/00f_defects.ipynb #45ab5599
+# %% ../nbs/00f_defects.ipynb #284b34f0
 KINDS = ('doubtful', 'dropped', 'repaired', 'protocol', 'noted')
 #: decision -> (kind, what it means)
 DECISIONS = {
@@ -43,6 +43,10 @@ DECISIONS = {
     'row-from-folder': ('repaired', 'no row in the sheet: emotion from the name, first and last frame of the folder'),
     'subject-from-name': ('repaired', 'sheet and clip name disagree about the subject: the name decides'),
     'repeated-row': ('repaired', 'the same row stands there twice: read once'),
+}
+
+# %% ../nbs/00f_defects.ipynb #1ecb4d29
+DECISIONS |= {
     'left-out': ('protocol', 'the benchmark leaves this clip out'),
     'no-class': ('protocol', 'the task has no class for this emotion'),
     'folder-without-row': ('noted', 'frames on disk that no row speaks of: not used'),
@@ -56,7 +60,7 @@ DECISIONS = {
     'no-file': ('noted', 'a folder, a pipe or the like under the name of a frame or a sheet: not used'),
     'unreadable-folder': ('noted', 'a folder that may not be read'),
     'no-sheet': ('noted', 'no annotation file: emotions from names, first and last frame of each folder'),
-    'whole-frames': ('noted', 'frames are not cropped to the face'),
+    'whole-frames': ('noted', 'frames are not cropped to the face: it is found in the onset'),
 }
 
 # %% ../nbs/00f_defects.ipynb #889aa73c

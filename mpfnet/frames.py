@@ -169,7 +169,7 @@ def stated_size(
     if data[:4] == b'RIFF': return _webp_size(data)
     return _jpeg_size(data) if data[:3] == b'\xff\xd8\xff' else None
 
-# %% ../nbs/00h_frames.ipynb #d615ee6b
+# %% ../nbs/00h_frames.ipynb #09018769
 def _whole(data):
     "False if the file plainly stops before its end."
     if data[:4] == b'\x89PNG': return b'IEND' in data[-64:]
@@ -178,6 +178,7 @@ def _whole(data):
     if data[:4] == b'RIFF': return len(data) >= 8 + int.from_bytes(data[4:8], 'little')
     return True
 
+# %% ../nbs/00h_frames.ipynb #55662548
 def read_file(
     path, # of an image file
 ) -> bytes: # OSError if it is no ordinary file, unreadable or absurdly large
@@ -198,6 +199,7 @@ def image_problem(
     if not _whole(data): return f'the image is truncated ({len(data):,} bytes); copy it again from the dataset'
     return None
 
+# %% ../nbs/00h_frames.ipynb #8e0a0736
 def decode_image(
     data: bytes, # an image file
     name='image', # for errors

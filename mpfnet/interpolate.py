@@ -24,7 +24,7 @@ def intermediate_flows(
     t = t.view(-1, 1, 1, 1)
     return -(1 - t)*t*f01 + t*t*f10, (1 - t)**2*f01 - t*(1 - t)*f10
 
-# %% ../nbs/01b_interpolate.ipynb #85e3934d
+# %% ../nbs/01b_interpolate.ipynb #4aa1f89a
 def by_flow(
     onset: torch.Tensor, # (3, H, W) in [0, 1]
     apex: torch.Tensor, # (3, H, W)
@@ -32,7 +32,7 @@ def by_flow(
     *,
     flow_method: str = 'dis', # for the onset–apex flow, a key of `mpfnet.flow.FLOWS`
     flow_weights=None, # its checkpoint, if it is a learned one
-    mode: str = 'bicubic', # how a frame is looked up between its pixels: or 'spline', or 'bilinear'
+    mode: str = 'spline', # how a frame is looked up between its pixels: or 'bicubic', 'bilinear'
 ) -> torch.Tensor: # (n, 3, H, W)
     "Warp both frames to time t by two-way flow and blend them."
     f01, f10 = flow(torch.stack([onset, apex]), torch.stack([apex, onset]), flow_method, weights=flow_weights)

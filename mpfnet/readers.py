@@ -10,10 +10,8 @@ __all__ = ['COLUMNS', 'CASME2', 'SAMM', 'MMEW', 'CASME_SQ', 'SLIPS', 'CASME3', '
            'wanted', 'assemble', 'flow_list', 'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow',
            'read_synth']
 
-# %% ../nbs/00b_readers.ipynb #9224fb86
+# %% ../nbs/00b_readers.ipynb #de2b3b49
 import hashlib
-import json
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -268,7 +266,7 @@ def emotion_of(word, facts): # as in the sheet; Facts
     word = word.lower()
     return next((e for e in facts.emotions if e == word or {e, word} in SAME), None)
 
-# %% ../nbs/00b_readers.ipynb #7c329b76
+# %% ../nbs/00b_readers.ipynb #e9ecd961
 def variant_of(base): return 'cropped' if re.search('(?<!un)(?<!un[_-])crop', base.lower()) else 'raw'
 
 def choose_tree(name, tree, source, entries, variant, report) -> dict: # key → Clip
@@ -285,7 +283,7 @@ def choose_tree(name, tree, source, entries, variant, report) -> dict: # key →
     others = [b or '.' for b in copies if b != best]
     if others: report.add('choice', column='frames', found=', '.join(others), done=f'read {best or "."}')
     report.source |= dict(frames=printable(best or '.'), variant=variant_of(best), folders=len(fits[best]))
-    if variant_of(best) == 'raw': report.add('whole-frames', column='frames', found=best or '.')
+    if variant_of(best) == 'raw' and report.kind != 'look-alike': report.add('whole-frames', column='frames', found=best or '.')
     return fits[best]
 
 # %% ../nbs/00b_readers.ipynb #4f694496
@@ -295,7 +293,7 @@ def of_camera(tree, modality): # Tree; hs, vis or nir
     tree.clips = [c for c in tree.clips if modality in (named(c.base) or {'hs'})]
     return tree
 
-# %% ../nbs/00b_readers.ipynb #66c4db45
+# %% ../nbs/00b_readers.ipynb #74a67ed3
 EXTRA = ('au',)
 
 def one_clip(name, table, row, entry, clip, task, policy, frames_of, report): # Table and Row, None for a clip without a row; Entry; Clip
@@ -309,7 +307,7 @@ def one_clip(name, table, row, entry, clip, task, policy, frames_of, report): # 
     try: settled = settle(draft, policy)
     except Refused as e: return tell(e.decision, e.column, e.found or EMPTY)
     for note in draft.notes: tell(*note)
-    return dict(dataset=report.dataset, subject=entry.subject, clip=entry.clip, emotion=entry.emotion, **settled, fps=facts.fps, input='frames',
+    return dict(dataset=report.dataset, subject=entry.subject, clip=entry.clip, emotion=entry.emotion, **settled, fps=facts.fps, input='frames', cropped=report.kind == 'look-alike' or report.source['variant'] == 'cropped',
                 **{k: row.text(k) if row else '' for k in EXTRA if table and k in table.columns})
 
 SHARED = ('casme_sq', 'casme3')   # a folder is a whole recording
@@ -380,7 +378,7 @@ def wanted(facts, table, pairs, task, report) -> list: # of (Row, Entry)
     report.source['emotions'] = dict(known)
     return out
 
-# %% ../nbs/00b_readers.ipynb #dc844af2
+# %% ../nbs/00b_readers.ipynb #c2bfa14d
 def assemble(facts, table, pairs, folders, task, policy, frames_of, report) -> pd.DataFrame:
     "The clip table."
     rows = []
@@ -388,7 +386,7 @@ def assemble(facts, table, pairs, folders, task, policy, frames_of, report) -> p
         clip = next((folders[k] for k in entry.keys if k in folders), None)
         if clip is None: report.add('no-folder', f'{entry.subject}/{entry.clip}', row=row and row.number, done=f"looked in {report.source['frames']}")
         else: rows.append(one_clip(facts, table, row, entry, clip, task, policy, frames_of, report))
-    columns = 'dataset subject clip emotion onset apex offset apex_policy frames fps input'.split()
+    columns = 'dataset subject clip emotion onset apex offset apex_policy frames fps input cropped'.split()
     rows = pd.DataFrame([r for r in rows if r], columns=None if any(rows) else columns)
     return rows.astype({k: 'Int64' for k in ('onset', 'apex', 'offset')})
 
@@ -459,12 +457,12 @@ def read_megc2019_flow(root, task='3class'): # the folder megc2019_flow
     if found != FLOW_SHA256: report.add('checksum', found=f'{found[:12]}…', done=f'expected {FLOW_SHA256[:12]}…')
     return rows, report.as_dict()
 
-# %% ../nbs/00b_readers.ipynb #7c157fb2
+# %% ../nbs/00b_readers.ipynb #07d64fa4
 def read_synth(root, task='3class'):
     "Rows of the synthetic dataset, which is made if it is not there."
     class_names(task, 'synth')
     root = make_synth(root)
     table = pd.read_csv(root / 'annotation.csv', dtype={'subject': str, 'clip': str})
-    rows = table.assign(dataset='synth', input='frames', apex_policy='given', label=[label_of(e, task, 'synth') for e in table['emotion']],
+    rows = table.assign(dataset='synth', input='frames', cropped=True, apex_policy='given', label=[label_of(e, task, 'synth') for e in table['emotion']],
                         frames=[list_frames(root / 'frames' / r.subject / r.clip)[0] for r in table[["subject", "clip"]].itertuples(index=False)])
     return rows, Report('synth', 'synthetic', dict(annotation='annotation.csv', frames='frames')).as_dict()

@@ -139,7 +139,7 @@ class Table:
     rows: list     # of Row, without the empty ones
     others: list = field(default_factory=list)  # sheets that hold such a table, too
 
-# %% ../nbs/00g_sheets.ipynb #dfd985c0
+# %% ../nbs/00g_sheets.ipynb #3d2eb70a
 def _header(grid, columns, needed):
     "(row index, {our name: column index}) of the first row that has the needed columns, and the best near miss."
     best = (0, {}, [])
@@ -162,6 +162,7 @@ def _body(grid, i, at, header, file, name): # rows; index of the header; {our na
     rows = [Row(n + 1, cells(row)) for n, row in enumerate(grid) if n > i and row and any(text(v) for v in cells(row).values())]
     return Table(file, name, {k: text(header[c]) for k, c in at.items()}, rows)
 
+# %% ../nbs/00g_sheets.ipynb #1f3f30bd
 def find_table(book:dict,    # what `read_workbook` returned
                columns:dict, # our column name → the names it goes by, as `plain` writes them, the best last
                needed,       # our names of the columns that must be there

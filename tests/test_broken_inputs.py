@@ -1,6 +1,5 @@
 """What people's disks really hold: broken frames, folders and sheets. Each ends in an error that says what and where, or in a line of the report, and leaves the other clips alone."""
 import contextlib
-import inspect
 import io
 import json
 import os
@@ -444,7 +443,7 @@ def sheet_with_an_external_doctype(c): c.xml(lambda x: '<?xml version="1.0" enco
 def sheet_whose_xml_is_cut(c): c.xml(lambda x: x[:len(x) // 2])
 
 @broken(says=('SAMM_Micro_FACS_Codes_v2.xlsx', 'damaged'))
-def sheet_with_a_cell_that_is_no_number(c): c.xml(lambda x: re.sub(rb'<v>\d+</v></c></row>', b'<v>NaN</v></c></row>', x.replace(b'<v>', b'<v>NaN', 1)) if b't="n"' in x else x.replace(b'<row r="1"', b'<row r="one"'))
+def sheet_with_a_cell_that_is_no_number(c): c.xml(lambda x: x.replace(b'<v>', b'<v>NaN', 1))
 
 @broken(says=('SAMM_Micro_FACS_Codes_v2.xlsx', 'no sheet that can be read', 'save it as .xlsx'))
 def workbook_without_sheets(c): c.xml(lambda x: re.sub(rb'<sheets>.*</sheets>', b'<sheets/>', x, flags=re.S), 'xl/workbook.xml')

@@ -1,0 +1,16 @@
+"""benchmarks/RESULTS.md: every benchmark rewrites its own section and leaves the others alone."""
+import re
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name('RESULTS.md')
+HEAD = '# Benchmarks\n\nRatios and errors measured in one interleaved run each. Speeds depend on the machine; the ratios much less.\n'
+
+
+def write_section(key, title, command, lines, path=RESULTS):
+    "Replace the section between its two marker comments, or add it."
+    begin, end = f'<!-- {key}: written by {command} -->', f'<!-- end of {key} -->'
+    section = '\n'.join([begin, f'## {title}', '', f'`{command}`', '', *lines, end])
+    text = path.read_text(encoding='utf-8') if path.exists() else HEAD
+    pattern = re.compile(rf'<!-- {re.escape(key)}: .*?{re.escape(end)}', re.S)
+    text = pattern.sub(lambda _: section, text) if pattern.search(text) else f'{text.rstrip()}\n\n{section}\n'
+    path.write_text(text, encoding='utf-8')

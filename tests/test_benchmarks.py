@@ -1,0 +1,62 @@
+"""The benchmarks run, measure what they say, and leave the rest of RESULTS.md alone."""
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mpfnet.flow import warp
+
+FOLDER = Path(__file__).parents[1] / 'benchmarks'
+
+
+@pytest.fixture
+def quality(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return pytest.importorskip('quality')
+
+
+def rows(text, title):
+    "The table below a heading in bold: row → numbers."
+    table = text.split(f'**{title}')[1].split('\n|---')[1].split('\n\n')[0].split('\n')[1:]
+    return {c[0]: [float(re.match(r'[\d.]+', v)[0]) for v in c[1:]] for c in ([v.strip() for v in line.strip('|').split('|')] for line in table)}
+
+
+def test_quality_runs_and_keeps_what_others_wrote(tmp_path):
+    out = tmp_path / 'RESULTS.md'
+    out.write_text('# Benchmarks\n\n<!-- quality: written by hand -->\nstale\n<!-- end of quality -->\n\nafter\n', encoding='utf-8')
+    done = subprocess.run([sys.executable, FOLDER / 'quality.py', '--quick', '--out', out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = out.read_text(encoding='utf-8')
+    assert text.startswith('# Benchmarks\n\n<!-- quality: ') and text.endswith('<!-- end of quality -->\n\nafter\n') and 'stale' not in text and text.count('## Quality') == 1
+    flows, frames, copies = (rows(text, t) for t in ('Optical flow', 'Interpolation', 'Magnification'))
+    zero = np.array(flows['nothing moves'])
+    assert np.allclose(zero / [.2, .5, 1, 2], .58, atol=.06), 'the moving region is another one'
+    assert (np.array(flows['ilk']) < .35 * zero).all() and (np.array(flows['dis']) < .35 * zero).all()
+    assert np.abs(np.subtract(flows['ilk'], flows['scikit-image ilk'])).max() <= .005
+    assert min(np.subtract(frames['flow'], frames['blend'])) > .5 and min(np.subtract(frames['flow'], frames['flow, bicubic lookups'])) > .3
+    assert min(np.subtract(copies['lagrangian'], copies['phase'])) > 1
+
+
+def test_the_moved_photograph_moves_as_it_says(quality):
+    photo, d = quality.photograph(), quality.pushes(2, 0)
+    assert abs(np.sqrt((d**2).sum(0)).max() - 2) < 1e-5
+    still, there = quality.moved(photo, 0*d), quality.moved(photo, d)
+    inside = (slice(None), slice(8, -8), slice(8, -8))
+    away, back = (there - still)[inside].abs().mean(), (warp(there, torch.tensor(d), 'spline') - still)[inside].abs().mean()
+    assert back < .1 * away, 'looking the moved picture up along the motion gives the still one'
+    assert abs(quality.error(torch.zeros(2, 128, 128), d) / 2 - .58) < .06 and quality.error(torch.tensor(d), d) == 0
+
+
+def test_a_target_can_be_missed(quality):
+    import pandas as pd
+    def found(values, **more): return pd.DataFrame([dict(row=r, column=c, seed=s, value=v, **more) for r, vs in values.items() for c, v in zip('abcd', vs) for s in (0, 1)])
+    flows = found({'dis': (.03, .065, .105, .165), 'ilk': (.03, .06, .1, .24), 'scikit-image ilk': (.03, .06, .1, .24)}, seconds=1)
+    magnified = found({'lagrangian': (35, 31, 26)}).assign(factor=lambda t: t.column.map(dict(a=5, b=8, c=11)))
+    verdicts = quality.verdicts(flows, pd.DataFrame({'ilk': [9., 12., 13.]}), found({'flow': (48, 46), 'flow, bicubic lookups': (47.5, 45.9)}), magnified)
+    assert {(name, row): ok for name, row, *_, ok in verdicts} == {
+        ('flow', 'dis'): True, ('flow', 'ilk'): False, ('ilk against scikit-image', 'difference'): True, ('interpolation', 'flow'): True,
+        ('interpolation', 'flow, bicubic lookups'): False, ('magnification', 'lagrangian'): True, ('factor', 'lagrangian'): False, ('speed', 'ilk'): True}

@@ -1,0 +1,96 @@
+"""Features from whole frames, from every recorded frame and with a learned back end: what decides them is in their key."""
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mpfnet.magnet import seeded
+from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features, files_used, job_of
+
+CONFIG = PreprocessConfig(size=32, length=5)
+
+
+@pytest.fixture(scope='module')
+def photo():
+    return pytest.importorskip('skimage.data').astronaut()
+
+
+def clip_of(folder, images, name='006_1_2', **more):
+    "A row of a clip table around some images, frame 10 being the onset and the last one the apex."
+    frames = {}
+    for k, image in enumerate(images):
+        frames[10 + k] = str(folder / f'{name}_{10 + k}.png')
+        cv2.imwrite(frames[10 + k], image[..., ::-1])
+    return pd.DataFrame([dict(dataset='samm', subject='006', clip=name, onset=10, apex=10 + len(images) - 1, input='frames', frames=frames, **more)])
+
+
+def shifted(image, dx): return cv2.warpAffine(image, np.float32([[1, 0, dx], [0, 1, 0]]), image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+
+
+def test_a_face_is_found_in_whole_frames_and_the_heads_motion_is_gone(photo, tmp_path):
+    images = [photo, shifted(photo, 4)]
+    crops, whole = (clip_of(tmp_path, images, f'c{c:d}', cropped=c) for c in (True, False))
+    assert job_of(crops.iloc[0], CONFIG).face == 'precropped' and job_of(whole.iloc[0], CONFIG).face == 'haar'
+    still, moving = (np.abs(clip_features(t.iloc[0], PreprocessConfig(size=64))[:2].astype(float)).sum(1).mean() for t in (whole, crops))
+    assert still < .3 * moving
+
+
+def test_no_face_is_an_error_that_names_the_clip_or_the_centre(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    whole = clip_of(tmp_path, [noise, noise], cropped=False)
+    with pytest.raises(ValueError, match='samm/006/006_1_2'): clip_features(whole.iloc[0], CONFIG)
+    assert clip_features(whole.iloc[0], replace(CONFIG, no_face='centre')).shape == (5, 4, 32, 32)
+
+
+def test_rows_of_crops_and_of_whole_frames_are_different_rows(photo, tmp_path):
+    store = FeatureStore(tmp_path / 'store', CONFIG)
+    crops, whole = (clip_of(tmp_path, [photo, photo], cropped=c) for c in (True, False))
+    assert len({*store.ensure(crops, progress=False), *store.ensure(whole, progress=False), *store.ensure(crops, progress=False)}) == 2
+
+
+def test_recorded_frames_between_onset_and_apex(tmp_path):
+    "Motion that is over after a third of the time: resampling what was recorded shows it, interpolation cannot know."
+    r = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(r.normal(128, 60, (32, 32, 3)), (0, 0), 1.5).clip(0, 255).astype(np.uint8)
+    clip = clip_of(tmp_path, [shifted(texture, d) for d in (0, .5, 1, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5)], cropped=True)
+    config = PreprocessConfig(size=32, length=4, interpolate='frames')
+    assert list(files_used(clip.iloc[0], config)) == list(range(10, 20)) and list(files_used(clip.iloc[0])) == [10, 19]
+    u = np.abs(clip_features(clip.iloc[0], config)[0].astype(float))[:, 8:-8, 8:-8].mean((1, 2))
+    even = np.abs(clip_features(clip.iloc[0], replace(config, interpolate='flow'))[0].astype(float))[:, 8:-8, 8:-8].mean((1, 2))
+    assert u[0] > 5 * u[2] and even.max() < 1.5 * even.min()
+    assert clip_features(clip.iloc[0], config, phi=2).shape == (5, 3, 32, 32)
+
+
+def test_a_missing_recorded_frame_does_not_shift_time(tmp_path):
+    r = np.random.default_rng(1)
+    texture = cv2.GaussianBlur(r.normal(128, 60, (32, 32, 3)), (0, 0), 1.5).clip(0, 255).astype(np.uint8)
+    config = PreprocessConfig(size=32, length=4, interpolate='frames')
+    clip = clip_of(tmp_path, [shifted(texture, d / 6) for d in range(10)], cropped=True)
+    whole = clip_features(clip.iloc[0], config).astype(float)
+    store = FeatureStore(tmp_path / 'store', config)
+    first = store.ensure(clip, progress=False)
+    clip.at[0, 'frames'] = {n: p for n, p in clip.at[0, 'frames'].items() if n not in (13, 14)}
+    part = clip_features(clip.iloc[0], config).astype(float)
+    assert np.abs(whole - part).mean() < .2 * np.abs(whole).mean() and store.ensure(clip, progress=False) != first
+
+
+def test_a_learned_back_end_needs_its_checkpoint_and_is_keyed_by_its_content(tmp_path):
+    with pytest.raises(ValueError, match='magnet expects weights=PATH'): PreprocessConfig(magnify='magnet')
+    with pytest.raises(ValueError, match='has no weights'): PreprocessConfig(magnify_weights='x.pth')
+    torch.save(seeded(0).state_dict(), tmp_path / 'a.pth'); torch.save(seeded(1).state_dict(), tmp_path / 'b.pth')
+    (tmp_path / 'copy.pth').write_bytes((tmp_path / 'a.pth').read_bytes())
+    a, b, copy = (FeatureStore(tmp_path / 'store', PreprocessConfig(size=32, length=3, magnify='magnet', magnify_weights=str(tmp_path / f'{n}.pth'))) for n in ('a', 'b', 'copy'))
+    assert a.table.folder != b.table.folder and a.table.folder == copy.table.folder
+    r = np.random.default_rng(2)
+    clip = clip_of(tmp_path, [r.integers(0, 255, (32, 32, 3), np.uint8)] * 2, cropped=True)
+    row, = a.ensure(clip, [3], progress=False)
+    assert np.isfinite(a.F[row].astype(float)).all()
+
+
+def test_unknown_names_list_the_known_ones():
+    for name in ('face', 'interpolate', 'flow', 'magnify'):
+        with pytest.raises(ValueError, match='known: '): PreprocessConfig(**{name: 'nothing'})
+    with pytest.raises(ValueError, match='face_file goes with'): PreprocessConfig(face='landmarks')

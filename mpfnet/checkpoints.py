@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_checkpoint', 'load_strict', 'loaded', 'fingerprint', 'check_weights']
 
-# %% ../nbs/01h_checkpoints.ipynb #07b046de
+# %% ../nbs/01h_checkpoints.ipynb #052fd02e
 import hashlib
 import pickle
 import re
@@ -14,9 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-# %% ../nbs/01h_checkpoints.ipynb #7bc9e9cc
+# %% ../nbs/01h_checkpoints.ipynb #91f2c4db
 def _numpy_scalars():
     "What a NumPy number in a checkpoint needs, and nothing else."
     import numpy as np
@@ -36,12 +37,12 @@ def read_checkpoint(path,         # a .pth, .pt, .pkl, .pth.tar or .safetensors 
     except pickle.UnpicklingError as e:
         what = re.search(r'GLOBAL (\S+)', str(e))
         raise ValueError(f'{path}: refused, {f"it asks for {what[1]}, and a checkpoint is tensors and plain values only" if what else "it is no checkpoint"}.{where}') from None
-    except (EOFError, RuntimeError, KeyError, ValueError, AttributeError, UnicodeDecodeError, zipfile.BadZipFile) as e:
+    except (EOFError, SafetensorError, RuntimeError, KeyError, ValueError, AttributeError, UnicodeDecodeError, zipfile.BadZipFile) as e:
         raise ValueError(f'{path}: cannot be read as a checkpoint ({type(e).__name__}: {str(e).splitlines()[0][:150] if str(e) else "cut off"}).{where}') from None
     if not isinstance(found, dict): raise ValueError(f'{path}: expected a dict of weights, found {type(found).__name__}.{where}')
     return found
 
-# %% ../nbs/01h_checkpoints.ipynb #7b50cec9
+# %% ../nbs/01h_checkpoints.ipynb #c3614a14
 def load_strict(module:torch.nn.Module,
                 state:dict,   # name → tensor, as the module calls them
                 path='',      # for errors
@@ -52,7 +53,7 @@ def load_strict(module:torch.nn.Module,
     wrong += [f'{n} has the shape {tuple(state[n].shape)}, expected {tuple(own[n].shape)}' for n in own if n in state and state[n].shape != own[n].shape]
     if wrong:
         more = f' … and {len(wrong) - 8} more' if len(wrong) > 8 else ''
-        raise ValueError(f'{path}: the weights of another network: {len(wrong)} of {len(own)} names do not fit: ' + '; '.join(wrong[:8]) + more)
+        raise ValueError(f'{path}: the weights of another network: {sum(n in state and state[n].shape == own[n].shape for n in own)} of {len(own)} names fit: ' + '; '.join(wrong[:8]) + more)
     module.load_state_dict(state)
     return module.eval().requires_grad_(False)
 

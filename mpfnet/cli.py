@@ -282,7 +282,7 @@ def next_commands(args, names):
     else: print(printable(f'  mkdir -p runs && papermill nbs/05_loso.ipynb runs/{run}.ipynb -p dataset {run} -p preset tiny -p data_root {root}' + (f' -p data_options modality={camera}' if camera else '')))
     if args.subjects or args.scale != 1: print('  (some of the subjects only: the check will say that these are not the published counts)')
 
-# %% ../nbs/07a_cli.ipynb #60d3c70f
+# %% ../nbs/07a_cli.ipynb #7e146669
 def verify(args) -> int:
     "Check every store in a folder."
     from mpfnet.preprocess import verify_folder
@@ -290,13 +290,14 @@ def verify(args) -> int:
     if not folders: raise ValueError(f'{args.folder}: no feature store in it. Runs keep theirs in <out_dir>/cache/features')
     rows, damaged = [], []
     for folder in folders:
-        about, n, bad = verify_folder(folder)
+        try: about, n, bad = verify_folder(folder)
+        except ValueError as e: about, n, bad = dict(input='?', shape=[], settings={}), 0, [dict(row=None, clip=str(e), phi=None)]
         size, settings = (folder/'features.f16').stat().st_size/1e6, about['settings']
         what = ', '.join(str(settings[k]) for k in ('face', 'interpolate', 'flow', 'magnify') if k in settings)
         rows.append([folder.name, about['input'], '×'.join(map(str, about['shape'])), what, n, f'{size:,.1f}', len(bad) or 'none'])
         damaged += [[folder.name, e['row'], e['clip'], e['phi']] for e in bad]
     show(pd.DataFrame(rows, columns=['store', 'input', 'row', 'made by', 'rows', 'MB', 'damaged']), red=[i for i, r in enumerate(rows) if r[-1] != 'none'])
-    show(pd.DataFrame(damaged, columns=['store', 'row', 'clip', 'phi']), 'Damaged: remove these folders, the next run makes them again')
+    if damaged: show(pd.DataFrame(damaged, columns=['store', 'row', 'clip', 'phi']), 'Damaged: remove these folders, the next run makes them again')
     return 1 if damaged else 0
 
 # %% ../nbs/07a_cli.ipynb #7051e683

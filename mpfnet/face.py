@@ -353,7 +353,7 @@ def stable_mask(
     inside = ((x/.9)**2 + ((y + .05)/1.05)**2 < 1) & (y < .15)
     return (inside*np.exp(-power/quiet**2)).astype(np.float32)
 
-# %% ../nbs/01a_face.ipynb #be7ea438
+# %% ../nbs/01a_face.ipynb #b0764f0a
 def _fit(a, b, weight, blur):
     "The motion (x, y, zoom, turn) of the window of b that brings it onto a, to first order."
     a, b = cv2.GaussianBlur(a, (0, 0), blur), cv2.GaussianBlur(b, (0, 0), blur)
@@ -382,7 +382,7 @@ def head_motion(
     matrix: np.ndarray, # (2, 3): crop pixel -> image pixel, of the onset
     size: int, # S
     margin: float = MARGIN, # of the crop
-    rounds: tuple = (3, 1, 1), # blur of each round, crop pixels
+    rounds: tuple = (12, 6, 3, 1, 1), # blur of each round, crop pixels: the first finds large movements
 ) -> tuple: # (motion (4,) float64, how far the last round still moved it, px)
     "How the head moved: x, y in crop pixels; zoom and turn as the motion they cause half a side from the middle, crop pixels."
     onset, frame = (cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in (onset, frame))
@@ -402,7 +402,7 @@ def motion_size(
     "Root mean square displacement over the square crop."
     return float(np.sqrt(motion[0]**2 + motion[1]**2 + (motion[2]**2 + motion[3]**2)*2/3))
 
-# %% ../nbs/01a_face.ipynb #4dbeb57a
+# %% ../nbs/01a_face.ipynb #998c358f
 FALLBACKS = ('error', 'centre')
 
 def _find(image, method, fallback, name, options):
@@ -414,14 +414,16 @@ def _find(image, method, fallback, name, options):
         return Face(box=((w - side)/2, (h - side)/2, side, side), method='centre'), str(e)
 
 def _register(images, matrix, size, margin):
-    "Head motion of each frame against the first, (N, 4); zero where it is too small or uncertain, which the second result tells."
-    motions, applied = np.zeros((len(images), 4)), np.zeros(len(images), bool)
+    "Head motion of each frame against the first, (N, 4), whether it is removed, and where it could not be followed. One decision for the whole clip: a threshold that some frames pass would make them jump."
+    motions, found = np.zeros((len(images), 4)), np.ones(len(images), bool)
     for i, image in enumerate(images[1:], 1):
-        motion, unsettled = head_motion(images[0], image, matrix, size, margin)
-        if motion_size(motion) > LEAST and unsettled < .05: motions[i], applied[i] = motion, True
-    return motions, applied
+        motion, last = head_motion(images[0], image, matrix, size, margin)
+        found[i] = last < .05
+        motions[i] = motion if found[i] else motions[i - 1]
+    moved = max(map(motion_size, motions)) > LEAST
+    return motions*moved, found & moved & (np.arange(len(images)) > 0), ~found
 
-# %% ../nbs/01a_face.ipynb #7b5d7b1a
+# %% ../nbs/01a_face.ipynb #20dd4fe5
 def align_clip(
     images, # of (H, W, 3) uint8 RGB arrays of one size; the first is the onset
     size: int = 128, # S, pixels along a side of the crop
@@ -432,7 +434,7 @@ def align_clip(
     name: str = 'clip', # dataset/subject/clip
     margin: float = MARGIN, # share of the crop's side, added on each side of the face
     **options, # of the method, see `find_face`
-) -> tuple: # (frames (N, S, S, 3) float32 in [0, 1], dict: method, box, eyes, fallback, reason, matrix (2, 3), shifts (N, 2) px, motions (N, 4), registered (N,) bool)
+) -> tuple: # (frames (N, S, S, 3) float32 in [0, 1], dict: method, box, eyes, fallback, reason, matrix (2, 3), shifts (N, 2) px, motions (N, 4), registered (N,) bool, lost (N,) bool: frames whose motion could not be followed)
     "One crop for a whole clip, with the head held still (§3.2)."
     images = list(images)
     if fallback not in FALLBACKS: raise ValueError(f'unknown fallback {fallback!r}; known: {", ".join(FALLBACKS)}')
@@ -444,7 +446,8 @@ def align_clip(
     whole = face.method in ('precropped', 'centre')
     matrix = similarity(face, size, margin)
     wanted = not whole if register is None else register
-    motions, applied = _register(images, matrix, size, 0. if whole else margin) if wanted else (np.zeros((len(images), 4)), np.zeros(len(images), bool))
+    none = np.zeros(len(images), bool)
+    motions, applied, lost = _register(images, matrix, size, 0. if whole else margin) if wanted else (np.zeros((len(images), 4)), none, none)
     cut = lambda image, m: sample(image, _chain(matrix, _window(m, size)), size) if wanted or face.method != 'precropped' else resize(image, size)
-    info = dict(method=face.method, box=face.box, eyes=face.eyes, fallback=reason is not None, reason=reason, matrix=matrix, shifts=motions[:, :2], motions=motions, registered=applied)
+    info = dict(method=face.method, box=face.box, eyes=face.eyes, fallback=reason is not None, reason=reason, matrix=matrix, shifts=motions[:, :2], motions=motions, registered=applied, lost=lost)
     return np.stack([cut(image, m) for image, m in zip(images, motions)]), info

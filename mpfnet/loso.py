@@ -10,7 +10,7 @@ __all__ = ['CHOICES', 'Parameters', 'known', 'check_parameters', 'options_of', '
            'valid_records', 'note_environment', 'running_uf1', 'summarise_seeds', 'common_clips', 'run', 'validate',
            'run_inner']
 
-# %% ../nbs/05_loso.ipynb #3838dc2b
+# %% ../nbs/05_loso.ipynb #dab560be
 import hashlib
 import json
 import math
@@ -20,6 +20,7 @@ import platform
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields, replace
@@ -143,14 +144,16 @@ def chosen_subjects(subjects, clips) -> list: # None, 'a/b,c/d' or ['a/b']; clip
     if unknown: raise ValueError(f'unknown subject(s) {known(unknown)}; known: {known(table)}')
     return sorted({table[n] for n in names})
 
-# %% ../nbs/05_loso.ipynb #14904c69
+# %% ../nbs/05_loso.ipynb #d1c132b4
 def resolve(p:Parameters) -> tuple:
     "(device, Settings) of a run."
     device = ('cuda' if torch.cuda.is_available() else 'cpu') if p.device == 'auto' else p.device
     if device == 'cuda' and not torch.cuda.is_available(): raise ValueError("device='cuda', but PyTorch finds no GPU. Use device='auto' or install a CUDA build")
     small = p.dataset in ('synth', 'megc2019_flow') and device == 'cpu'
     gamma = GAMMA.get(p.dataset, .7) if p.gamma is None else p.gamma
-    settings = settings_preset(p.preset or ('tiny' if small else 'paper'), p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
+    preset = p.preset or ('tiny' if small else 'paper')
+    if preset == 'paper' and device == 'cpu': warnings.warn("preset 'paper' on a CPU: minutes to hours a fold. For a first look: preset='tiny'")
+    settings = settings_preset(preset, p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
     return device, override(settings, p.overrides)
 

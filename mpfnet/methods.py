@@ -66,13 +66,13 @@ def parse_value(text, like, name): # '40', the field's present value, its full n
     except (KeyError, ValueError):
         raise ValueError(f'{name}={text}: expected {"true or false" if isinstance(like, bool) else "axbxc" if isinstance(like, tuple) else type(like).__name__}') from None
 
-# %% ../nbs/04_methods.ipynb #385df458
+# %% ../nbs/04_methods.ipynb #6cbde20f
 def override(settings, # a dataclass of stage dataclasses
              text:str, # 'stage.field=value,…'
              ):
     "A copy of `settings` with single fields changed."
     stages = {f.name: getattr(settings, f.name) for f in fields(settings) if is_dataclass(getattr(settings, f.name))}
-    seen = set()
+    seen, changed = set(), {}
     for item in filter(None, (t.strip() for t in text.split(','))):
         path, eq, value = item.partition('=')
         stage, dot, name = path.strip().partition('.')
@@ -83,8 +83,8 @@ def override(settings, # a dataclass of stage dataclasses
         if path.strip() in seen: raise ValueError(f'override {path.strip()} is given twice')
         seen.add(path.strip())
         if path.strip() == 'preprocess.length': raise ValueError('preprocess.length is the parameter `length`: set that one')
-        stages[stage] = replace(stages[stage], **{name: parse_value(value.strip(), getattr(stages[stage], name), path.strip())})
-    return replace(settings, **stages)
+        changed.setdefault(stage, {})[name] = parse_value(value.strip(), getattr(stages[stage], name), path.strip())
+    return replace(settings, **{stage: replace(stages[stage], **new) for stage, new in changed.items()})   # at once: fields may need each other
 
 # %% ../nbs/04_methods.ipynb #55aec2cb
 class Fitted:

@@ -4,14 +4,18 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'INPUTS', 'FORMAT', 'PreprocessConfig', 'fuse', 'frames_to_features', 'clip_name', 'files_used', 'Job',
-           'job_of', 'faces_of', 'clip_features', 'RowFile', 'open_rows', 'corrupt_rows', 'in_order', 'FeatureStore',
-           'described', 'verify_folder', 'ensure_rows']
+           'job_of', 'faces_of', 'clip_features', 'RowFile', 'open_rows', 'corrupt_rows', 'end_with_parent', 'in_order',
+           'FeatureStore', 'described', 'verify_folder', 'tell_faces', 'ensure_rows']
 
-# %% ../nbs/01_preprocess.ipynb #49bbbe82
+# %% ../nbs/01_preprocess.ipynb #5274d2e6
 import fcntl
 import hashlib
 import json
 import os
+import re
+import threading
+import time
+import warnings
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,13 +30,13 @@ import torch
 from tqdm import tqdm
 
 from .checkpoints import check_weights, fingerprint
-from .face import FALLBACKS, FINDERS, align_clip
+from .face import FALLBACKS, FINDERS, FaceNotFound, align_clip
 from .flow import FLOWS, LEARNED as LEARNED_FLOWS, flow, one_thread
 from .frames import decode_image
 from .interpolate import INTERPOLATORS, LEARNED as LEARNED_INTERPOLATORS, interpolate, sample_recorded
 from .magnify import LEARNED as LEARNED_MAGNIFIERS, MAGNIFIERS, magnify
 
-# %% ../nbs/01_preprocess.ipynb #e9cfc508
+# %% ../nbs/01_preprocess.ipynb #7bd5adcc
 #: step → its back ends → those of them that need a checkpoint
 STEPS = (('face', ('auto', *FINDERS), None), ('interpolate', ('frames', *INTERPOLATORS), LEARNED_INTERPOLATORS),
          ('flow', FLOWS, LEARNED_FLOWS), ('magnify', MAGNIFIERS, LEARNED_MAGNIFIERS))
@@ -53,6 +57,7 @@ class PreprocessConfig:
     magnify_weights: str = '' # … of a learned magnification (magnet)
 
     def __post_init__(self):
+        if not isinstance(self.size, int) or not isinstance(self.length, int): raise ValueError(f'size and length: expected whole numbers, found {self.size!r} and {self.length!r}')
         if self.size < 16: raise ValueError(f'size: expected at least 16 pixels, found {self.size}')
         if self.length < 2: raise ValueError(f'length: expected at least 2 frames, found {self.length}')
         for step, known, learned in STEPS:
@@ -91,7 +96,7 @@ def frames_to_features(
             even = interpolate(moved[0], moved[-1], config.length, method, weights=config.weights('interpolate'))
         yield fuse(even, config.flow, config.weights('flow')).to(torch.float16).numpy()
 
-# %% ../nbs/01_preprocess.ipynb #e317fba4
+# %% ../nbs/01_preprocess.ipynb #d28f5f34
 INPUTS = ('frames', 'flow28')
 
 def _value(row, name):  # a pandas Series has methods called `clip` and `apply`, so its items are looked up first
@@ -110,14 +115,16 @@ def files_used(
     "The files that a clip's features are made from."
     kind, frames = _value(row, 'input'), _value(row, 'frames')
     if kind not in INPUTS: raise ValueError(f'{clip_name(row)}: input: expected one of {", ".join(INPUTS)}, found {kind!r}')
-    numbers = [0] if kind == 'flow28' else [int(_value(row, k)) for k in ('onset', 'apex')]
+    try: numbers = [0] if kind == 'flow28' else [int(_value(row, k)) for k in ('onset', 'apex')]
+    except (TypeError, ValueError): raise ValueError(f'{clip_name(row)}: onset and apex: expected frame numbers, found {_value(row, "onset")} and {_value(row, "apex")}') from None
+    if numbers != sorted(set(numbers)): raise ValueError(f'{clip_name(row)}: the apex must come after the onset: found {numbers[0]} and {numbers[1]}')
     for k in numbers:
         if k not in frames:
             raise ValueError(f'{clip_name(row)}: frame {k} is not among its {len(frames)} files ({min(frames, default=None)}…{max(frames, default=None)})')
-    if config and config.interpolate == 'frames' and kind == 'frames': numbers = [k for k in frames if numbers[0] <= k <= numbers[1]]
+    if config and config.interpolate == 'frames' and kind == 'frames': numbers = [k for k in sorted(frames) if numbers[0] <= k <= numbers[1]]
     return {k: str(frames[k]) for k in numbers}
 
-# %% ../nbs/01_preprocess.ipynb #be1cdc4d
+# %% ../nbs/01_preprocess.ipynb #0bdb6cd0
 @dataclass(slots=True, eq=True)
 class Job:
     "A clip on the way to its features; light enough to be sent to another process."
@@ -133,16 +140,18 @@ def job_of(row, config) -> Job: # of the clip table
     face = config.face if config.face != 'auto' else 'precropped' if cropped else 'haar'
     return Job(clip_name(row), files_used(row, config), _value(row, 'input'), face, config)
 
-def faces_of(images, job) -> torch.Tensor: # (H, W, 3) uint8 arrays → (N, 3, S, S)
+def faces_of(images, job, note) -> torch.Tensor: # (H, W, 3) uint8 arrays → (N, 3, S, S); a dict that is told how it went
     "The faces of a clip's frames."
     sizes = sorted({i.shape[:2] for i in images})
     if len(sizes) > 1: raise ValueError(f'{job.name}: its frames differ in size: {" and ".join(f"{w}×{h}" for h, w in sizes[:2])}')
     options = dict(file=job.config.face_file) if job.face == 'landmarks' else {}
-    faces, _ = align_clip(images, job.config.size, job.face, fallback=job.config.no_face, name=job.name, **options)
+    try: faces, info = align_clip(images, job.config.size, job.face, fallback=job.config.no_face, name=job.name, **options)
+    except FaceNotFound as e: raise FaceNotFound(f'{e} In a run: -p overrides preprocess.no_face=centre, or another preprocess.face') from None
+    if job.face != 'precropped': note.update(face=info['method'], fallback=bool(info['fallback']), head_lost=int(info['lost'].sum()))
     return torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous()
 
-# %% ../nbs/01_preprocess.ipynb #1b910030
-def _features(job, datas, phis):
+# %% ../nbs/01_preprocess.ipynb #4fe17339
+def _features(job, datas, phis, note):
     "Yield a clip's features for each φ, from the bytes of its files."
     images = [decode_image(d, f'{job.name}: {p}') for d, p in zip(datas, job.paths.values())]
     if job.kind == 'flow28':
@@ -151,13 +160,15 @@ def _features(job, datas, phis):
             raise ValueError(f'{job.name}: {job.paths[0]}: expected 28×28 pixels, found {images[0].shape[1]}×{images[0].shape[0]}')
         for _ in phis: yield (images[0].transpose(2, 0, 1)[:, None]/np.float32(255)).astype(np.float16)
         return
-    yield from frames_to_features(faces_of(images, job), job.config, phis, list(job.paths))
+    for phi, F in zip(phis, frames_to_features(faces_of(images, job, note), job.config, phis, list(job.paths))):
+        if not np.isfinite(F).all(): raise ValueError(f'{job.name}, φ = {phi}: features are not finite numbers: a broken checkpoint?')
+        yield F
 
 def _read(name, path):
     try: return Path(path).read_bytes()
     except OSError as e: raise ValueError(f'{name}: {path}: cannot be read ({e.strerror})') from e
 
-# %% ../nbs/01_preprocess.ipynb #7d4ed971
+# %% ../nbs/01_preprocess.ipynb #b4610e99
 def clip_features(
     row, # of the clip table
     config: PreprocessConfig,
@@ -165,7 +176,8 @@ def clip_features(
 ) -> np.ndarray: # float16 (5, L−1, S, S); (3, 1, 28, 28) for a flow28 clip
     "Features of one clip."
     job = job_of(row, config)
-    with one_thread(): return next(_features(job, [_read(job.name, p) for p in job.paths.values()], [int(phi)]))
+    if phi != int(phi) or phi < 0: raise ValueError(f'{job.name}: phi: expected a whole number ≥ 0, found {phi}')
+    with one_thread(): return next(_features(job, [_read(job.name, p) for p in job.paths.values()], [int(phi)], {}))
 
 # %% ../nbs/01_preprocess.ipynb #66c4ba0f
 @contextmanager
@@ -175,7 +187,7 @@ def _locked(path):
         try: yield
         finally: fcntl.flock(f, fcntl.LOCK_UN)
 
-# %% ../nbs/01_preprocess.ipynb #54207261
+# %% ../nbs/01_preprocess.ipynb #26abc893
 class RowFile:
     "Append-only rows of one shape, each with a line of JSON."
     def __init__(self, folder, shape, dtype=np.float16):
@@ -186,7 +198,9 @@ class RowFile:
 
     def refresh(self):
         "Read the lines that have been added, up to the first that is not whole."
-        if not self.lines.exists(): return self
+        if not self.lines.exists():
+            self.index, self.rows, self._end, self._map = [], {}, 0, None
+            return self
         if self.lines.stat().st_size < self._end: self.index, self.rows, self._end = [], {}, 0
         whole = self.data.stat().st_size // self.bytes if self.data.exists() else 0
         with open(self.lines, 'rb') as f:
@@ -194,9 +208,17 @@ class RowFile:
             for line in f:
                 try: entry = json.loads(line) if line.endswith(b'\n') else None
                 except ValueError: entry = None
-                if not isinstance(entry, dict) or entry.get('row') != len(self.index) or entry['row'] >= whole: break
+                if not isinstance(entry, dict) or entry.get('row') != len(self.index) or entry['row'] >= whole or not {'key', 'sha256'} <= set(entry): break
                 self.index.append(entry); self.rows[entry['key']] = entry['row']; self._end += len(line)
         return self
+
+    def beyond(self) -> tuple: # (whole lines after the last that counts, those of them that have a row, bytes of data without a line)
+        "What lies behind the valid rows: nothing, or what a kill or a bad disk left."
+        self.refresh()
+        whole = self.data.stat().st_size // self.bytes if self.data.exists() else 0
+        lines = (self.lines.read_bytes()[self._end:] if self.lines.exists() else b'').split(b'\n')[:-1]
+        rows = [int(m[1]) for line in lines if (m := re.search(rb'"row": (\d+)', line))]
+        return len(lines), sum(len(self.index) < r < whole for r in rows), max(whole - len(self.index), 0)*self.bytes
 
     def append(self, key, array, **info):
         "Write a row, then its line; return its number. A key that is there already is not written again."
@@ -207,6 +229,7 @@ class RowFile:
         with _locked(self.folder/'lock'):
             self.refresh()
             if key in self.rows: return self.rows[key]
+            if good := self.beyond()[1]: raise ValueError(f'{self.lines}: line {len(self.index) + 1} is damaged, {good} good rows follow; nothing was written over them. Remove the folder and its features are computed again')
             row = len(self.index)
             _write_at(self.data, row*self.bytes, raw)
             entry = dict(key=key, row=row, sha256=hashlib.sha256(raw).hexdigest(), **info)
@@ -237,7 +260,7 @@ def corrupt_rows(
     table.refresh()
     return [e for e, row in zip(table.index, open_rows(table)) if hashlib.sha256(row.tobytes()).hexdigest() != e['sha256']]
 
-# %% ../nbs/01_preprocess.ipynb #7685a68a
+# %% ../nbs/01_preprocess.ipynb #cb3dc533
 FORMAT = 2 # raise it whenever the same files would give other features
 
 def _hash(*parts):
@@ -246,19 +269,27 @@ def _hash(*parts):
 def _settings(kind, config):
     "What decides features besides the files; of a file that is named in it, the content counts."
     if kind != 'frames': return {}  # a ready-made flow image passes through untouched
-    return {k: fingerprint(v) if v and k.endswith(('_weights', '_file')) else v for k, v in asdict(config).items()}
+    try: return {k: fingerprint(v) if v and k.endswith(('_weights', '_file')) else v for k, v in asdict(config).items()}
+    except OSError as e: raise ValueError(f'{e.filename}: cannot be read ({e.strerror}): expected the file that the preprocess settings name') from None
 
 def _key(digests, job, settings, phi):
     times = [n - min(job.paths) for n in job.paths] if job.config.interpolate == 'frames' else []
     return _hash(FORMAT, job.kind, settings, job.face, times, job.name if job.face == 'landmarks' else '', int(phi), digests)
 
 def _work(work):
-    "Features of one clip's copies and the digests of the files they were made from; runs in a worker process."
-    job, phis = work
+    "Digests of a clip's files, its copies' features and how the face was found; runs in a worker process."
+    (job, phis), note = work, {}
     datas = [_read(job.name, p) for p in job.paths.values()]
-    with one_thread(): return [hashlib.sha256(d).hexdigest() for d in datas], list(_features(job, datas, phis))
+    with one_thread(): return [hashlib.sha256(d).hexdigest() for d in datas], list(_features(job, datas, phis, note)), note
 
-# %% ../nbs/01_preprocess.ipynb #fcd1ce24
+# %% ../nbs/01_preprocess.ipynb #1ef573a7
+def end_with_parent():
+    "In a worker process: end when the process that started it was killed."
+    def watch(parent):
+        while os.getppid() == parent: time.sleep(1)
+        os._exit(1)
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+
 def in_order(
     f, # a function that can be imported
     jobs, # its arguments
@@ -268,7 +299,7 @@ def in_order(
     if workers <= 1 or len(jobs) < 2:
         yield from map(f, jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context('spawn')) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context('spawn'), initializer=end_with_parent) as pool:
         try:
             waiting = deque()
             for job in jobs:
@@ -338,7 +369,7 @@ class FeatureStore:
         "Row numbers of some clips' features, parallel to `clips`; computes what is missing."
         return ensure_rows(self, clips, phis, workers, progress)
 
-# %% ../nbs/01_preprocess.ipynb #a8cc922a
+# %% ../nbs/01_preprocess.ipynb #66d77fa9
 def described(store) -> RowFile: # FeatureStore
     "The store's rows; its folder has a store.json."
     table, kind = store.table, store.input or 'frames'
@@ -352,13 +383,23 @@ def verify_folder(
     folder, # of one configuration: has a store.json
 ) -> tuple: # (dict of store.json, number of whole rows, index entries of the damaged ones)
     "Hash every row of a store again."
-    try: about = json.loads((Path(folder)/'store.json').read_text())
-    except (OSError, ValueError) as e: raise ValueError(f'{folder}: no readable store.json: not a feature store, or one of an older version ({e})') from None
-    table = RowFile(folder, about['shape'])
-    bad = corrupt_rows(table)
-    return about, len(table.index), bad
+    try:
+        about = json.loads((Path(folder)/'store.json').read_text())
+        table = RowFile(folder, [int(n) for n in about['shape']])
+    except (OSError, ValueError, KeyError, TypeError) as e: raise ValueError(f'{folder}: no readable store.json: not a feature store, or one of an older version ({e})') from None
+    lines, _, surplus = table.beyond()
+    lost = f'index.jsonl: {lines} lines that are damaged or have no row' if lines else f'{surplus//table.bytes} rows without a line in index.jsonl' if surplus > table.bytes else ''
+    return about, len(table.index), corrupt_rows(table) + ([dict(row=None, clip=lost, phi=None)] if lost else [])
 
-# %% ../nbs/01_preprocess.ipynb #effdc466
+# %% ../nbs/01_preprocess.ipynb #52e0d220
+def tell_faces(table, rows):
+    "Warn of clips whose face was not found, or whose head could not be held still."
+    used = {e['clip']: e for e in (table.index[r] for r in rows)}.values()
+    centre, lost = ([e['clip'] for e in used if e.get(k)] for k in ('fallback', 'head_lost'))
+    if centre: warnings.warn(f'{len(centre)} of {len(used)} clips: no face found, the middle of the image was taken: {", ".join(centre[:5])}{" …" if len(centre) > 5 else ""}')
+    if lost: warnings.warn(f'{len(lost)} of {len(used)} clips: the head moves too much to be held still in every frame: {", ".join(lost[:5])}{" …" if len(lost) > 5 else ""}')
+
+# %% ../nbs/01_preprocess.ipynb #fa1c54e3
 def ensure_rows(
     store: FeatureStore,
     clips, # clip table (DataFrame), one input kind
@@ -367,8 +408,8 @@ def ensure_rows(
     progress: bool = True, # show a bar
 ) -> np.ndarray: # int64 row numbers, parallel to `clips`
     "Find or compute the features of some clips."
-    phis = [0]*len(clips) if phis is None else [int(p) for p in phis]
-    if len(phis) != len(clips) or min(phis, default=0) < 0: raise ValueError(f'phis: expected {len(clips)} whole numbers ≥ 0, one a clip')
+    phis = [0]*len(clips) if phis is None else list(phis)
+    if len(phis) != len(clips) or any(p != int(p) or p < 0 for p in phis): raise ValueError(f'phis: expected {len(clips)} whole numbers ≥ 0, one a clip')
     _set_input(store, clips)
     jobs, settings = _jobs(clips, store.config), _settings(store.input, store.config)
     digest = {p: hashlib.sha256(_read(j.name, p)).hexdigest() for j in jobs for p in j.paths.values()}
@@ -378,11 +419,13 @@ def ensure_rows(
     groups = _groups(todo.values())
     results = in_order(_work, [(job, [phi for phi, _ in copies]) for job, copies in groups], workers)
     with tqdm(total=len(todo), unit='clip', desc='features', disable=not (progress and todo)) as bar:
-        for (job, copies), (found, arrays) in zip(groups, results):
+        for (job, copies), (found, arrays, note) in zip(groups, results):
             if found != [digest[p] for p in job.paths.values()]: raise ValueError(f'{job.name}: {list(job.paths.values())}: a file changed while it was being read; try again')
-            for (phi, key), array in zip(copies, arrays): table.append(key, array, clip=job.name, phi=phi)
+            for (phi, key), array in zip(copies, arrays): table.append(key, array, clip=job.name, phi=phi, **note)
             bar.update(len(copies))
-    return np.array([table.rows[k] for k in keys], np.int64)
+    found = np.array([table.rows[k] for k in keys], np.int64)
+    tell_faces(table, found)
+    return found
 
 def _set_input(store, clips):
     kinds = sorted(set(clips['input']))

@@ -286,10 +286,12 @@ def choose_tree(name, tree, source, entries, variant, report) -> dict: # key →
     if variant_of(best) == 'raw' and report.kind != 'look-alike': report.add('whole-frames', column='frames', found=best or '.')
     return fits[best]
 
-# %% ../nbs/00b_readers.ipynb #4f694496
+# %% ../nbs/00b_readers.ipynb #ba772977
 def of_camera(tree, modality): # Tree; hs, vis or nir
     "Folders of one of SMIC's cameras: its name is part of the path; a copy that names none is HS."
     named = lambda base: {w for w in re.split(r'[^a-z]+', base.lower())} & {'hs', 'vis', 'nir'}
+    there = Counter(m for c in tree.clips for m in (named(c.base) or {'hs'}))
+    if there and modality not in there: raise DataError(f'smic: no clips of camera {modality.upper()} in {tree.root}; there are: ' + ', '.join(f'{n} of {m.upper()} (modality={m!r})' for m, n in there.items()))
     tree.clips = [c for c in tree.clips if modality in (named(c.base) or {'hs'})]
     return tree
 

@@ -1,4 +1,5 @@
 """Features from whole frames, from every recorded frame and with a learned back end: what decides them is in their key."""
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from mpfnet.magnet import seeded
-from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features, files_used, job_of
+from mpfnet.methods import override, settings_preset
+from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features, files_used, job_of, verify_folder
 
 CONFIG = PreprocessConfig(size=32, length=5)
 
@@ -94,3 +96,91 @@ def test_unknown_names_list_the_known_ones():
     for name in ('face', 'interpolate', 'flow', 'magnify'):
         with pytest.raises(ValueError, match='known: '): PreprocessConfig(**{name: 'nothing'})
     with pytest.raises(ValueError, match='face_file goes with'): PreprocessConfig(face='landmarks')
+
+
+def filled(tmp_path, n=6):
+    r = np.random.default_rng(3)
+    clips = pd.concat([clip_of(tmp_path, r.integers(0, 255, (2, 32, 32, 3), np.uint8), f'c{k}', cropped=True) for k in range(n)], ignore_index=True)
+    store = FeatureStore(tmp_path / 'store', CONFIG)
+    store.ensure(clips, progress=False)
+    return clips, store.table
+
+
+def test_a_damaged_line_does_not_cost_the_good_rows_behind_it(tmp_path):
+    clips, table = filled(tmp_path)
+    lines = table.lines.read_bytes().split(b'\n')
+    table.lines.write_bytes(b'\n'.join([*lines[:2], b'{"key": 1, "ro', *lines[3:]]))
+    before = table.data.read_bytes()
+    with pytest.raises(ValueError, match='line 3 is damaged, 3 good rows follow'): FeatureStore(tmp_path / 'store', CONFIG).ensure(clips, progress=False)
+    assert table.data.read_bytes() == before
+    assert verify_folder(table.folder)[2][0]['clip'].startswith('index.jsonl: 4 lines')
+
+
+@pytest.mark.parametrize('spoil, says', [(lambda t: t.lines.write_bytes(b''), '6 rows without a line'), (lambda t: t.lines.unlink(), '6 rows without a line'),
+                                         (lambda t: t.data.write_bytes(t.data.read_bytes()[:-9]), '1 lines that are damaged')])
+def test_verify_sees_what_is_lost(tmp_path, spoil, says):
+    _, table = filled(tmp_path)
+    assert not verify_folder(table.folder)[2]
+    spoil(table)
+    assert says in verify_folder(table.folder)[2][-1]['clip']
+
+
+@pytest.mark.parametrize('about', ['', '{}', '[]', '{"shape": "x"}'])
+def test_a_folder_that_is_no_store_is_an_error(tmp_path, about):
+    _, table = filled(tmp_path, 1)
+    (table.folder / 'store.json').write_text(about)
+    with pytest.raises(ValueError, match='no readable store.json'): verify_folder(table.folder)
+
+
+def test_a_store_that_was_removed_is_made_again_in_the_same_process(tmp_path):
+    clips, table = filled(tmp_path, 2)
+    store = FeatureStore(tmp_path / 'store', CONFIG)
+    store.ensure(clips, progress=False)
+    shutil.rmtree(table.folder)
+    assert len(store.ensure(clips, progress=False)) == 2 and store.verify() == 2
+
+
+def test_a_missing_face_is_told_and_noted(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    store = FeatureStore(tmp_path / 'store', replace(CONFIG, no_face='centre'))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match='1 of 1 clips: no face found.*006_1_2'): store.ensure(clip_of(tmp_path, [noise, noise], cropped=False), progress=False)
+    assert store.table.index[0]['fallback'] is True
+
+
+def test_a_head_that_moves_far_is_followed(photo, tmp_path):
+    far = clip_of(tmp_path, [photo, shifted(photo, 16)], cropped=False)
+    assert np.abs(clip_features(far.iloc[0], PreprocessConfig(size=64))[:2].astype(float)).sum(1).mean() < .5
+
+
+def test_slow_drift_gives_no_jump(photo, tmp_path):
+    drift = clip_of(tmp_path, [shifted(photo, .05 * k) for k in range(8)], cropped=False)
+    u = clip_features(drift.iloc[0], PreprocessConfig(size=64, length=8, interpolate='frames'))[0].astype(float).mean((1, 2))
+    assert np.abs(u).max() < .02
+
+
+@pytest.mark.parametrize('change, says', [(dict(apex=10), 'apex must come after the onset'), (dict(apex=pd.NA), 'expected frame numbers'), (dict(onset=11, apex=10), 'apex must come after')])
+def test_a_clip_without_motion_or_numbers_is_named(tmp_path, change, says):
+    clip = clip_of(tmp_path, np.zeros((2, 32, 32, 3), np.uint8), cropped=True).assign(**change)
+    with pytest.raises(ValueError, match=f'samm/006/006_1_2.*{says}'): clip_features(clip.iloc[0], CONFIG)
+
+
+def test_a_broken_checkpoint_does_not_become_features(tmp_path):
+    state = seeded(0).state_dict()
+    next(iter(state.values())).fill_(float('nan'))
+    torch.save(state, tmp_path / 'nan.pth')
+    clip = clip_of(tmp_path, np.random.default_rng(4).integers(0, 255, (2, 32, 32, 3), np.uint8), cropped=True)
+    config = PreprocessConfig(size=32, length=3, magnify='magnet', magnify_weights=str(tmp_path / 'nan.pth'))
+    with pytest.raises(ValueError, match='not finite'): FeatureStore(tmp_path / 'store', config).ensure(clip, [2], progress=False)
+    with pytest.raises(ValueError, match='cannot be read'): FeatureStore(tmp_path / 'store', replace(config, magnify_weights='nowhere.pth')).ensure(clip, progress=False)
+
+
+def test_overrides_can_name_a_back_end_and_its_checkpoint_in_either_order():
+    for text in ('preprocess.flow=flownet2,preprocess.flow_weights=a.pth', 'preprocess.flow_weights=a.pth,preprocess.flow=flownet2'):
+        found = override(settings_preset('tiny'), text).preprocess
+        assert (found.flow, found.flow_weights) == ('flownet2', 'a.pth')
+
+
+def test_a_head_that_cannot_be_followed_is_told(photo, tmp_path):
+    gone = clip_of(tmp_path, [photo, np.random.default_rng(5).integers(0, 255, photo.shape, np.uint8)], cropped=False)
+    with pytest.warns(UserWarning, match='the head moves too much'): FeatureStore(tmp_path / 'store', CONFIG).ensure(gone, progress=False)

@@ -135,3 +135,8 @@ def test_motion_policy_beats_the_midpoint_on_drawn_faces(tmp_path):
         assert set(clips['apex_policy']) == {policy}
         off[policy] = np.median([abs(r.apex - truth[r.subject, r.clip]['apex'])/(r.offset - r.onset) for r in clips.itertuples()])
     assert off['motion'] < .1 < off['midpoint']
+
+
+def test_another_camera_is_named(tmp_path):
+    make_lookalike('smic', tmp_path, variant='vis', subjects=2, blank=True, progress=False)
+    with pytest.raises(ValueError, match=r"no clips of camera HS .* of VIS \(modality='vis'\)"): load_clips('smic', tmp_path)

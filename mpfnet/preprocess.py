@@ -399,7 +399,7 @@ def tell_faces(table, rows):
     if centre: warnings.warn(f'{len(centre)} of {len(used)} clips: no face found, the middle of the image was taken: {", ".join(centre[:5])}{" …" if len(centre) > 5 else ""}')
     if lost: warnings.warn(f'{len(lost)} of {len(used)} clips: the head moves too much to be held still in every frame: {", ".join(lost[:5])}{" …" if len(lost) > 5 else ""}')
 
-# %% ../nbs/01_preprocess.ipynb #fa1c54e3
+# %% ../nbs/01_preprocess.ipynb #01d50a4e
 def ensure_rows(
     store: FeatureStore,
     clips, # clip table (DataFrame), one input kind
@@ -410,6 +410,7 @@ def ensure_rows(
     "Find or compute the features of some clips."
     phis = [0]*len(clips) if phis is None else list(phis)
     if len(phis) != len(clips) or any(p != int(p) or p < 0 for p in phis): raise ValueError(f'phis: expected {len(clips)} whole numbers ≥ 0, one a clip')
+    phis = [int(p) for p in phis]
     _set_input(store, clips)
     jobs, settings = _jobs(clips, store.config), _settings(store.input, store.config)
     digest = {p: hashlib.sha256(_read(j.name, p)).hexdigest() for j in jobs for p in j.paths.values()}

@@ -88,7 +88,7 @@ def test_a_learned_back_end_needs_its_checkpoint_and_is_keyed_by_its_content(tmp
     assert a.table.folder != b.table.folder and a.table.folder == copy.table.folder
     r = np.random.default_rng(2)
     clip = clip_of(tmp_path, [r.integers(0, 255, (32, 32, 3), np.uint8)] * 2, cropped=True)
-    row, = a.ensure(clip, [3], progress=False)
+    row, = a.ensure(clip, np.array([3]), progress=False)
     assert np.isfinite(a.F[row].astype(float)).all()
 
 

@@ -42,7 +42,7 @@ def read_checkpoint(path,         # a .pth, .pt, .pkl, .pth.tar or .safetensors 
     if not isinstance(found, dict): raise ValueError(f'{path}: expected a dict of weights, found {type(found).__name__}.{where}')
     return found
 
-# %% ../nbs/01h_checkpoints.ipynb #c3614a14
+# %% ../nbs/01h_checkpoints.ipynb #7b50cec9
 def load_strict(module:torch.nn.Module,
                 state:dict,   # name → tensor, as the module calls them
                 path='',      # for errors
@@ -53,7 +53,7 @@ def load_strict(module:torch.nn.Module,
     wrong += [f'{n} has the shape {tuple(state[n].shape)}, expected {tuple(own[n].shape)}' for n in own if n in state and state[n].shape != own[n].shape]
     if wrong:
         more = f' … and {len(wrong) - 8} more' if len(wrong) > 8 else ''
-        raise ValueError(f'{path}: the weights of another network: {sum(n in state and state[n].shape == own[n].shape for n in own)} of {len(own)} names fit: ' + '; '.join(wrong[:8]) + more)
+        raise ValueError(f'{path}: the weights of another network: {len(wrong)} of {len(own)} names do not fit: ' + '; '.join(wrong[:8]) + more)
     module.load_state_dict(state)
     return module.eval().requires_grad_(False)
 

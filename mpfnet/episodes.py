@@ -75,12 +75,13 @@ def episode_loss(embeddings, y, episodes, weights, tau, n_classes): # embeddings
         losses.append(F.cross_entropy(tau * similarities([e[q] for e in embeddings], protos, weights), y[q]))
     return torch.stack(losses).mean()
 
-# %% ../nbs/04a_episodes.ipynb #851b7a66
+# %% ../nbs/04a_episodes.ipynb #ac687d23
 def train_episodes(matcher,   # module: (B, C, T, H, W) → list of (B, d_j); has .weights
                    data,      # Prepared fold
                    cfg,       # MetaConfig
                    aug,       # AugmentConfig
-                   n_classes, stage='meta'):
+                   n_classes, stage='meta',
+                   watch=None):  # see `priors.train`
     "Train a matcher on episodes of a fold, in place; returns the losses."
     g, labels = stage_generator(data.fold, stage), data.fold.y.numpy()
     def loss_of(k):
@@ -91,7 +92,7 @@ def train_episodes(matcher,   # module: (B, C, T, H, W) → list of (B, d_j); ha
         return episode_loss(e, data.y[clips], list(zip(parts[::2], parts[1::2])), matcher.weights, cfg.tau, n_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(g.initial_seed())              # dropout
-        return train(matcher, loss_of, cfg.updates, cfg, data.x.split(128))
+        return train(matcher, loss_of, cfg.updates, cfg, data.x.split(128), watch)
 
 # %% ../nbs/04a_episodes.ipynb #0ba4d877
 @torch.no_grad()

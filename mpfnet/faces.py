@@ -186,10 +186,11 @@ class Script:
     head: tuple # translation x, y (px), rotation (rad), scale at the end of the clip
     light: tuple # brightness and left-right gradient at the end of the clip
 
-# %% ../nbs/00e_faces.ipynb #f6113e01
+# %% ../nbs/00e_faces.ipynb #cee0278c
 def _any_emotion(rng, weights):
     return str(rng.choice(list(weights), p=np.array(list(weights.values()))/sum(weights.values())))
 
+# %% ../nbs/00e_faces.ipynb #2fb7f0f7
 def write_script(
     rng, # the clip's own random generator
     *,

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-# %% ../nbs/00h_frames.ipynb #8a70efc8
+# %% ../nbs/00h_frames.ipynb #1e8467ec
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff'}
 
 def frame_number(name:str) -> int: # a file name
@@ -33,6 +33,7 @@ def leads_inside(path, root) -> bool:
     try: return Path(path).resolve(strict=True).is_relative_to(Path(root).resolve())
     except (OSError, RuntimeError): return False
 
+# %% ../nbs/00h_frames.ipynb #c918704f
 def list_frames(folder,    # of a clip
                 root=None, # links are followed inside this folder; None = the clip's
                ) -> tuple:
@@ -131,7 +132,7 @@ MAX_PIXELS = 100_000_000  # more than this is no video frame
 MAX_BYTES = 400_000_000   # nor is a file larger than this
 _SIGNATURES = (b'\x89PNG', b'\xff\xd8\xff', b'BM', b'II*\0', b'MM\0*', b'RIFF')
 
-# %% ../nbs/00h_frames.ipynb #e192fbee
+# %% ../nbs/00h_frames.ipynb #65a59744
 def _jpeg_size(data):
     "Width and height from a JPEG's frame header, None where there is none."
     i = 2
@@ -143,6 +144,7 @@ def _jpeg_size(data):
         i += 2 + int.from_bytes(data[i+2:i+4])
     return None
 
+# %% ../nbs/00h_frames.ipynb #c6590c11
 def _tiff_size(data):
     "Width and height from a TIFF's first directory."
     order = {b'II': 'little', b'MM': 'big'}[data[:2]]
@@ -159,6 +161,7 @@ def _webp_size(data):
     bits = int.from_bytes(data[21:25], 'little')
     return (bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1
 
+# %% ../nbs/00h_frames.ipynb #31cd40bd
 def stated_size(
     data: bytes, # an image file
 ) -> tuple: # (width, height) in pixels, None if the format keeps it elsewhere

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['DECIDING', 'Scaling', 'channels', 'check_fields', 'AugmentConfig', 'affine', 'augment', 'generator',
-           'stage_generator', 'seeded', 'SGDConfig', 'rate', 'train', 'calibrate_norms', 'batches', 'key_of',
-           'write_atomically', 'Artefacts', 'read_checked', 'code_hash', 'Prepared']
+           'stage_generator', 'seeded', 'TrainConfig', 'SGDConfig', 'AdamConfig', 'rate', 'train', 'watch_update',
+           'each_epoch', 'calibrate_norms', 'batches', 'key_of', 'write_atomically', 'Artefacts', 'read_checked',
+           'code_hash', 'code_of', 'Prepared']
 
-# %% ../nbs/03_priors.ipynb #f4f1d81f
+# %% ../nbs/03_priors.ipynb #1cf79cf9
+import ast
 import hashlib
 import json
 import math
@@ -117,21 +119,38 @@ def seeded(make, g): # a function that builds a module; a generator
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=g)))
         return make()
 
-# %% ../nbs/03_priors.ipynb #27455c9c
+# %% ../nbs/03_priors.ipynb #70cfc063
 @dataclass(kw_only=True, slots=True)
-class SGDConfig:
-    "Stochastic gradient descent, as §4.3 uses it."
+class TrainConfig:
+    "What every stage that learns by gradient descent has."
     lr: float = .01
-    momentum: float = .9
-    weight_decay: float = 5e-4
+    weight_decay: float = 0.
     schedule: str = 'constant'   # 'constant', 'step' (÷10 every `step` of the whole run) or 'cosine'
     step: float = .125           # for 'step', the fraction of the run after which the rate is divided by 10
     average: float = 0.          # decay of the moving average of the weights; 0 = the last iterate
     def __post_init__(self):
-        check_fields(self, 'sgd')
-        if not 0 <= self.momentum < 1 or self.weight_decay < 0 or not 0 < self.step <= 1: raise ValueError(f'sgd: 0 ≤ momentum < 1, weight_decay ≥ 0, 0 < step ≤ 1, got {self.momentum}, {self.weight_decay}, {self.step}')
-        if self.schedule not in ('constant', 'step', 'cosine'): raise ValueError(f"sgd.schedule is constant, step or cosine, got {self.schedule!r}")
-        if self.lr <= 0 or not 0 <= self.average < 1: raise ValueError(f'sgd: lr > 0 and 0 ≤ average < 1, got {self.lr}, {self.average}')
+        stage = type(self).__name__.removesuffix('Config').lower()
+        check_fields(self, stage)
+        if self.weight_decay < 0 or not 0 < self.step <= 1: raise ValueError(f'{stage}: weight_decay ≥ 0, 0 < step ≤ 1, got {self.weight_decay}, {self.step}')
+        if self.schedule not in ('constant', 'step', 'cosine'): raise ValueError(f"{stage}.schedule is constant, step or cosine, got {self.schedule!r}")
+        if self.lr <= 0 or not 0 <= self.average < 1: raise ValueError(f'{stage}: lr > 0 and 0 ≤ average < 1, got {self.lr}, {self.average}')
+
+# %% ../nbs/03_priors.ipynb #98e0b9a8
+@dataclass(kw_only=True, slots=True)
+class SGDConfig(TrainConfig):
+    "Stochastic gradient descent, as §4.3 uses it."
+    momentum: float = .9
+    weight_decay: float = 5e-4
+    def __post_init__(self):
+        TrainConfig.__post_init__(self)
+        if not 0 <= self.momentum < 1: raise ValueError(f'0 ≤ momentum < 1, got {self.momentum}')
+    def optimizer(self, parameters): return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+@dataclass(kw_only=True, slots=True)
+class AdamConfig(TrainConfig):
+    "Adam, as the rivals use it."
+    lr: float = 1e-4
+    def optimizer(self, parameters): return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
 # %% ../nbs/03_priors.ipynb #cc593162
 def rate(cfg, k, n): # SGDConfig, update, updates in all
@@ -139,14 +158,15 @@ def rate(cfg, k, n): # SGDConfig, update, updates in all
     if cfg.schedule == 'cosine': return cfg.lr * .5 * (1 + np.cos(np.pi * k / n))
     return cfg.lr * 10. ** -(k // max(1, round(cfg.step * n))) if cfg.schedule == 'step' else cfg.lr
 
-# %% ../nbs/03_priors.ipynb #9e8834d6
+# %% ../nbs/03_priors.ipynb #c557c712
 def train(module,     # what is trained, in place
           loss_of,    # update number → scalar loss
           updates:int,
-          cfg:SGDConfig,
-          calibrate=()):  # batches to measure batch norm's statistics on, for averaged weights
-    "`updates` steps of SGD; returns the losses. The module ends in eval mode, with averaged weights if the config says so."
-    opt = torch.optim.SGD(module.parameters(), lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
+          cfg:TrainConfig,
+          calibrate=(),   # batches to measure batch norm's statistics on, for averaged weights
+          watch=None):    # called with k after update k = 1, 2, …, with the module in eval mode
+    "`updates` steps of the optimiser; returns the losses. The module ends in eval mode, with averaged weights if the config says so."
+    opt = cfg.optimizer(module.parameters())
     mean = {n: p.detach().clone() for n, p in module.named_parameters()} if cfg.average else None
     losses = []
     module.train()
@@ -156,6 +176,7 @@ def train(module,     # what is trained, in place
         opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
         if mean: _average(mean, module, min(cfg.average, (1 + k) / (10 + k)))
         losses.append(loss.detach())
+        if watch: watch_update(watch, module, k + 1)
     if losses and not torch.stack(losses).isfinite().all():
         raise FloatingPointError(f'training diverged: the loss is not finite after update {int((~torch.stack(losses).isfinite()).nonzero()[0])} of {updates}. Lower the learning rate (it is {cfg.lr})')
     if mean:
@@ -163,6 +184,17 @@ def train(module,     # what is trained, in place
         calibrate_norms(module, calibrate)
     module.eval()
     return torch.stack(losses).tolist() if losses else []
+
+# %% ../nbs/03_priors.ipynb #8992e3d1
+def watch_update(watch, module, k):
+    "Call `watch(k)` with the module in eval mode; random numbers go on as if it had not been."
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        module.eval(); watch(k); module.train()
+
+def each_epoch(ctx, model, updates): # Context; what has `scores`; updates of an epoch
+    "For `train`: calls `ctx.watch(epoch, model)` after every epoch, if there is one."
+    if not ctx.watch: return None
+    return lambda k: ctx.watch(k//updates, model) if k % updates == 0 else None
 
 # %% ../nbs/03_priors.ipynb #0680b44b
 @torch.no_grad()
@@ -230,14 +262,24 @@ def read_checked(path): # a safetensors file with its own hash in the header
         print(f'cached {path.parent.name}/{path.stem} is not what was written: computed again')
     except Exception as e: print(f'cached {path.parent.name}/{path.stem} is unreadable ({e}): computed again')
 
-# %% ../nbs/03_priors.ipynb #b5f83a2b
-DECIDING = ('frames', 'face', 'flow', 'interpolate', 'magnify', 'preprocess', 'folds', 'ca_i3d', 'priors', 'pltn', 'plsm', 'episodes', 'mpfnet_p', 'mpfnet_c', 'baselines', 'methods')
+# %% ../nbs/03_priors.ipynb #9f96c563
+#: modules that decide the features of MPFNet and its priors
+DECIDING = ('frames', 'face', 'flow', 'interpolate', 'magnify', 'preprocess', 'folds', 'ca_i3d', 'priors', 'pltn', 'plsm')
 
-@lru_cache(1)
-def code_hash() -> str:
-    "A short hash of the source of the modules that decide a result."
+@lru_cache
+def code_hash(modules=()) -> str: # names of modules besides `DECIDING`
+    "A short hash of the code of the modules that decide a result."
     import mpfnet
-    return hashlib.sha256(b''.join((Path(mpfnet.__file__).parent / f'{m}.py').read_bytes() for m in DECIDING)).hexdigest()[:16]
+    sources = [(Path(mpfnet.__file__).parent / f'{m}.py').read_text(encoding='utf-8') for m in (*DECIDING, *modules)]
+    return hashlib.sha256('\0'.join(map(code_of, sources)).encode()).hexdigest()[:16]
+
+def code_of(source) -> str: # of a Python file
+    "The code alone: without comments and docstrings."
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, 'body', None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str): body[0].value.value = ''
+    return ast.unparse(tree)
 
 # %% ../nbs/03_priors.ipynb #baa63173
 class Prepared:

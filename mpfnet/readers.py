@@ -48,7 +48,7 @@ def inside(folder, name): # a folder; a file name read from a sheet
     path, folder = Path(folder) / name, Path(folder).resolve()
     return path if path.resolve().is_relative_to(folder) else None
 
-# %% ../nbs/00b_readers.ipynb #5069b234
+# %% ../nbs/00b_readers.ipynb #4781e207
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     "How a dataset is distributed."
@@ -64,6 +64,7 @@ class Source:
     skip: tuple = ()            # folders that hold something else
     unlisted: Callable = None   # named groups of a folder → Entry, where clips without a row belong to the benchmark
 
+# %% ../nbs/00b_readers.ipynb #7d80ab41
 @dataclass(slots=True)
 class Entry:
     "A row that has been understood."
@@ -136,7 +137,7 @@ def smic(modality) -> Source: # hs, vis or nir
                   patterns=((r's[0-9]+', 'micro', 'negative|positive|surprise', last), (r's[0-9]+', last)), skip=('non_micro',),
                   locate=lambda n: (int(n['n']), n['e'].lower(), int(n['k'])), unlisted=lambda n: _smic_clip(n['n'], n['e'], n['k']))
 
-# %% ../nbs/00b_readers.ipynb #ec712a00
+# %% ../nbs/00b_readers.ipynb #443e9a49
 def _digits(cell):
     "The one number in a cell: 15 in 15, `15.0` and `s15`; None if there is none or there are several."
     found = re.findall('[0-9]+', text(cell)[:100]) if whole(cell) is None else [str(whole(cell))]
@@ -150,6 +151,7 @@ def _rule(pairs):
 
 _SQ_COLUMNS = ('subject', 'clip', 'onset', 'apex', 'offset', 'au', 'emotion', 'type', 'felt')
 
+# %% ../nbs/00b_readers.ipynb #47e71a72
 def _sq_table(book, columns, needed, file, prefer):
     "The micro-expressions, each with the folder that the two naming rules lead to."
     grids = {plain(name): [(*row, None, None, None) for row in grid] for name, grid in book.items()}
@@ -163,6 +165,7 @@ def _sq_table(book, columns, needed, file, prefer):
         r.cells['place'], r.cells['code'] = subjects.get(r.whole('subject')), videos.get(r.text('clip').lower().rpartition('_')[0])
     return table
 
+# %% ../nbs/00b_readers.ipynb #3938d025
 def _sq(row):
     clip = part(row, 'clip', r'[a-z]+[0-9]*_[0-9]+')[0].lower()
     if 'micro' not in row.text('type').lower(): raise Refused('bad-row', 'type', row.text('type'))
@@ -226,7 +229,7 @@ def not_used(tree) -> str: # Tree
     advice = '. Files must lie in the folder itself, or the data root be the folder that the link leads to' if any(d == 'link-outside' for d, _ in tree.odd) else ''
     return f'; not used: {", ".join(odd[:5])}{f" and {len(odd) - 5} more" if len(odd) > 5 else ""}{advice}' if odd else ''
 
-# %% ../nbs/00b_readers.ipynb #a70701a5
+# %% ../nbs/00b_readers.ipynb #3bb0f01b
 EMPTY = 'an empty cell, or a formula that was never calculated'
 
 def understood(name, table, source, report) -> list: # of (Row, Entry)
@@ -243,6 +246,7 @@ def understood(name, table, source, report) -> list: # of (Row, Entry)
         out[entry.subject, entry.clip].append((row, entry))
     return [pair for pairs in out.values() for pair in _single(pairs, report)]
 
+# %% ../nbs/00b_readers.ipynb #264b9bdb
 def is_note(row, columns):
     "True for a row that is no clip: a remark above or below the table."
     numbers = any(row.whole(k) is not None for k in ('onset', 'apex', 'offset'))
@@ -349,7 +353,7 @@ def read_dataset(name, root, task='3class', apex='given', *, variant=None, annot
 
 MARKER = 'LOOKALIKE.json'   # in the folder of a look-alike, beside what the dataset has
 
-# %% ../nbs/00b_readers.ipynb #ef690b65
+# %% ../nbs/00b_readers.ipynb #ad6afe27
 def unlisted(source, folders, pairs, table, report, root) -> list: # of (None, Entry)
     "Folders that no row speaks of: clips where the benchmark has them, else only reported."
     known = {k for _, e in pairs for k in e.keys}
@@ -365,6 +369,7 @@ def unlisted(source, folders, pairs, table, report, root) -> list: # of (None, E
         for e in entries: report.add('row-from-folder', f'{e.subject}/{e.clip}')
     return [(None, e) for e in entries]
 
+# %% ../nbs/00b_readers.ipynb #fd6bf0a0
 def wanted(facts, table, pairs, task, report) -> list: # of (Row, Entry)
     "The clips that a task has a class for."
     out, known, outside = [], Counter(), Counter()

@@ -110,7 +110,7 @@ def given_apex(d:Draft, frames, onset, offset) -> int: # frames of the clip; as 
     d.note('frame-missing', 'apex', apex, there := near(after, apex, onset, offset))
     return there
 
-# %% ../nbs/00i_settle.ipynb #8cd167ae
+# %% ../nbs/00i_settle.ipynb #e3064a69
 def beyond_head(flow:np.ndarray, # (H, W, 2) px
                 rounds=3,        # of reweighting
                ) -> float:       # px
@@ -124,6 +124,7 @@ def beyond_head(flow:np.ndarray, # (H, W, 2) px
         weight = 1/(rest + np.median(rest) + 1e-6)[:, None]
     return float(rest.mean())
 
+# %% ../nbs/00i_settle.ipynb #aa43edb6
 def motion_apex(frames:dict, size=128) -> int: # frame number → path, from the onset; flow is measured at this size, px
     "The frame that moved most since the onset, apart from the head; frames that cannot be read are passed over."
     flow, onset, moved = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), None, {}
@@ -142,7 +143,7 @@ def smooth(curve, part=.1): # share of the curve to either side
     bell = np.hanning(2*half + 3)[1:-1]
     return np.convolve(np.pad(curve, half, mode='edge'), bell/bell.sum(), 'valid')
 
-# %% ../nbs/00i_settle.ipynb #10a2a03f
+# %% ../nbs/00i_settle.ipynb #04ac1c9b
 def readable(d:Draft, frames, wanted, column) -> int: # numbers that may be used instead; the one asked for
     "The wanted frame or the nearest whole one; raises Refused after a few."
     for n in sorted(frames, key=lambda n: abs(n - wanted))[:6]:
@@ -154,6 +155,7 @@ def readable(d:Draft, frames, wanted, column) -> int: # numbers that may be used
     if n != wanted: d.note('frame-unreadable', column, f'{wanted}: {first}', n)
     return n
 
+# %% ../nbs/00i_settle.ipynb #91a235bf
 def settle(d:Draft, policy='given') -> dict:
     "onset, apex, offset, apex_policy and frames of a clip; raises Refused if it cannot be used."
     if policy not in POLICIES: raise ValueError(f'unknown apex policy {policy!r}; known: {", ".join(POLICIES)}')

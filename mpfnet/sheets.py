@@ -46,7 +46,7 @@ def check_zip(path):
                 raise SheetError(f'its part {p.filename} has {p.file_size/1e6:,.0f} MB, at most {MAX_PART/1e6:.0f} are read: delete the empty rows and columns around the table and save it again')
             if re.search(rb'<!(ENTITY|DOCTYPE)', z.read(p).replace(b'\0', b'')): raise SheetError(f'its part {p.filename} defines XML entities, which Excel never does. {SAVE_ANEW}')
 
-# %% ../nbs/00g_sheets.ipynb #7566f5d5
+# %% ../nbs/00g_sheets.ipynb #bc79e064
 def _xlsx(path):
     "Sheet name → rows of raw values."
     from openpyxl import load_workbook
@@ -63,6 +63,7 @@ def _xlsx(path):
         return out
     finally: book.close()
 
+# %% ../nbs/00g_sheets.ipynb #192d6d97
 def _xls(path):
     from xlrd import XL_CELL_BOOLEAN, XL_CELL_ERROR, error_text_from_code, open_workbook
     kinds = {XL_CELL_ERROR: lambda v: error_text_from_code.get(v, '#N/A'), XL_CELL_BOOLEAN: bool}

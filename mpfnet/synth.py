@@ -387,7 +387,7 @@ def _fill(source, c, tree):
         film=int(c.recording.split('_')[1]) if source == 'samm' else None, micro='1/2', objective=1 + list(DATASETS[source].emotions).index(c.emotion),
         type='macro-expression' if c.macro else 'micro-expression', report=emotion)
 
-# %% ../nbs/00c_synth.ipynb #23c1286c
+# %% ../nbs/00c_synth.ipynb #7d7417fb
 #: source -> defect -> (who: subject/clip …, or how many by lot and of which emotion; what it changes in the cells, given the script, or None = no row)
 DEFECTS = {
     'smic': {'no row': ('s01/s01_ne_02 s02/s02_sur_05', None),
@@ -415,6 +415,8 @@ DEFECTS = {
                'frames missing': ('2', lambda s: dict(missing=(s.apex + 1, s.apex + 2))),
                'apex frame missing': ('1', lambda s: dict(missing=(s.apex,)))},
 }
+
+# %% ../nbs/00c_synth.ipynb #2f13c1f7
 SMIC_MISSING = ('s03/s03_ne_03', 's03/s03_ne_20', 's04/s04_ne_05', 's04/s04_ne_06', 's09/s09_sur_02')  # folders that some copies of SMIC lack
 
 # %% ../nbs/00c_synth.ipynb #e2eff1e7
@@ -584,7 +586,7 @@ def _lookalike_params(dataset, variant, scale, subjects, defects, **rest):
     if not 1 <= count <= known: raise ValueError(f'{dataset} has {known} subjects: expected 1 to {known}, found {count}')
     return dict(dataset=dataset, variant=variant, subjects=count, defects=defects, **rest)
 
-# %% ../nbs/00c_synth.ipynb #d5f4f030
+# %% ../nbs/00c_synth.ipynb #a26c5449
 def make_lookalike(
     dataset: str, # smic, casme2, samm, mmew, casme_sq, casme3, or megc2019_cd (= the first three)
     root, # data root: the tree is written into <root>/<dataset>/
@@ -608,6 +610,7 @@ def make_lookalike(
     params = _lookalike_params(dataset, variant, scale, subjects, defects, seed=seed, size=size, blank=blank, xls=xls)
     return _build(Path(root)/dataset, 'LOOKALIKE.json', params, lambda temp: _write_lookalike(temp, params, progress))
 
+# %% ../nbs/00c_synth.ipynb #21be0f5d
 def lookalike_truth(
     folder, # a finished look-alike
 ) -> list: # of dict: subject, clip, emotion, onset, apex, offset, written (the same three as in the sheet, or None), folder, defect

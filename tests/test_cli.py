@@ -1,4 +1,5 @@
 """The command `mpfnet` as its users start it: exit statuses, messages, pipes, terminals."""
+import json
 import os
 import shutil
 import signal
@@ -229,6 +230,73 @@ def test_without_rich(whole):
     done = subprocess.run([sys.executable, '-c', WITHOUT_RICH, 'data', 'check', 'casme2', '--root', str(whole)], cwd=ROOT, env=CLEAN, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr and 'counts as published' in done.stdout and '─' not in done.stdout
     assert 'rich' not in subprocess.run([sys.executable, '-c', 'import sys, mpfnet.cli; print(*{m.split(".")[0] for m in sys.modules})'], cwd=ROOT, env=CLEAN, capture_output=True, text=True).stdout.split()
+
+
+def write_run(folder, shift, stamp='REAL clips, public flow', **more):
+    "The folder of a run, 40 clips of 10 subjects; one clip in `shift` is wrong."
+    folder.mkdir(parents=True)
+    config = dict(dataset='megc2019_flow', task='3class', method='plsm', seed=0, code='a' * 64, settings=dict(plsm=dict(epochs=4)), data=dict(subjects=10, stamp=stamp))
+    (folder / 'config.json').write_text(json.dumps(config | more), encoding='utf-8')
+    rows = [(f'{i % 10:03d}', f'{i}_1', i % 3, (i + (i % shift == 0)) % 3) for i in range(40)]
+    scores = [','.join(str(float(k == p)) for k in range(3)) for *_, p in rows]
+    (folder / 'predictions.csv').write_text('dataset,subject,clip,label,prediction,score_0,score_1,score_2\n' + ''.join(f'samm,{s},{c},{y},{p},{z}\n' for (s, c, y, p), z in zip(rows, scores)))
+    return folder
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    write_run(tmp_path / 'runs' / 'synth-3class-plsm-aa11bb22', 3)
+    write_run(tmp_path / 'runs' / 'synth-3class-pltn-cc33dd44', 4, method='pltn', code='b' * 64, seed=1)
+    return tmp_path
+
+
+def test_compare_by_name_hash_and_folder(two_runs):
+    done = mpfnet('compare', 'aa11', 'synth-3class-pltn', cwd=two_runs)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ['A  synth-3class-plsm-aa11bb22, seed 0', 'B  synth-3class-pltn-cc33dd44, seed 1', 'REAL clips, public flow; 40 clips of 10 subjects']
+    assert lines[-1].startswith('B − A = +0.') and lines[-1].endswith('On REAL clips, public flow') and 'a' * 12 + '…' in done.stdout and 'a' * 13 not in done.stdout
+    there = mpfnet('compare', two_runs / 'runs' / 'synth-3class-plsm-aa11bb22', 'cc33', '--out-dir', two_runs / 'runs')
+    assert there.stdout == done.stdout
+    back = mpfnet('compare', 'cc33', 'aa11', '--metric', 'f1_weighted', '--n', '300', '--seed', '5', cwd=two_runs)
+    assert back.returncode == 0 and back.stdout.splitlines()[-1].startswith('B − A = −0.') and 'weighted F1 (95 %' in back.stdout.splitlines()[-1]
+
+
+def test_compare_ends_with_0_whatever_it_finds(two_runs):
+    same = mpfnet('compare', 'aa11', 'aa11', cwd=two_runs)
+    assert same.returncode == 0 and 'no difference' in same.stdout.splitlines()[-1] and 'What differs: no setting' in same.stdout
+
+
+@pytest.mark.parametrize('args, status, says', [
+    (('compare', 'synth', 'aa11'), 1, "'synth' is the beginning of 2 runs"), (('compare', 'samm', 'aa11'), 1, "no run 'samm' in runs; there are synth-3class-plsm-aa11bb22"), (('compare', 'runs', 'aa11'), 1, 'not of a run'),
+    (('compare', 'aa11', 'cc33', '--n', '5'), 1, 'n=5: expected'), (('compare', 'aa11'), 2, 'RUN_B'), (('compare', 'aa11', 'cc33', '--metric', 'f1'), 2, 'f1_weighted'), (('compare', 'aa11', 'cc33', '--n', 'many'), 2, '--n'),
+    (('compare', 'aa11', 'cc33', '--out-dir', 'nowhere'), 1, 'no other run')])
+def test_compare_refuses(two_runs, args, status, says, monkeypatch, capsys):
+    from mpfnet.cli import main
+    monkeypatch.chdir(two_runs)
+    assert main(args) == status
+    out, err = capsys.readouterr()
+    assert says in err and not out
+
+
+def test_compare_names_what_is_wrong(two_runs):
+    write_run(two_runs / 'runs' / 'fake', 5, stamp='LOOK-ALIKE of SAMM: synthetic faces')
+    other = mpfnet('compare', 'aa11', 'fake', cwd=two_runs)
+    assert other.returncode == 1 and 'A has REAL clips, public flow; B has LOOK-ALIKE of SAMM' in other.stderr and len(other.stderr.splitlines()) == 1
+    (two_runs / 'runs' / 'fake' / 'predictions.csv').unlink()
+    gone = mpfnet('compare', 'aa11', 'fake', cwd=two_runs)
+    assert gone.returncode == 1 and 'fake/predictions.csv' in gone.stderr and not gone.stdout and len(gone.stderr.splitlines()) == 1
+
+
+def test_compare_in_poor_locales_and_with_hostile_names(two_runs):
+    for name in ('x1', 'x2'): write_run(two_runs / 'runs' / name, 5, stamp='REAL \x1b[2J clips', settings={'[red]\x1b[2J': name})
+    done = mpfnet('compare', 'x1', 'x2', cwd=two_runs, LANG='C', PYTHONIOENCODING='ascii')
+    assert done.returncode == 0 and '\x1b' not in done.stdout + done.stderr and '[red]\\x1b[2J' in done.stdout
+
+
+def test_compare_without_rich(two_runs):
+    done = subprocess.run([sys.executable, '-c', WITHOUT_RICH, 'compare', 'aa11', 'cc33'], cwd=two_runs, env=CLEAN | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr and 'On REAL clips' in done.stdout and '─' not in done.stdout
 
 
 def test_ctrl_c(tmp_path):

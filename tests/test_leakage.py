@@ -7,26 +7,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import CHEAP
+from conftest import CHEAP, CHEAP_RIVALS
 
 from mpfnet.folds import Fold, LeakageError, sha256_of
-from mpfnet.methods import METHODS, Context, fit, inner_gamma, override, settings_preset
+from mpfnet.methods import METHODS, Context, fit, inner_gamma, override, recipe_of, settings_preset
 from mpfnet.loso import run
 from mpfnet.priors import Artefacts
 
-SETTINGS = override(settings_preset('tiny'), 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2')
+SETTINGS = override(settings_preset('tiny'), 'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2,' + CHEAP_RIVALS)
+EVERY = [(m, kind) for m in METHODS for kind in recipe_of(m, SETTINGS).kinds]
 TEST = ('demo', 's2')
 
 
-def dataset(kind, seed=0):
-    "24 clips of four subjects; for 'frames' with magnified copies φ = 1…6 of every clip in the rows behind."
-    r = np.random.default_rng(seed)
+def dataset(kind, method='mpfnet_c', seed=0):
+    "24 clips of four subjects, in rows of what the method reads; magnified copies φ = 1…6 of every clip in the rows behind, where it learns from them."
+    r, recipe = np.random.default_rng(seed), recipe_of(method, SETTINGS)
     clips = pd.DataFrame(dict(dataset='demo', subject=[f's{i // 6}' for i in range(24)], clip=[f'c{i:02}' for i in range(24)],
                               label=[0, 0, 0, 1, 1, 2] * 4, input=kind))
-    shape = (5, 2, 16, 16) if kind == 'frames' else (3, 1, 28, 28)
-    n = 24 * 7 if kind == 'frames' else 24
-    copies = {(i, p): 24 * p + i for i in range(24) for p in range(1, 7)} if kind == 'frames' else {}
-    return clips, r.normal(size=(n, *shape)).astype(np.float16), copies
+    shape = (5, 2, 16, 16) if METHODS[method].reads == 'preprocess' and kind == 'frames' else recipe.shape(kind)
+    copied = kind == 'frames' and METHODS[method].copies
+    x = r.normal(size=(24 * 7 if copied else 24, *shape)) if METHODS[method].reads == 'preprocess' else r.uniform(size=(24, *shape))
+    return clips, x.astype(np.float16), {(i, p): 24 * p + i for i in range(24) for p in range(1, 7)} if copied else {}
 
 
 def weights(method, clips, x, copies, artefacts=None, **kwargs):
@@ -43,10 +44,9 @@ def with_noise(clips, x, subject):
     return clips.assign(label=labels), noisy
 
 
-@pytest.mark.parametrize('kind', ['frames', 'flow28'])
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method, kind', EVERY)
 def test_canary(method, kind):
-    clips, x, copies = dataset(kind)
+    clips, x, copies = dataset(kind, method)
     clean = weights(method, clips, x, copies)
     assert weights(method, *with_noise(clips, x, TEST[1]), copies) == clean
 
@@ -54,10 +54,10 @@ def test_canary(method, kind):
 @pytest.mark.parametrize('method', METHODS)
 def test_canary_can_fail(method):
     "The same noise on a training subject changes what is learnt; so does the seed, where there is chance."
-    clips, x, copies = dataset('frames')
+    clips, x, copies = dataset('frames', method)
     clean = weights(method, clips, x, copies)
     assert weights(method, *with_noise(clips, x, 's1'), copies) != clean
-    if method not in ('majority', 'pca_lda'): assert weights(method, clips, x, copies, seed=1) != clean
+    if method not in ('majority', 'pca_lda', 'lbp_top', 'bi_woof'): assert weights(method, clips, x, copies, seed=1) != clean
 
 
 def test_inner_gamma_does_not_see_the_test_subject():
@@ -68,7 +68,7 @@ def test_inner_gamma_does_not_see_the_test_subject():
     assert any(chosen(*with_noise(clips, x, s)) != clean for s in ('s0', 's1', 's3')), 'no training subject matters: the test shows nothing'
 
 
-@pytest.mark.parametrize('kwargs', [dict(method='mpfnet_c'), dict(method='mpfnet_p', gamma='inner'), dict(method='pca_lda')], ids=str)
+@pytest.mark.parametrize('kwargs', [dict(method='mpfnet_p', gamma='inner'), *(dict(method=m) for m in METHODS if m not in ('mpfnet_p', 'pltn', 'plsm', 'scratch', 'majority'))], ids=str)
 def test_canary_end_to_end(synth_root, tmp_path, kwargs):
     "Through the program, files and caches: the test subject's images become noise, his emotions are shuffled."
     shutil.copytree(synth_root, tmp_path / 'noise')
@@ -81,7 +81,7 @@ def test_canary_end_to_end(synth_root, tmp_path, kwargs):
     table.to_csv(root / 'annotation.csv', index=False)
     def sha(data, out, subject='sub01'):
         folder = run(dataset='synth', data_root=str(data), out_dir=str(out), subjects=f'synth/{subject}', device='cpu',
-                     overrides=CHEAP + ',preprocess.size=16,meta.shot=2', **kwargs)
+                     overrides=f'{CHEAP},preprocess.size=16,meta.shot=2,{CHEAP_RIVALS}', **kwargs)
         return json.loads((folder / 'folds' / f'synth__{subject}.json').read_text())['weights_sha256']
     assert sha(synth_root, tmp_path / 'a') == sha(tmp_path / 'noise', tmp_path / 'b') == sha(tmp_path / 'noise', tmp_path / 'a')
     if kwargs['method'] == 'pca_lda': assert sha(synth_root, tmp_path / 'a', 'sub02') != sha(tmp_path / 'noise', tmp_path / 'b', 'sub02')

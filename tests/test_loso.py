@@ -8,9 +8,10 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import CHEAP, write_flow_release
+from conftest import CHEAP, CHEAP_RIVALS, write_flow_release
 
 from mpfnet.loso import run, validate
+from mpfnet.methods import METHODS
 from mpfnet.metrics import read_predictions
 from mpfnet.readers import FLOW_IMAGES, FLOW_LIST, DataError
 
@@ -95,6 +96,30 @@ def test_damaged_records_are_computed_again(reference, flow_root, tmp_path):
         again = json.loads(path.read_text())
         assert path.read_bytes() != bad and all(again[k] == good[k] for k in good if k != 'seconds'), damage.__name__
         assert (folder / 'predictions.csv').read_bytes() == whole
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_goes_on(method, synth_root, tmp_path):
+    "Of three folds one record is lost and one torn: those two are trained again, to the same bytes."
+    def three(): return run(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method=method, subjects='synth/sub01,synth/sub02,synth/sub03', device='cpu',
+                            overrides=f'{CHEAP},preprocess.size=16,{CHEAP_RIVALS}')
+    folder = three()
+    paths, whole = list(records(folder).values()), (folder / 'predictions.csv').read_bytes()
+    first, sha = paths[0].stat().st_mtime_ns, [json.loads(p.read_text())['weights_sha256'] for p in paths]
+    paths[1].unlink(); paths[2].write_text(paths[2].read_text()[:-40]); (folder / 'predictions.csv').unlink()
+    assert three() == folder and paths[0].stat().st_mtime_ns == first
+    assert (folder / 'predictions.csv').read_bytes() == whole and [json.loads(p.read_text())['weights_sha256'] for p in paths] == sha
+    assert json.loads((folder / 'env.json').read_text())['folds_trained'] == 5
+
+
+def test_what_a_method_cannot_read_is_an_error_before_anything_runs(flow_root, tmp_path):
+    with pytest.raises(ValueError, match='lbp_top needs recorded frames, this dataset has ready-made flow images; methods that can take them: .*ststnet, bi_woof'):
+        go(flow_root, tmp_path, method='lbp_top')
+    assert not list(tmp_path.rglob('*.f16'))
+
+
+def test_settings_of_other_methods_do_not_touch_a_run(flow_root, tmp_path):
+    assert go(flow_root, tmp_path, method='pca_lda') == go(flow_root, tmp_path, method='pca_lda', overrides='ststnet.epochs=1,svm.C=2.5')
 
 
 def test_a_second_run_trains_nothing(reference, flow_root):

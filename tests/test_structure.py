@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted([*ROOT.glob('nbs/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
 SOURCES = [p for p in NOTEBOOKS if p.parent.name == 'nbs']
 MODULES = sorted(p.stem for p in ROOT.glob('mpfnet/*.py') if not p.stem.startswith('_'))
-NO_MODULE = {'index', '06a_protocol_audit'}  # pages that export nothing
+NO_MODULE = {'index'}  # pages that export nothing
 NOT_IN_THE_LIBRARY = ['nbdev', 'fastcore', 'execnb', 'papermill', 'jupyter', 'jupyter_core', 'jupyter_client', 'jupyterlab', 'IPython', 'ipykernel',
                       'nbformat', 'nbclient', 'nbconvert', 'matplotlib', 'seaborn', 'skimage']
 

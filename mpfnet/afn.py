@@ -138,9 +138,9 @@ def phase_samples(x): # (n, C, 4, S, S) rows
     moves = pairs.flatten(1).abs().amax(1) > 0
     return pairs[moves], torch.arange(len(x)).repeat(2)[moves]
 
-# %% ../nbs/04f_afn.ipynb #68445cd4
+# %% ../nbs/04f_afn.ipynb #3511bbc4
 def to_scale(x, scale, rms=None): # (n, C, 2, S, S); a key of `SCALES`; for 'train': root mean square of the two images (2,)
-    "Images of about unit size; what does not change is 0."
+    "Images of about unit size; an image without any change is 0."
     if scale == 'train': return x/rms.to(x.device).view(1, 1, -1, 1, 1)
     if scale == 'clip': return x/x.square().mean((1, 3, 4), keepdim=True).sqrt().clamp_min(1e-6)
     low, high = x.amin((1, 3, 4), keepdim=True), x.amax((1, 3, 4), keepdim=True)

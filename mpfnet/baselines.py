@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .priors import AdamConfig, batches, channels, each_epoch, seeded, stage_generator, train
 
-# %% ../nbs/04d_baselines.ipynb #306b7901
+# %% ../nbs/04d_baselines.ipynb #54624bf5
 class PCALDA:
     "scikit-learn's PCA(50, full SVD) and LDA(lsqr, automatic shrinkage, uniform priors) on flattened features."
     def __init__(self,
@@ -27,6 +27,7 @@ class PCALDA:
                  components=50):
         x = np.asarray(x, np.float32).reshape(len(x), -1)
         self.n_classes, self.classes = n_classes, np.unique(y)
+        if len(self.classes) < 2: raise ValueError(f'pca_lda: expected training clips of two classes or more, found only class {self.classes.tolist()}')
         self.pca = PCA(min(components, len(x) - 1, x.shape[1]), svd_solver='full').fit(x)
         k = len(self.classes)
         self.lda = LinearDiscriminantAnalysis(solver='lsqr', shrinkage='auto', priors=np.full(k, 1 / k))

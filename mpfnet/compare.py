@@ -286,12 +286,13 @@ def differences(a: dict, b: dict) -> pd.DataFrame:  # two config.json → settin
 
 def as_text(v) -> str: return v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
 
-# %% ../nbs/05b_compare.ipynb #99e929a8
+# %% ../nbs/05b_compare.ipynb #af27d773
 def settings_note(differ: pd.DataFrame) -> list[str]:
     "A sentence if more than the method differs."
     names, method = differ['setting'].tolist(), 'method' in differ['setting'].tolist()
     # methods with magnified copies have another hash of the data than methods without
-    names = [k for k in names if k != 'method' and not (method and k == 'data.sha256')]
+    names = [k for k in names if k != 'method' and not (method and k in ('data.sha256', 'code'))]
+    if method: names = [k for k, a, b in differ[['setting', 'A', 'B']].itertuples(index=False) if k in names and '—' not in (a, b)]   # stages of one of them
     few = ', '.join(names[:4]) + (', …' if len(names) > 4 else '')
     return [f'{len(names)} setting{"s differ" if len(names) > 1 else " differs"}{" besides the method" if method else ""}: {few}'] if names else []
 

@@ -119,17 +119,14 @@ def in_time(
     share = torch.from_numpy(place - first).to(frames).view(-1, 1, 1, 1)
     return frames[first] + share*(frames[first + 1] - frames[first])
 
-# %% ../nbs/01j_descriptors.ipynb #7c674973
+# %% ../nbs/01j_descriptors.ipynb #43fe73ba
 def _whole(recipe, name, n, low, high):
     "Raise unless a field is n whole numbers from low to high."
     v = getattr(recipe, name)
     if not isinstance(v, tuple) or len(v) != n or any(type(k) is not int or not low <= k <= high for k in v):
         raise ValueError(f'{name}: expected {n} whole numbers from {low} to {high}, found {v!r}')
 
-def _as_filmed(recipe, phis):
-    if any(phis): raise ValueError(f'{type(recipe).__name__} is made from clips as filmed: expected φ = 0, found {max(phis)}')
-
-# %% ../nbs/01j_descriptors.ipynb #7a7d2321
+# %% ../nbs/01j_descriptors.ipynb #71accaad
 @dataclass(kw_only=True, slots=True, frozen=True)
 class LBPTOP(Recipe):
     "LBP-TOP of the whole clip; one row is (blocks, bins)."
@@ -138,6 +135,7 @@ class LBPTOP(Recipe):
     grid: tuple = (5, 5) # blocks down and across
     frames: int = 20 # the clip is resampled to so many, evenly in time; 0 = as recorded
     span: ClassVar[str] = 'whole'
+    modules: ClassVar[tuple] = ('flow', 'descriptors')
 
     def __post_init__(self):
         Recipe.__post_init__(self)
@@ -148,7 +146,7 @@ class LBPTOP(Recipe):
     def shape(self, kind): return self.grid[0]*self.grid[1], sum(P*(P - 1) + 3 for P in self.neighbours)
 
     def features(self, faces, times, apex, phis=(0,)):
-        _as_filmed(self, phis)
+        self.only_as_filmed(phis)
         volume = in_time(gray(faces), times, self.frames, 2*self.radii[2] + 1)[:, 0].numpy()
         x = lbp_top(volume, self.neighbours, self.radii, self.grid).astype(np.float16)
         yield from (x for _ in phis)
@@ -162,13 +160,14 @@ def optical_strain(
     (ux, vx), (uy, vy) = (torch.gradient(motion, dim=d)[0].unbind(-3) for d in (-1, -2))
     return (ux**2 + vy**2 + .5*(uy + vx)**2).sqrt()
 
-# %% ../nbs/01j_descriptors.ipynb #3e908a37
+# %% ../nbs/01j_descriptors.ipynb #4380c103
 @dataclass(kw_only=True, slots=True, frozen=True)
 class FlowRecipe(Recipe):
     "What starts from the flow between onset and apex."
     flow: str = 'dis' # a key of `mpfnet.flow.FLOWS`
     flow_weights: str = '' # checkpoint of a learned flow (flownet2)
     kinds: ClassVar[tuple] = ('frames', 'flow28')
+    modules: ClassVar[tuple] = ('flow', 'flownet2', 'descriptors')
 
     def __post_init__(self):
         Recipe.__post_init__(self)
@@ -195,7 +194,7 @@ def bi_woof(
     out *= (np.bincount(block, strain.ravel(), blocks)/np.bincount(block, minlength=blocks))[:, None]
     return out/max(np.linalg.norm(out), 1e-12)
 
-# %% ../nbs/01j_descriptors.ipynb #dfd8c242
+# %% ../nbs/01j_descriptors.ipynb #ac92d59e
 @dataclass(kw_only=True, slots=True, frozen=True)
 class BiWOOF(FlowRecipe):
     "Bi-WOOF of onset and apex, or of a ready-made flow image; one row is (blocks, bins)."
@@ -211,7 +210,7 @@ class BiWOOF(FlowRecipe):
     def shape(self, kind): return self.grid[0]*self.grid[1], self.bins
 
     def features(self, faces, times, apex, phis=(0,)):
-        _as_filmed(self, phis)
+        self.only_as_filmed(phis)
         motion = self.motion(faces, times, apex)
         x = bi_woof(motion.numpy(), optical_strain(motion).numpy(), self.grid, self.bins).astype(np.float16)
         yield from (x for _ in phis)
@@ -232,7 +231,7 @@ def stretched(
     low, high = (f(x.flatten(1), 1).view(-1, *[1]*(x.ndim - 1)) for f in (torch.amin, torch.amax))
     return (x - low)/(high - low + (high == low))
 
-# %% ../nbs/01j_descriptors.ipynb #b4ca6cd8
+# %% ../nbs/01j_descriptors.ipynb #19b7c366
 @dataclass(kw_only=True, slots=True, frozen=True)
 class FlowStrain(FlowRecipe):
     "Flow and strain of onset and apex, or a ready-made flow image; one row is (3, 1, 28, 28): u, v, strain."
@@ -241,7 +240,7 @@ class FlowStrain(FlowRecipe):
     def shape(self, kind): return 3, 1, SIDE, SIDE
 
     def features(self, faces, times, apex, phis=(0,)):
-        _as_filmed(self, phis)
+        self.only_as_filmed(phis)
         motion = self.motion(faces, times, apex)
         x = torch.cat([motion, optical_strain(motion)[None]]).permute(1, 2, 0).contiguous().numpy()
         x = torch.from_numpy(resize(x, SIDE)).permute(2, 0, 1)

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['INTENSITIES', 'STRONGEST', 'IMAGES', 'rank_weights', 'dynamic_image', 'exact_dynamic_image', 'min_max',
-           'motion_intensity', 'by_intensity', 'phases', 'check_filmed', 'DynamicImages', 'frame_positions',
-           'GrayFrames']
+           'motion_intensity', 'by_intensity', 'phases', 'DynamicImages', 'frame_positions', 'GrayFrames']
 
 # %% ../nbs/01i_dynamic.ipynb #3c3ba3f3
 from dataclasses import dataclass
@@ -99,20 +98,17 @@ def phases(
     k = list(times).index(apex)
     return frames[:k + 1], frames[k:]
 
-# %% ../nbs/01i_dynamic.ipynb #3162ba42
+# %% ../nbs/01i_dynamic.ipynb #305be3da
 IMAGES = ('temporal-ranked', 'motion-intensity', 'onset to apex', 'apex to offset')
 
-def check_filmed(recipe, phis):
-    "Raise if a magnified copy is asked for."
-    if any(phis): raise ValueError(f'{type(recipe).__name__} is made from clips as filmed: expected φ = 0, found {max(phis)}')
-
-# %% ../nbs/01i_dynamic.ipynb #f32e5f0e
+# %% ../nbs/01i_dynamic.ipynb #1d2fda02
 @dataclass(kw_only=True, slots=True, frozen=True)
 class DynamicImages(Recipe):
     "Four dynamic images of a clip's grey frames; one row is (1, 4, S, S), in the order of `IMAGES`."
     size: int = 64 # S, pixels along a side of the face crop
     intensity: str = 'peak' # how the motion-intensity image ranks frames: peak, difference or flow
     span: ClassVar[str] = 'whole'
+    modules: ClassVar[tuple] = ('flow', 'dynamic')
 
     def __post_init__(self):
         Recipe.__post_init__(self)
@@ -121,7 +117,7 @@ class DynamicImages(Recipe):
     def shape(self, kind): return 1, len(IMAGES), self.size, self.size
 
     def features(self, faces, times, apex, phis=(0,)):
-        check_filmed(self, phis)
+        self.only_as_filmed(phis)
         x = gray(faces)
         parts = x, x[by_intensity(x, self.intensity)], *phases(x, times, apex)
         row = torch.stack([dynamic_image(p) for p in parts], 1).to(torch.float16).numpy()
@@ -135,13 +131,14 @@ def frame_positions(
     "Positions i·(n//k); evenly with repeats where n < k."
     return np.arange(k)*(n//k) if n >= k else np.arange(k)*n//k
 
-# %% ../nbs/01i_dynamic.ipynb #0f94676e
+# %% ../nbs/01i_dynamic.ipynb #29fff3f9
 @dataclass(kw_only=True, slots=True, frozen=True)
 class GrayFrames(Recipe):
     "Grey frames in [0, 1], and behind them their dynamic image, min-max scaled; one row is (1, frames + 1, S, S)."
     size: int = 64 # S, pixels along a side of the face crop
     frames: int = 8 # how many
     span: ClassVar[str] = 'whole'
+    modules: ClassVar[tuple] = ('flow', 'dynamic')
 
     def __post_init__(self):
         Recipe.__post_init__(self)
@@ -150,7 +147,7 @@ class GrayFrames(Recipe):
     def shape(self, kind): return 1, self.frames + 1, self.size, self.size
 
     def features(self, faces, times, apex, phis=(0,)):
-        check_filmed(self, phis)
+        self.only_as_filmed(phis)
         x = gray(faces)[frame_positions(len(faces), self.frames)]
         row = torch.cat([x, min_max(dynamic_image(x))[None]]).transpose(0, 1).clamp(0, 1).to(torch.float16).numpy()
         yield from (row for _ in phis)

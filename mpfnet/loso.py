@@ -10,7 +10,7 @@ __all__ = ['CHOICES', 'SLOW', 'Parameters', 'known', 'check_parameters', 'option
            'run_seed', 'valid_records', 'note_environment', 'running_uf1', 'summarise_seeds', 'common_clips', 'run',
            'validate', 'run_inner']
 
-# %% ../nbs/05_loso.ipynb #2eb53e9d
+# %% ../nbs/05_loso.ipynb #9b1e4a54
 import hashlib
 import json
 import math
@@ -40,11 +40,11 @@ from .defects import report_summary
 from .flow import one_thread
 from .folds import Fold, inner_groups, subjects_of
 from .labels import TASKS, class_names
-from .methods import GAMMA, INNER_SPLITS, METHODS, Context, Settings, check_input, decided_by, fit, held_out_labels, override, recipe_of, settings_preset
+from .methods import GAMMA, INNER_SPLITS, METHODS, Context, Settings, check_input, decided_by, fit, held_out_labels, override, recipe_of, settings_preset, unused
 from .metrics import ensemble, evaluate, metrics_table, read_predictions, summarise
 from .plsm import copies_of
-from .preprocess import FeatureStore
-from .priors import Artefacts, channels, code_hash, write_atomically
+from .preprocess import FeatureStore, code_hash
+from .priors import Artefacts, channels, write_atomically
 from .settle import POLICIES
 
 # %% ../nbs/05_loso.ipynb #517e8df6
@@ -146,7 +146,7 @@ def chosen_subjects(subjects, clips) -> list: # None, 'a/b,c/d' or ['a/b']; clip
     if unknown: raise ValueError(f'unknown subject(s) {known(unknown)}; known: {known(table)}')
     return sorted({table[n] for n in names})
 
-# %% ../nbs/05_loso.ipynb #d30152b2
+# %% ../nbs/05_loso.ipynb #e524e609
 SLOW = ('mpfnet_c', 'mpfnet_p', 'plsm', 'pltn', 'scratch', 'fdp', 'afn')   # methods that a preset makes large
 
 def resolve(p:Parameters) -> tuple:
@@ -159,7 +159,9 @@ def resolve(p:Parameters) -> tuple:
     if preset == 'paper' and device == 'cpu' and p.method in SLOW: warnings.warn("preset 'paper' on a CPU: minutes to hours a fold. For a first look: preset='tiny'")
     settings = settings_preset(preset, p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
-    return device, override(settings, p.overrides)
+    settings = override(settings, p.overrides)
+    if idle := unused(p.method, p.overrides): warnings.warn(f'overrides that {p.method} has no use for: {known(idle)}')
+    return device, settings
 
 # %% ../nbs/05_loso.ipynb #a659d39c
 @dataclass(kw_only=True, slots=True)
@@ -185,7 +187,7 @@ def wanted_copies(clips, n_classes, limit, n_splits=None): # n_splits: of the in
             if train.any(): most[train] = np.maximum(most[train], copies_of(clips[train], n_classes, limit))
     return np.repeat(np.arange(len(clips)), most), np.concatenate([np.arange(1, m + 1) for m in most])
 
-# %% ../nbs/05_loso.ipynb #276f16f2
+# %% ../nbs/05_loso.ipynb #78615d61
 def prepare(p, settings, n_splits=None, progress=True) -> Data: # Parameters, Settings; of inner folds
     "Load the clip table and make sure that all features exist."
     cache = Path(p.out_dir) / 'cache'
@@ -200,7 +202,7 @@ def prepare(p, settings, n_splits=None, progress=True) -> Data: # Parameters, Se
     rows, copies = store.ensure(clips, workers=p.workers if kind == 'frames' else 1, progress=progress), {}
     if kind == 'frames' and METHODS[p.method].copies:
         i, phi = wanted_copies(clips, n_classes, settings.plsm.phi_limit, n_splits or (INNER_SPLITS if settings.gamma == 'inner' else None))
-        found = store.ensure(clips.iloc[i], phi, workers=p.workers, progress=progress)
+        found = store.ensure(clips.iloc[i], phi, workers=p.workers, progress=progress) if len(i) else []
         copies = {(int(a), int(b)): int(r) for a, b, r in zip(i, phi, found)}
     every = [e['sha256'] for e in store.table.index]
     check_rows(store, [*rows, *copies.values()])
@@ -214,7 +216,7 @@ def check_rows(store, rows):
     bad = [store.table.index[r] for r in sorted(set(map(int, rows))) if hashlib.sha256(store.F[r].tobytes()).hexdigest() != store.table.index[r]['sha256']]
     if bad: raise RuntimeError(f'{len(bad)} damaged rows in {store.table.data}, the first: {bad[0]["clip"]}. Remove that folder, its features are computed again')
 
-# %% ../nbs/05_loso.ipynb #18eb8aac
+# %% ../nbs/05_loso.ipynb #00e3d89a
 def data_hash(data) -> str:
     "SHA-256 of clips, labels and feature bytes, whatever order the store keeps them in."
     h = hashlib.sha256()
@@ -227,9 +229,9 @@ def config_of(p, settings, device, data, seed) -> dict:
     "All that decides the result of one run."
     decisions = {f"{d}: {k}": n for d, k, n in report_summary(data.report)[['dataset', 'decision', 'cases']].itertuples(index=False)}
     return dict(format=2, mpfnet=__version__, code=code_hash(METHODS[p.method].modules), dataset=p.dataset, task=p.task, method=p.method,
-                seed=seed, device=device, settings=decided_by(p.method, settings),
+                seed=seed, device=device, settings=decided_by(p.method, settings, data.store[2]),
                 data=dict(clips=len(data.clips), subjects=len(subjects_of(data.clips)), sha256=data_hash(data),
-                          stamp=data.stamp, kind=data.report['kind'], decisions=decisions))
+                          stamp=data.stamp, kind=data.report['kind'], apex=p.apex, options=options_of(p.data_options), decisions=decisions))
 
 # %% ../nbs/05_loso.ipynb #9706e2c0
 def as_json(x) -> str: return json.dumps(x, indent=1, sort_keys=True, default=str, ensure_ascii=False) + '\n'
@@ -403,17 +405,17 @@ def running_uf1(records, n_classes):
     t = predictions_table(records.values())
     return evaluate(t['label'], t['prediction'], n_classes)['uf1']
 
-# %% ../nbs/05_loso.ipynb #8dbc77b1
+# %% ../nbs/05_loso.ipynb #f34936a5
 def summarise_seeds(p, folders, n_classes) -> Path:
     "A folder with the ensemble of several runs and the spread of their scores."
     first = json.loads((folders[0] / 'config.json').read_text(encoding='utf-8'))
     config = {k: v for k, v in first.items() if k != 'seed'} | dict(seeds=seeds_of(p.seed), runs=[f.name for f in folders])
     folder = Path(p.out_dir) / f'{p.dataset}-{p.task}-{p.method}-{hash_of(config)[:8]}'
-    each = [json.loads((f / 'metrics.json').read_text())['pooled'] for f in folders]
+    tables = common_clips([read_predictions(f / 'predictions.csv') for f in folders])
+    each = [evaluate(t['label'], t['prediction'], n_classes) for t in tables]
     values = {k: [m[k] for m in each] for k in ('acc', 'f1_weighted', 'uf1', 'uar')}
     spread = {k: dict(each=v, mean=float(np.mean(v)), std=float(np.std(v, ddof=1))) for k, v in values.items()}
     write_json(folder / 'config.json', config)
-    tables = common_clips([read_predictions(f / 'predictions.csv') for f in folders])
     write_results(folder, ensemble(tables), n_classes, seeds=spread, folds=dict(done=len(subjects_of(tables[0])), of=first['data']['subjects']))
     now = datetime.now(timezone.utc).isoformat(timespec='seconds')
     note_environment(folder, dict(device=first['device'], start=now, seconds=0., folds_trained=0, workers=p.workers))

@@ -6,10 +6,9 @@
 __all__ = ['DECIDING', 'Scaling', 'channels', 'check_fields', 'AugmentConfig', 'affine', 'augment', 'generator',
            'stage_generator', 'seeded', 'TrainConfig', 'SGDConfig', 'AdamConfig', 'rate', 'train', 'watch_update',
            'each_epoch', 'calibrate_norms', 'batches', 'key_of', 'write_atomically', 'Artefacts', 'read_checked',
-           'code_hash', 'code_of', 'Prepared']
+           'Prepared']
 
-# %% ../nbs/03_priors.ipynb #1cf79cf9
-import ast
+# %% ../nbs/03_priors.ipynb #5c1b9916
 import hashlib
 import json
 import math
@@ -17,7 +16,6 @@ import os
 import tempfile
 import zlib
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from .folds import sha256_of
+from .preprocess import code_hash
 
 # %% ../nbs/03_priors.ipynb #d7410327
 class Scaling:
@@ -45,14 +44,14 @@ class Scaling:
     def __call__(self, x): return (self.by_clip(x) if self.stretched else x) / self.scale.to(x.device).view(1, -1, 1, 1, 1)
     def state(self): return {'scaling.scale': self.scale, 'scaling.stretched': torch.tensor(float(self.stretched))}
 
-# %% ../nbs/03_priors.ipynb #43e0abee
+# %% ../nbs/03_priors.ipynb #fdac875c
 def channels(features:str, # 'both', 'flow', 'diff'
              c:int):       # channels of the features, 5 or 3 (u, v, strain)
     "Indices of the channels an encoder sees."
     if features == 'both': return list(range(c))
     if features == 'flow': return [0, 1]
     if features == 'diff' and c == 5: return [2, 3, 4]
-    if features == 'diff': raise ValueError("features='diff' needs frame differences; this dataset has flow only: use 'flow' or 'both'")
+    if features == 'diff': raise ValueError("features='diff' needs frame differences; here there are u, v and strain only: use 'flow' or 'both'")
     raise ValueError(f"unknown features {features!r}; known: both, flow, diff")
 
 # %% ../nbs/03_priors.ipynb #34d07958
@@ -158,7 +157,7 @@ def rate(cfg, k, n): # SGDConfig, update, updates in all
     if cfg.schedule == 'cosine': return cfg.lr * .5 * (1 + np.cos(np.pi * k / n))
     return cfg.lr * 10. ** -(k // max(1, round(cfg.step * n))) if cfg.schedule == 'step' else cfg.lr
 
-# %% ../nbs/03_priors.ipynb #c557c712
+# %% ../nbs/03_priors.ipynb #450510df
 def train(module,     # what is trained, in place
           loss_of,    # update number → scalar loss
           updates:int,
@@ -176,7 +175,7 @@ def train(module,     # what is trained, in place
         opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
         if mean: _average(mean, module, min(cfg.average, (1 + k) / (10 + k)))
         losses.append(loss.detach())
-        if watch: watch_update(watch, module, k + 1)
+        if watch: watch_update(watch, module, k + 1, mean, calibrate)
     if losses and not torch.stack(losses).isfinite().all():
         raise FloatingPointError(f'training diverged: the loss is not finite after update {int((~torch.stack(losses).isfinite()).nonzero()[0])} of {updates}. Lower the learning rate (it is {cfg.lr})')
     if mean:
@@ -185,18 +184,24 @@ def train(module,     # what is trained, in place
     module.eval()
     return torch.stack(losses).tolist() if losses else []
 
-# %% ../nbs/03_priors.ipynb #8992e3d1
-def watch_update(watch, module, k):
-    "Call `watch(k)` with the module in eval mode; random numbers go on as if it had not been."
+# %% ../nbs/03_priors.ipynb #929c02a0
+def watch_update(watch, module, k, mean=None, calibrate=()): # averaged weights, if there are any; batches
+    "Call `watch(k)` with the module as it would be if training ended now; then go on as if nobody had looked."
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        module.eval(); watch(k); module.train()
+        kept = {n: v.clone() for n, v in module.state_dict().items()} if mean else None
+        if mean:
+            module.load_state_dict(mean, strict=False)
+            calibrate_norms(module, calibrate)
+        module.eval(); watch(k)
+        if kept: module.load_state_dict(kept)
+        module.train()
 
 def each_epoch(ctx, model, updates): # Context; what has `scores`; updates of an epoch
     "For `train`: calls `ctx.watch(epoch, model)` after every epoch, if there is one."
     if not ctx.watch: return None
     return lambda k: ctx.watch(k//updates, model) if k % updates == 0 else None
 
-# %% ../nbs/03_priors.ipynb #0680b44b
+# %% ../nbs/03_priors.ipynb #f907c0b4
 @torch.no_grad()
 def calibrate_norms(module, batches): # in train mode; training batches
     "Replace batch norm's running statistics by the means over `batches`."
@@ -204,7 +209,8 @@ def calibrate_norms(module, batches): # in train mode; training batches
     if not norms or not len(batches): return
     for m in norms: m.reset_running_stats(); m.momentum = None        # None = cumulative mean
     module.train()
-    for x in batches: module(x)
+    for x in batches:
+        if len(x) > 1 or len(batches) == 1: module(x)            # one clip has no spread
     for m in norms: m.momentum = .1
 
 # %% ../nbs/03_priors.ipynb #465e21d7
@@ -262,26 +268,11 @@ def read_checked(path): # a safetensors file with its own hash in the header
         print(f'cached {path.parent.name}/{path.stem} is not what was written: computed again')
     except Exception as e: print(f'cached {path.parent.name}/{path.stem} is unreadable ({e}): computed again')
 
-# %% ../nbs/03_priors.ipynb #9f96c563
-#: modules that decide the features of MPFNet and its priors
+# %% ../nbs/03_priors.ipynb #72a8c0c5
+#: modules that decide MPFNet's features and its priors
 DECIDING = ('frames', 'face', 'flow', 'interpolate', 'magnify', 'preprocess', 'folds', 'ca_i3d', 'priors', 'pltn', 'plsm')
 
-@lru_cache
-def code_hash(modules=()) -> str: # names of modules besides `DECIDING`
-    "A short hash of the code of the modules that decide a result."
-    import mpfnet
-    sources = [(Path(mpfnet.__file__).parent / f'{m}.py').read_text(encoding='utf-8') for m in (*DECIDING, *modules)]
-    return hashlib.sha256('\0'.join(map(code_of, sources)).encode()).hexdigest()[:16]
-
-def code_of(source) -> str: # of a Python file
-    "The code alone: without comments and docstrings."
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, 'body', None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str): body[0].value.value = ''
-    return ast.unparse(tree)
-
-# %% ../nbs/03_priors.ipynb #baa63173
+# %% ../nbs/03_priors.ipynb #b716cff4
 class Prepared:
     "A fold's training clips, scaled, with their channels chosen, on a device."
     def __init__(self, fold, features='both', device='cpu'):
@@ -299,4 +290,4 @@ class Prepared:
     def in_channels(self): return len(self.index)
     def identity(self, digest): # Fold.digest()
         "All that decides what a stage learns here, but the stage's own settings: part of an artefact's key."
-        return [code_hash(), digest, self.fold.held_out, self.fold.seed, self.index, self.device.type]
+        return [code_hash(DECIDING), digest, self.fold.held_out, self.fold.seed, self.index, self.device.type]

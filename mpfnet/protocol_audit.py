@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['NORMALISED', 'NAMES', 'REFERENCE', 'watch_fold', 'normalised', 'Job', 'work', 'read_curve', 'audit', 'runs_of',
-           'curve_path', 'Curves', 'read_curves', 'last_epoch', 'best_epoch_each', 'best_epoch_all', 'hash_key',
-           'best_of', 'macro_f1', 'recall', 'precision', 'accuracy', 'weighted_f1', 'present_f1', 'pooled',
-           'mean_of_folds', 'habits', 'measure', 'row_of', 'as_table', 'picture', 'draw_curves']
+           'curve_path', 'Curves', 'read_curves', 'last_epoch', 'best_epoch_each', 'best_epoch_all', 'hash_key', 'uf1',
+           'best_of', 'never', 'macro_f1', 'recall', 'accuracy', 'weighted_f1', 'precision', 'present_f1',
+           'present_recall', 'all_f1', 'all_recall', 'pooled', 'mean_of_folds', 'habits', 'measure', 'over_seeds',
+           'row_of', 'as_table', 'picture', 'draw_curves']
 
-# %% ../nbs/06a_protocol_audit.ipynb #6ccba0af
+# %% ../nbs/06a_protocol_audit.ipynb #15a023a5
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +20,13 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from .compare import quantiles, score_stack, seed_weights, subject_draws
 from .flow import one_thread
 from .folds import Fold, subjects_of
 from .labels import class_names
 from .loso import check_parameters, chosen_subjects, config_of, harness, hash_of, prepare, resolve, seeds_of, write_json
 from .methods import METHODS, fit
-from .metrics import per_class, subject_confusions
+from .metrics import evaluate, per_class, subject_confusions
 from .preprocess import in_order
 from .priors import Artefacts, write_atomically
 
@@ -83,31 +85,30 @@ def read_curve(path, clips, config) -> dict | None: # file; names of the fold's 
     ok = str(r['config']) == config and r['clips'].tolist() == list(clips) and r['scores'].shape[:2] == (len(r['epochs']), len(clips))
     return r if ok and np.isfinite(r['scores']).all() else None
 
-# %% ../nbs/06a_protocol_audit.ipynb #50963965
+# %% ../nbs/06a_protocol_audit.ipynb #26383a73
 def audit(normalise=True, **parameters) -> Path: # those of the cell above
     "Train every fold under watch, for each seed, and the first seed again for each normalisation; returns the audit's folder."
     p = check_parameters(parameters)
     device, settings = resolve(p)
     data = prepare(p, settings)
-    configs = {s: config_of(p, settings, device, data, s) for s in seeds_of(p.seed)}
-    common = {k: v for k, v in next(iter(configs.values())).items() if k != 'seed'} | dict(seeds=seeds_of(p.seed), audit=1)
+    configs, wanted = {s: config_of(p, settings, device, data, s) for s in seeds_of(p.seed)}, chosen_subjects(p.subjects, data.clips)
+    common = {k: v for k, v in next(iter(configs.values())).items() if k != 'seed'} | dict(seeds=seeds_of(p.seed), subjects=['/'.join(w) for w in wanted])
     folder = Path(p.out_dir)/f'audit-{p.dataset}-{p.task}-{p.method}-{hash_of(common)[:8]}'
-    wanted = chosen_subjects(p.subjects, data.clips)
     jobs = [Job(harness(p, settings, device, data, s, hash_of(configs[s])), who, how, curve_path(folder, s, how, who))
             for s, how in runs_of(p.method, seeds_of(p.seed)) if normalise or how is None for who in wanted]
     names = {who: [c for c, *t in zip(data.clips['clip'], data.clips['dataset'], data.clips['subject']) if tuple(t) == who] for who in wanted}
     todo = [j for j in jobs if read_curve(j.path, names[j.subject], j.harness.config) is None]
     for _ in tqdm(in_order(work, todo, p.workers), total=len(jobs), initial=len(jobs) - len(todo), desc='audit', unit='fold', disable=not todo): pass
-    write_json(folder/'config.json', common | dict(subjects=['/'.join(w) for w in wanted], configs={str(s): hash_of(c) for s, c in configs.items()}))
+    write_json(folder/'config.json', common | dict(configs={str(s): hash_of(c) for s, c in configs.items()}))
     return folder
 
 def runs_of(method, seeds): # → [(seed, normalisation)]
-    "What is trained; magnified copies are not normalised, so methods that need them are watched as they are."
-    return [(s, None) for s in seeds] + ([] if METHODS[method].copies or method == 'majority' else [(seeds[0], how) for how in NORMALISED])
+    "What is trained. Only methods that take features as they come can be told apart by whose statistics were used; the others scale for themselves."
+    return [(s, None) for s in seeds] + ([(seeds[0], how) for how in NORMALISED] if method in ('ststnet', 'pca_lda') else [])
 
 def curve_path(folder, seed, how, subject): return folder/f'seed{seed}{f"-{how}" if how else ""}'/f'{"__".join(subject)}.npz'
 
-# %% ../nbs/06a_protocol_audit.ipynb #2618e257
+# %% ../nbs/06a_protocol_audit.ipynb #169a3fe1
 @dataclass(slots=True)
 class Curves:
     "Scores of all clips after every epoch, of every training."
@@ -118,6 +119,8 @@ class Curves:
     config: dict
     @property
     def honest(self): return [s for (_, how), s in self.scores.items() if how is None]
+    @property
+    def title(self): return f"{self.config['data']['stamp']}. {self.config['method']}, {len(self.honest)} seeds, {len(self.labels)} clips of {len(set(self.subjects))} of {self.config['data']['subjects']} subjects"
 
 def read_curves(folder) -> Curves:
     "All records of an audit's folder, pooled over the folds."
@@ -130,7 +133,7 @@ def read_curves(folder) -> Curves:
     subjects = [s for s, q in zip(who, parts) for _ in q['labels']]
     return Curves(scores, np.concatenate([q['labels'] for q in parts]), subjects, parts[0]['epochs'], config)
 
-# %% ../nbs/06a_protocol_audit.ipynb #5a794de5
+# %% ../nbs/06a_protocol_audit.ipynb #642396ca
 def last_epoch(curve, labels, subjects): return curve[-1].argmax(-1) # (E, N, K) → predictions (N,)
 
 def best_epoch_each(curve, labels, subjects):
@@ -145,32 +148,42 @@ def best_epoch_each(curve, labels, subjects):
 def best_epoch_all(curve, labels, subjects):
     "One epoch for all folds: the one with the best pooled UF1 of the test clips."
     predictions = curve.argmax(-1)
-    return predictions[np.argmax([macro_f1(subject_confusions(labels, p, subjects, curve.shape[-1]).sum(0)) for p in predictions])]
+    return predictions[np.argmax([uf1(labels, p, curve.shape[-1]) for p in predictions])]
 
 def hash_key(subject): return '/'.join(subject)
+
+def uf1(labels, predictions, n_classes): return evaluate(labels, predictions, n_classes)['uf1']
 
 def best_of(curves, labels, subjects):
     "For every test subject, the seed whose last epoch gets most of his clips right."
     return best_epoch_each(np.stack([c[-1] for c in curves]), labels, subjects)
 
-# %% ../nbs/06a_protocol_audit.ipynb #30ebb905
-def macro_f1(m): return np.nan_to_num(per_class(m)[0]).mean(-1)          # UF1
-def recall(m): return np.nanmean(per_class(m)[1], -1)                    # UAR
-def precision(m): return np.nan_to_num(per_class(np.swapaxes(m, -1, -2))[1]).mean(-1)
-def accuracy(m): return np.trace(m, axis1=-2, axis2=-1)/m.sum((-1, -2))  # also: micro F1, weighted recall
-def weighted_f1(m): return (np.nan_to_num(per_class(m)[0])*m.sum(-1)).sum(-1)/m.sum((-1, -2))
+# %% ../nbs/06a_protocol_audit.ipynb #5d00b4af
+def never(parts): return parts.sum((0, 2)) == 0                          # (S, C, C) → (C,): classes without any clip
+def macro_f1(m, absent): return score_stack(m, absent)[..., 0]           # UF1
+def recall(m, absent): return score_stack(m, absent)[..., 1]             # UAR
+def accuracy(m, absent): return score_stack(m, absent)[..., 2]           # also: micro F1, weighted recall
+def weighted_f1(m, absent): return score_stack(m, absent)[..., 3]
+def precision(m, absent):
+    "Mean over the classes that have clips; a class that is never said has precision 0."
+    there = m.sum(-1) > 0
+    return (np.nan_to_num(per_class(np.swapaxes(m, -1, -2))[1])*there).sum(-1)/there.sum(-1)
+
+# %% ../nbs/06a_protocol_audit.ipynb #347ca4ff
 def present_f1(m): return np.nanmean(per_class(m)[0], -1)                # over the classes that a fold has, or says
+def present_recall(m): return np.nanmean(per_class(m)[1], -1)
+def all_f1(m): return np.nan_to_num(per_class(m)[0]).mean(-1)
+def all_recall(m): return np.nan_to_num(per_class(m)[1]).mean(-1)
 
-# %% ../nbs/06a_protocol_audit.ipynb #ec93cdd9
-def pooled(metric): # function of (…, C, C)
-    "Statistic of (S, C, C) subject confusions under draws of subjects (n, S): one matrix for all clips of a draw."
-    return lambda parts, times: metric((times @ parts.reshape(len(parts), -1)).reshape(len(times), *parts.shape[1:]))
+def pooled(metric): # of matrices (…, C, C) and absent classes
+    "Statistic of subject confusions (S, C, C) under draws of subjects (n, S): one matrix for all clips of a draw."
+    return lambda parts, times: metric((times @ parts.reshape(len(parts), -1)).reshape(len(times), *parts.shape[1:]), never(parts))
 
-def mean_of_folds(metric):
+def mean_of_folds(metric): # of matrices
     "The same, but each subject is scored by himself and the scores are averaged."
     return lambda parts, times: times @ metric(parts)/times.sum(1)
 
-# %% ../nbs/06a_protocol_audit.ipynb #e79525bc
+# %% ../nbs/06a_protocol_audit.ipynb #5504cb6e
 def habits(c:Curves) -> dict: # name → ([predictions of each seed], statistic called UF1, statistic called UAR)
     "All habits that these curves allow."
     def each(rule): return [rule(s, c.labels, c.subjects) for s in c.honest]
@@ -180,8 +193,8 @@ def habits(c:Curves) -> dict: # name → ([predictions of each seed], statistic 
         out['best epoch on each test subject'] = (each(best_epoch_each), f1, uar)
         out['one epoch for all, best on the test clips'] = (each(best_epoch_all), f1, uar)
     if len(c.honest) > 1: out['best seed on each test subject'] = ([best_of(c.honest, c.labels, c.subjects)], f1, uar)
-    out |= {'mean over folds, classes of the fold': (last, mean_of_folds(present_f1), mean_of_folds(recall)),
-            'mean over folds, all classes': (last, mean_of_folds(macro_f1), mean_of_folds(recall)),
+    out |= {'mean over folds, classes of the fold': (last, mean_of_folds(present_f1), mean_of_folds(present_recall)),
+            'mean over folds, all classes': (last, mean_of_folds(all_f1), mean_of_folds(all_recall)),
             'weighted F1 and accuracy for UF1 and UAR': (last, pooled(weighted_f1), pooled(accuracy)),
             'micro F1 for UF1': (last, pooled(accuracy), uar),
             'macro precision for UAR': (last, f1, pooled(precision))}
@@ -189,23 +202,30 @@ def habits(c:Curves) -> dict: # name → ([predictions of each seed], statistic 
 
 NAMES = dict(training='standardised by training clips (honest, too)', everyone='… by everyone, the test subject included', own='… the test subject by himself')
 
-# %% ../nbs/06a_protocol_audit.ipynb #12b9c359
+# %% ../nbs/06a_protocol_audit.ipynb #f8f4f205
 REFERENCE = {NAMES[how]: NAMES['training'] for how in ('everyone', 'own')}   # each against what differs in the habit alone
 
 def measure(c:Curves, n=2000, seed=0) -> pd.DataFrame:
-    "One row a habit: the two scores as they would be reported, their gaps to the honest ones, 95 % intervals over subjects."
+    "One row a habit: the two scores as they would be reported, their gaps to the honest ones, 95 % intervals over subjects and seeds."
     rules, k = habits(c), c.honest[0].shape[-1]
     conf = {name: [subject_confusions(c.labels, p, c.subjects, k) for p in predictions] for name, (predictions, *_) in rules.items()}
     s = len(next(iter(conf.values()))[0])
-    times = np.concatenate([np.ones((1, s), int), np.random.default_rng(seed).multinomial(s, np.full(s, 1/s), size=n)])    # row 0: everybody once
-    draws = {name: [np.mean([f(m, times) for m in conf[name]], 0) for f in statistics] for name, (_, *statistics) in rules.items()}
-    return pd.DataFrame([row_of(name, draws[name], draws[REFERENCE.get(name, next(iter(rules)))]) for name in rules]).set_index('habit')
+    times = np.concatenate([np.ones((1, s), int), subject_draws(s, n, seed)])                     # row 0: everybody once
+    draws = {name: [over_seeds([f(m, times) for m in conf[name]], n, seed) for f in statistics] for name, (_, *statistics) in rules.items()}
+    return pd.DataFrame([row_of(name, draws[name], draws[REFERENCE.get(name, next(iter(rules)))], s) for name in rules]).set_index('habit')
 
-def row_of(name, draws, reference): # [(1 + n,) UF1, UAR]; the same of what it is compared with
+def over_seeds(values, n, seed): # K × (1 + n,)
+    "Their mean, where a draw takes other seeds, too; the same seeds for every habit."
+    k = len(values)
+    weights = np.concatenate([np.full((1, k), 1/k), seed_weights(range(k), n, seed)])
+    return (np.stack(values, 1)*weights).sum(1)
+
+def row_of(name, draws, reference, s): # [(1 + n,) UF1, UAR]; the same of what it is compared with; subjects
     "A row of `measure`: value, interval, gap and its interval for both scores."
+    def ends(v): return np.quantile(v[1:], quantiles(s)) if s > 1 else np.array([np.nan, np.nan])
     out = dict(habit=name)
     for score, a, b in zip(('uf1', 'uar'), draws, reference):
-        out |= {score: a[0], f'{score}_ci95': np.quantile(a[1:], [.025, .975]), f'{score}_gap': a[0] - b[0], f'{score}_gap_ci95': np.quantile((a - b)[1:], [.025, .975])}
+        out |= {score: a[0], f'{score}_ci95': ends(a), f'{score}_gap': a[0] - b[0], f'{score}_gap_ci95': ends(a - b)}
     return out
 
 # %% ../nbs/06a_protocol_audit.ipynb #0f1d4e59
@@ -216,7 +236,7 @@ def as_table(measured) -> pd.DataFrame:
                                 '"UAR"': f"{r['uar']:.3f} ({r['uar_ci95'][0]:.3f}–{r['uar_ci95'][1]:.3f})", 'gap, UAR': gap(r['uar_gap'], r['uar_gap_ci95'])}
                          for name, r in measured.iterrows()}).T
 
-# %% ../nbs/06a_protocol_audit.ipynb #d0b94181
+# %% ../nbs/06a_protocol_audit.ipynb #0ce224a0
 def picture(c:Curves, measured, title=''):
     "Habits as a forest, and the curves that they choose from. Returns the figure."
     import matplotlib.pyplot as plt
@@ -234,7 +254,7 @@ def picture(c:Curves, measured, title=''):
 def draw_curves(c, measured, ax):
     "Pooled UF1 after every epoch, one line a seed."
     for s in c.honest:
-        ax.plot(c.epochs, [macro_f1(subject_confusions(c.labels, p, c.subjects, s.shape[-1]).sum(0)) for p in s.argmax(-1)], lw=.9)
+        ax.plot(c.epochs, [uf1(c.labels, p, s.shape[-1]) for p in s.argmax(-1)], lw=.9)
     best = 'best epoch on each test subject'
     if best in measured.index:
         ax.axhline(measured['uf1'][best], color='C3', ls='--', lw=1)

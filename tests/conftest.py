@@ -19,7 +19,7 @@ settings.load_profile('mpfnet')
 ROOT = Path(__file__).parents[1]
 # cheap settings for tests that are about the machinery, not about scores
 CHEAP = 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,encoder.width=0.125'
-CHEAP_RIVALS = 'afn.epochs=1,ststnet.epochs=2,lbp_top.size=32,bi_woof.size=32,strain.size=32'
+CHEAP_RIVALS = 'fdp.updates=1,afn.epochs=1,ststnet.epochs=2,lbp_top.size=32,bi_woof.size=32,strain.size=32'
 
 
 def write_flow_release(root, seed=0):

@@ -1,13 +1,12 @@
-"""The protocol audit: it trains what a run trains, goes on where it stopped, and its habits can only flatter."""
+"""The protocol audit: it trains what a run trains, goes on where it stopped, and choosing on test clips gets more of them right."""
 import json
 
 import numpy as np
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from mpfnet.protocol_audit import Curves, audit, best_epoch_all, best_epoch_each, best_of, last_epoch, macro_f1, measure, read_curves, runs_of
+from mpfnet.protocol_audit import Curves, audit, best_epoch_all, best_epoch_each, best_of, last_epoch, measure, read_curves, runs_of, uf1
 from mpfnet.loso import run
-from mpfnet.metrics import subject_confusions
 
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release
 SIX = 'casme2/ca00,casme2/ca01,samm/sa00,samm/sa01,smic/sm00,smic/sm01'
@@ -58,8 +57,7 @@ def test_choosing_on_the_test_clips_flatters(seed, epochs, people):
     def right(p): return (p == labels).sum()
     for c in curves:
         assert right(best_epoch_each(c, labels, subjects)) >= max(right(p) for p in c.argmax(-1))
-        best = [macro_f1(subject_confusions(labels, p, subjects, 3).sum(0)) for p in c.argmax(-1)]
-        assert macro_f1(subject_confusions(labels, best_epoch_all(c, labels, subjects), subjects, 3).sum(0)) == max(best)
+        assert uf1(labels, best_epoch_all(c, labels, subjects), 3) == max(uf1(labels, p, 3) for p in c.argmax(-1))
     assert right(best_of(curves, labels, subjects)) >= max(right(last_epoch(c, labels, subjects)) for c in curves)
 
 
@@ -70,6 +68,15 @@ def test_gaps_are_paired():
     c = Curves({(0, None): one}, r.integers(0, 3, 60), [('d', str(k % 10)) for k in range(60)], np.arange(5), {})
     row = measure(c, n=100).loc['best epoch on each test subject']
     assert row['uf1_gap'] == 0 and np.all(row['uf1_gap_ci95'] == 0) and row['uf1_ci95'][0] < row['uf1'] < row['uf1_ci95'][1]
+
+
+def test_the_average_is_watched_where_the_average_is_the_model(flow_root, tmp_path):
+    "With `meta.average` the last look is at the model itself, and inner folds are not looked at."
+    folder = audit(**arguments(flow_root, tmp_path, method='pltn', seed=0, subjects='samm/sa00', overrides=CHEAP + ',meta.average=0.9'))
+    curve = np.load(folder/'seed0'/'samm__sa00.npz')
+    assert np.allclose(curve['scores'][-1], curve['scores'][-2], atol=1e-5) and not np.allclose(curve['scores'][0], curve['scores'][-1], atol=1e-4)
+    inner = audit(**arguments(flow_root, tmp_path, method='mpfnet_p', seed=0, subjects='samm/sa00', overrides=CHEAP + ',plsm.epochs=1,plsm.phi_limit=1', gamma='inner'))
+    assert np.load(inner/'seed0'/'samm__sa00.npz')['epochs'].tolist() == [1, 2, 3, 4, 4]
 
 
 def test_a_run_cannot_be_told_to_look(flow_root, tmp_path):

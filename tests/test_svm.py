@@ -11,7 +11,7 @@ from sklearn.svm import SVC
 
 from mpfnet.folds import Fold, sha256_of
 from mpfnet.loso import run
-from mpfnet.svm import DescriptorSVM, Normaliser, SVMConfig, machines, svm_preset
+from mpfnet.svm import DescriptorSVM, Normaliser, SVMConfig, machines
 
 TEST = ('demo', 's2')
 
@@ -134,8 +134,6 @@ def test_normaliser(seed, n, shape, root, standardise, scale):
 def test_bad_settings():
     for kwargs in (dict(C=0), dict(C=-1), dict(C=float('inf')), dict(C='3')):
         with pytest.raises(ValueError): SVMConfig(**kwargs)
-    with pytest.raises(ValueError, match='known: paper, light, tiny'): svm_preset('huge')
-    assert svm_preset('tiny') == svm_preset('paper') == SVMConfig()
 
 
 def test_bi_woof_on_the_release(real_root, tmp_path):

@@ -45,10 +45,10 @@ class FDPConfig(AdamConfig):
         AdamConfig.__post_init__(self)
         check_fdp(self)
 
-# %% ../nbs/04e_fdp.ipynb #86fce994
+# %% ../nbs/04e_fdp.ipynb #65254277
 def check_fdp(c): # FDPConfig
     "Raise if a field is out of its range."
-    def need(ok, text): 
+    def need(ok, text):
         if not ok: raise ValueError(f'fdp: expected {text}')
     need(c.variant in VARIANTS, f'variant to be one of {", ".join(VARIANTS)}, found {c.variant!r}')
     for name, low in dict(size=32, keys=1, hidden=1, batch=2, updates=0).items():

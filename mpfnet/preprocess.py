@@ -322,13 +322,14 @@ def corrupt_rows(
     table.refresh()
     return [e for e, row in zip(table.index, open_rows(table)) if hashlib.sha256(row.tobytes()).hexdigest() != e['sha256']]
 
-# %% ../nbs/01_preprocess.ipynb #bdcd17e8
+# %% ../nbs/01_preprocess.ipynb #8d2bb8de
 COMMON = ('frames', 'face', 'preprocess')   # modules that every recipe needs
 
 @lru_cache
 def code_hash(modules) -> str: # names of modules of mpfnet
     "A short hash of their code."
-    sources = [Path(__file__).with_name(f'{m}.py').read_text(encoding='utf-8') for m in modules]
+    import mpfnet
+    sources = [(Path(mpfnet.__file__).parent/f'{m}.py').read_text(encoding='utf-8') for m in modules]
     return hashlib.sha256('\0'.join(map(code_of, sources)).encode()).hexdigest()[:16]
 
 def code_of(source) -> str: # of a Python file

@@ -301,7 +301,8 @@ def test_compare_without_rich(two_runs):
 
 def test_ctrl_c(tmp_path):
     "A look-alike that takes minutes is interrupted: no traceback, nothing half-made."
-    p = subprocess.Popen([*SHELL, 'data', 'lookalike', 'samm', str(tmp_path)], cwd=ROOT, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([*SHELL, 'data', 'lookalike', 'samm', str(tmp_path)], cwd=ROOT, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))    # a shell's background jobs ignore it
     for _ in range(200):
         if any(tmp_path.rglob('*.jpg')): break
         time.sleep(.05)

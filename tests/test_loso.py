@@ -222,7 +222,7 @@ def test_weights_are_kept_if_asked_for(flow_root, tmp_path):
 
 @pytest.mark.parametrize('wrong, says', [
     (dict(dataset='nothing'), 'known: synth, megc2019_flow'), (dict(method='nothing'), 'known: mpfnet_c'), (dict(typo=1), 'known: dataset, task'),
-    (dict(preset='huge'), 'known: None, paper'), (dict(device='tpu'), 'known: auto, cpu, cuda'), (dict(features='diff'), 'flow only'),
+    (dict(preset='huge'), 'known: None, paper'), (dict(device='tpu'), 'known: auto, cpu, cuda'), (dict(features='diff'), 'u, v and strain only'),
     (dict(overrides='plsm.epochs'), 'stage.field=value'), (dict(overrides='plsm.momentun=1'), 'plsm has:'), (dict(seed='a'), 'whole number'),
     (dict(subjects='samm/nobody'), 'known: casme2/ca00'), (dict(task='5class'), 'no 5class'), (dict(workers='many'), 'whole number'), (dict(gamma=-1), '≥ 0'), (dict(gamma=True), 'expected None'),
     (dict(gamma=.5, method='plsm'), 'has no meaning'), (dict(subjects=6), 'papermill'), (dict(subjects=[]), 'list'), (dict(overrides=None), 'expected text'), (dict(out_dir=5), 'expected text'),

@@ -6,7 +6,7 @@
 __all__ = ['VARIANTS', 'LOCAL', 'GLOBAL', 'SEGNET', 'FDPConfig', 'check_fdp', 'fdp_preset', 'DropPath', 'Attention',
            'patch_embed', 'Relation', 'encoder_blocks', 'scaled', 'make_encoder', 'small_weights', 'interleave',
            'RankPool', 'running_means', 'within_clip', 'rank_loss', 'convolutions', 'SegNet', 'clip_input', 'FDPNet',
-           'resized', 'fdp_loss', 'FDP']
+           'resized', 'fdp_loss', 'fdp_batches', 'jittered', 'FDP', 'fdp_net']
 
 # %% ../nbs/04e_fdp.ipynb #8666fa5e
 import math
@@ -222,7 +222,7 @@ def clip_input(x, change): # frames (B, F, S, S); whether the change is wanted, 
     z = (x - x.mean((1, 2, 3), keepdim=True))/x.std((1, 2, 3), keepdim=True).clamp_min(1e-4)
     return torch.stack([z, within_clip(x)], 2) if change else z[:, :, None]
 
-# %% ../nbs/04e_fdp.ipynb #483b3ba0
+# %% ../nbs/04e_fdp.ipynb #1d65c8ca
 class FDPNet(nn.Module):
     "Frames (B, F, S, S) in [0, 1] → logits (B, K), the decoded dynamic image (B, S, S) in [0, 1], scores of the frames (B, F) or None."
     def __init__(self, cfg, n_classes, frames=8, mean=0., top=1.): # FDPConfig; mean and top of the training frames, for as_released
@@ -236,7 +236,7 @@ class FDPNet(nn.Module):
         if not self.paper: self.register_buffer('mean', torch.tensor(mean)); self.register_buffer('top', torch.tensor(top))
     def features(self, x): # (B, F, S, S), a map for each frame
         if self.paper: return self.encoder(clip_input(x, self.change).flatten(0, 1)).view(x.shape)
-        x = (x - self.mean)/(self.top - self.mean)
+        x = (x - self.mean)/(self.top - self.mean).clamp_min(1e-4)
         return torch.stack([self.encoder(f[:, None]) for f in x.unbind(1)], 1)
     def forward(self, x):
         f, scores = self.features(x), None
@@ -256,28 +256,44 @@ def fdp_loss(net, rows, y, cfg): # FDPNet, (B, 1, F + 1, S, S), labels (B,), FDP
     loss = F.cross_entropy(logits, y) + cfg.image_weight*F.mse_loss(image, rows[:, 0, -1])
     return loss if scores is None else loss + cfg.rank_weight*rank_loss(scores)
 
-# %% ../nbs/04e_fdp.ipynb #62264d56
+# %% ../nbs/04e_fdp.ipynb #67b96dd0
+def fdp_batches(n, cfg, g): # training clips, FDPConfig, generator
+    "Positions of each update's clips, and the number of updates an epoch has."
+    an_epoch = len(batches(n, cfg.batch, 1, torch.Generator()))
+    return batches(n, cfg.batch, math.ceil(cfg.updates/an_epoch), g)[:cfg.updates], an_epoch
+
+def jittered(rows, cfg, g): # (B, 1, F + 1, S, S), FDPConfig, generator
+    "Rows mirrored and moved at random, all images of a row alike."
+    if not cfg.flip and not cfg.jitter: return rows
+    how = AugmentConfig(flip=cfg.flip, shift=.03*cfg.jitter, rotate=2*cfg.jitter, zoom=.02*cfg.jitter, gain=0)
+    return augment(rows, how, g, flow=False)
+
+# %% ../nbs/04e_fdp.ipynb #69320069
 class FDP:
     "Trained on a fold's training clips, rows of `GrayFrames`; `scores` are probabilities."
     def __init__(self, fold, ctx): # Fold, Context
-        cfg, g = ctx.settings.fdp, stage_generator(fold, 'fdp')
+        self.cfg, self.device, g = ctx.settings.fdp, torch.device(ctx.device), stage_generator(fold, 'fdp')
         if len(fold) < 2: raise ValueError(f'fdp: expected at least 2 training clips, found {len(fold)}')
-        self.cfg, self.device, x = cfg, torch.device(ctx.device), resized(fold.X(), cfg.size)
-        frames, y = x[:, 0, :-1], fold.y.to(self.device)
-        make = lambda: FDPNet(cfg, fold.n_classes, frames.shape[1], float(frames.mean()), max(float(frames.max()), float(frames.mean()) + 1e-4))
-        self.net, x = seeded(make, g).to(self.device), x.to(self.device)
-        jitter = AugmentConfig(flip=cfg.flip, shift=.03*cfg.jitter, rotate=2*cfg.jitter, zoom=.02*cfg.jitter, gain=0)
-        an_epoch = len(batches(len(x), cfg.batch, 1, torch.Generator()))
-        order = batches(len(x), cfg.batch, -(-cfg.updates//an_epoch), g)
-        plain = not cfg.flip and not cfg.jitter
-        def loss_of(k): return fdp_loss(self.net, x[order[k]] if plain else augment(x[order[k]], jitter, g, flow=False), y[order[k]], cfg)
+        x, y = resized(fold.X(), self.cfg.size).to(self.device), fold.y.to(self.device)
+        frames = x[:, 0, :-1]
+        self.net = seeded(lambda: fdp_net(self.cfg, fold.n_classes, frames), g).to(self.device)
+        order, an_epoch = fdp_batches(len(x), self.cfg, g)
+        def loss_of(k): return fdp_loss(self.net, jittered(x[order[k]], self.cfg, g), y[order[k]], self.cfg)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(g.initial_seed())                                # drop path
-            self.losses = train(self.net, loss_of, cfg.updates, cfg, x[:, 0, :-1].split(cfg.batch), each_epoch(ctx, self, an_epoch))
-    @torch.no_grad()
-    def predict(self, x): # rows (n, 1, F + 1, S', S'); the dynamic image in them is not used
-        "What the network says of other clips: logits, images, scores of the frames."
-        parts = zip(*(self.net(part[:, 0, :-1].to(self.device)) for part in resized(torch.as_tensor(x), self.cfg.size).split(32)))
-        return [None if p[0] is None else torch.cat(p).cpu() for p in parts]
+            self.losses = train(self.net, loss_of, len(order), self.cfg, frames.split(self.cfg.batch), each_epoch(ctx, self, an_epoch))
     def scores(self, x): return self.predict(x)[0].double().softmax(1).numpy()
     def state(self): return self.net.state_dict()
+
+def fdp_net(cfg, n_classes, frames): # FDPConfig; training frames (n, F, S, S)
+    "The network; `as_released` keeps the mean and the maximum of the training frames."
+    return FDPNet(cfg, n_classes, frames.shape[1], float(frames.mean()), float(frames.max()))
+
+# %% ../nbs/04e_fdp.ipynb #e4cef1ba
+@torch.no_grad()
+def _predict(self:FDP, x): # rows (n, 1, F + 1, S', S'); the dynamic image in them is not used
+    "What the network says of other clips: logits (n, K), dynamic images (n, S, S), scores of the frames (n, F) or None."
+    frames = resized(torch.as_tensor(x, dtype=torch.float32), self.cfg.size)[:, 0, :-1].to(self.device)
+    parts = zip(*(self.net(part) for part in frames.split(32)))
+    return [None if p[0] is None else torch.cat(p).cpu() for p in parts]
+FDP.predict = _predict

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['CHOICES', 'SLOW', 'Parameters', 'known', 'check_parameters', 'options_of', 'check_values', 'seeds_of',
            'chosen_subjects', 'resolve', 'Data', 'wanted_copies', 'prepare', 'check_rows', 'data_hash', 'config_of',
-           'as_json', 'write_json', 'hash_of', 'Harness', 'run_fold', 'keep_state', 'record_path', 'valid_record',
-           'finish_fold', 'run_folds', 'predictions_table', 'write_results', 'environment', 'harness', 'still_to_do',
-           'run_seed', 'valid_records', 'note_environment', 'running_uf1', 'summarise_seeds', 'common_clips', 'run',
-           'validate', 'run_inner']
+           'as_json', 'write_json', 'hash_of', 'Harness', 'run_fold', 'parts_of', 'keep_state', 'record_path',
+           'valid_record', 'finish_fold', 'run_folds', 'predictions_table', 'write_results', 'environment', 'harness',
+           'still_to_do', 'run_seed', 'valid_records', 'note_environment', 'running_uf1', 'summarise_seeds',
+           'common_clips', 'run', 'validate', 'run_inner']
 
-# %% ../nbs/05_loso.ipynb #9b1e4a54
+# %% ../nbs/05_loso.ipynb #272d3cc8
 import hashlib
 import json
 import math
@@ -43,7 +43,7 @@ from .labels import TASKS, class_names
 from .methods import GAMMA, INNER_SPLITS, METHODS, Context, Settings, check_input, decided_by, fit, held_out_labels, override, recipe_of, settings_preset, unused
 from .metrics import ensemble, evaluate, metrics_table, read_predictions, summarise
 from .plsm import copies_of
-from .preprocess import FeatureStore, code_hash
+from .preprocess import FeatureStore, code_hash, start_worker
 from .priors import Artefacts, channels, write_atomically
 from .settle import POLICIES
 
@@ -260,20 +260,28 @@ class Harness:
     def context(self):
         return Context(settings=self.settings, artefacts=Artefacts(self.artefacts), device=self.device, digests=self.data.digests)
 
-# %% ../nbs/05_loso.ipynb #5024f408
+# %% ../nbs/05_loso.ipynb #905e9cc3
 def run_fold(h, subject) -> dict: # Harness; (dataset, subject)
     "Train on everyone else, seal, predict; the fold's record."
     start, fold = time.perf_counter(), h.fold(subject)
     with one_thread(), threadpool_limits(1):                                # PyTorch and OpenCV; NumPy and scikit-learn
         model = fit(h.method, fold, h.context())
         sha = fold.seal(model.state())
-        scores = np.asarray(model.scores(fold.test_features()), float).round(6)
+        test = fold.test_features()
+        scores = np.asarray(model.scores(test), float).round(6)
+        parts = parts_of(model, test)
         if not np.isfinite(scores).all(): raise FloatingPointError(f'{"/".join(subject)}: scores are not finite; lower the learning rates')
         fold.check_unchanged(model.state())
     here = h.data.clips[[t == subject for t in zip(h.data.clips['dataset'], h.data.clips['subject'])]]
     if h.weights: keep_state(Path(h.weights) / f'{"__".join(subject)}.safetensors', model.state())
     return dict(dataset=subject[0], subject=subject[1], clips=here['clip'].tolist(), labels=here['label'].tolist(), predictions=scores.argmax(1).tolist(),
-                scores=scores.tolist(), weights_sha256=sha, seed=h.seed, seconds=round(time.perf_counter() - start, 2), config=h.config)
+                scores=scores.tolist(), weights_sha256=sha, seed=h.seed, seconds=round(time.perf_counter() - start, 2), config=h.config) | parts
+
+# %% ../nbs/05_loso.ipynb #e8e29d7b
+def parts_of(model, x) -> dict:
+    "For a record: the similarities of each encoder, where several are weighed, and their weights. So γ can be varied without training."
+    if not hasattr(model, 'parts') or len(model.weights) < 2: return {}
+    return dict(parts=np.asarray(model.parts(x), float).round(6).tolist(), weights=list(map(float, model.weights)))
 
 # %% ../nbs/05_loso.ipynb #a4c39ba4
 def keep_state(path, state):
@@ -297,12 +305,13 @@ def valid_record(path, subject, h) -> dict | None: # file; (dataset, subject); H
         return r if same and whole and r['predictions'] == scores.argmax(1).tolist() else None
     except (KeyError, TypeError, ValueError): return None
 
-# %% ../nbs/05_loso.ipynb #5c49b0c5
+# %% ../nbs/05_loso.ipynb #ed5fd2d3
 _harness = None
 
 def _start(h):
     global _harness
     _harness = h
+    start_worker()
 
 def _work(subject): return finish_fold(_harness, subject)
 

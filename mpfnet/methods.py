@@ -105,7 +105,7 @@ def override(settings, # a dataclass of stage dataclasses
         changed.setdefault(stage, {})[name] = parse_value(value.strip(), getattr(stages[stage], name), path.strip())
     return replace(settings, **{stage: replace(stages[stage], **new) for stage, new in changed.items()})   # at once: fields may need each other
 
-# %% ../nbs/04_methods.ipynb #55aec2cb
+# %% ../nbs/04_methods.ipynb #97b00a29
 class Fitted:
     "A matcher with the prototypes of its fold's support."
     def __init__(self, matcher, data, cfg, n_classes): # module, Prepared fold, MetaConfig
@@ -115,6 +115,10 @@ class Fitted:
     def embed(self, x): # (n, C, T, H, W) unscaled features
         return embed(self.matcher, self.scaling(x)[:, self.index].to(self.device), self.cfg.mirror, self.flow)
     def scores(self, x, weights=None): return match(self.embed(x), self.supports, weights or self.weights).cpu().numpy()
+    def parts(self, x): # → (encoders, n, K); scores are their sum, weighed by `weights`
+        "Similarities of each encoder by itself."
+        e = self.embed(x)
+        return np.stack([match(e[i:i + 1], [s[i:i + 1] for s in self.supports], (1.,)).cpu().numpy() for i in range(len(e))])
     def state(self):
         protos = {f'support.{i}.{j}': p for i, s in enumerate(self.supports) for j, p in enumerate(s)}
         return {**self.matcher.state_dict(), **self.scaling.state(), **protos, 'weights': np.array(self.weights)}

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['STEPS', 'INPUTS', 'COMMON', 'FORMAT', 'Recipe', 'PreprocessConfig', 'fuse', 'frames_to_features', 'check_kind',
            'clip_name', 'files_used', 'onset_and_apex', 'offset_of', 'Job', 'job_of', 'faces_of', 'clip_features',
-           'RowFile', 'beyond', 'open_rows', 'corrupt_rows', 'code_hash', 'code_of', 'settings_of', 'end_with_parent',
-           'in_order', 'FeatureStore', 'described', 'verify_folder', 'tell_faces', 'ensure_rows']
+           'RowFile', 'beyond', 'open_rows', 'corrupt_rows', 'code_hash', 'code_of', 'settings_of', 'start_worker',
+           'keep_freed_memory', 'in_order', 'FeatureStore', 'described', 'verify_folder', 'tell_faces', 'ensure_rows']
 
-# %% ../nbs/01_preprocess.ipynb #e527c713
+# %% ../nbs/01_preprocess.ipynb #83dfee31
 import ast
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -364,15 +365,24 @@ def _work(work):
     datas = [_read(job.name, p) for p in job.paths.values()]
     with one_thread(): return [hashlib.sha256(d).hexdigest() for d in datas], list(_features(job, datas, phis, note)), note
 
-# %% ../nbs/01_preprocess.ipynb #073990e8
-def end_with_parent():
-    "In a worker process: end when the process that started it was killed."
+# %% ../nbs/01_preprocess.ipynb #459951e6
+def start_worker():
+    "In a worker process: end when the process that started it was killed; keep freed memory."
     def watch(parent):
         while os.getppid() == parent: time.sleep(1)
         os._exit(1)
     threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+    keep_freed_memory()
 
-# %% ../nbs/01_preprocess.ipynb #fbc2defd
+def keep_freed_memory():
+    "Linux: large blocks that are freed stay with the process. Given back, every training step faults some 20 MB in again, page by page."
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-1, 2**31 - 1)      # M_TRIM_THRESHOLD
+        libc.mallopt(-3, 2**30)          # M_MMAP_THRESHOLD
+    except (OSError, AttributeError, TypeError): pass        # not the GNU C library
+
+# %% ../nbs/01_preprocess.ipynb #adbcac57
 def in_order(
     f, # a function that can be imported
     jobs, # its arguments
@@ -382,7 +392,7 @@ def in_order(
     if workers <= 1 or len(jobs) < 2:
         yield from map(f, jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context('spawn'), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context('spawn'), initializer=start_worker) as pool:
         try:
             waiting = deque()
             for job in jobs:

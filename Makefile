@@ -5,6 +5,12 @@ WORKERS ?= 2
 # Where pip takes torch from, if not from its default place. On a Linux computer without an NVIDIA GPU the CPU index
 # that pytorch.org/get-started shows saves several GB: make demo TORCH_INDEX=<that address>
 TORCH_INDEX ?=
+# make paper: whose faces (lookalike, public_flow, real), and what `mpfnet paper --help` lists
+DATA ?= lookalike
+PRESET ?=
+PLAN ?=
+ONLY ?=
+SEED ?= 0
 
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.installed
@@ -12,7 +18,7 @@ READY := .venv/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab venv export readme drift notebooks pytest clean distclean
+.PHONY: help demo paper test lab venv export readme drift notebooks pytest docs clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -33,6 +39,9 @@ print(f'\n{path.parent} (synthetic clips, pooled over folds)\n')
 print(metrics_table(json.loads(path.read_text())).to_string())
 endef
 export SHOW
+
+paper: $(READY) ## every table and figure of the paper; DATA=lookalike|public_flow|real PRESET=tiny PLAN=1 ONLY=table3,fig08
+	"$(BIN)/mpfnet" paper $(DATA) --workers $(WORKERS) --seed "$(SEED)" $(if $(PRESET),--preset $(PRESET)) $(if $(PLAN),--plan) $(if $(ONLY),--only $(ONLY)) $(PAPER)
 
 test: $(READY) ## everything that must hold: drift gate, every notebook, pytest
 	@$(MAKE) --no-print-directory drift
@@ -60,6 +69,11 @@ $(READY): settings.ini setup.py constraints.txt
 	"$(BIN)/pip" install -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
+docs: $(READY) ## notebooks → a site under _docs/, to read offline
+	rm -rf _docs
+	"$(BIN)/sphinx-build" -q -W --keep-going -c docs . _docs/html
+	@echo 'The site: _docs/html/index.html'
+
 export: $(READY) ## notebooks → mpfnet/ and README.md, and clean the notebooks
 	"$(BIN)/nbdev_export"
 	"$(BIN)/nbdev_clean"
@@ -80,7 +94,7 @@ readme: $(READY) ## nbs/index.ipynb → README.md
 drift: $(READY) ## fail if mpfnet/, README.md or a notebook is not what `make export` would write
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; stale=0; \
 	cp -R Makefile settings.ini constraints.txt setup.py nbs "$$out"; if [ -d paper_figures ]; then cp -R paper_figures "$$out"; fi; \
-	mkdir "$$out/.venv" "$$out/mpfnet"; touch "$$out/$(READY)"; for f in __init__ __main__; do if [ -f mpfnet/$$f.py ]; then cp mpfnet/$$f.py "$$out/mpfnet"; fi; done; \
+	mkdir "$$out/.venv" "$$out/mpfnet"; touch "$$out/$(READY)"; for f in __init__ __main__; do if [ -f mpfnet/$$f.py ]; then cp mpfnet/$$f.py "$$out/mpfnet"; fi; done; cp -R mpfnet/reference "$$out/mpfnet"; \
 	$(MAKE) --no-print-directory -s -C "$$out" BIN="$(BIN)" export; \
 	for f in mpfnet nbs paper_figures README.md; do \
 	  if [ -e "$$f" ] || [ -e "$$out/$$f" ]; then diff -rq -x __pycache__ -x .ipynb_checkpoints "$$f" "$$out/$$f" >&2 || stale=1; fi; done; \
@@ -88,7 +102,7 @@ drift: $(READY) ## fail if mpfnet/, README.md or a notebook is not what `make ex
 	@echo 'drift gate: mpfnet/, README.md and the notebooks agree'
 
 clean: ## remove caches; leaves .venv and runs/ alone
-	rm -rf build dist .pytest_cache .hypothesis
+	rm -rf build dist _docs .pytest_cache .hypothesis
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print0 | xargs -0 rm -rf
 
 distclean: clean ## the same, and .venv

@@ -9,6 +9,8 @@ config = ConfigParser()
 config.read(here / 'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 readme = here / 'README.md'
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'docs', 'phase', 'dlib')}
+extras['dev'] += extras['docs']  # the tests build the site
 
 setup(
     name=cfg['lib_name'],
@@ -20,9 +22,10 @@ setup(
     url=cfg['git_url'],
     license='Apache-2.0',
     packages=find_packages(include=['mpfnet', 'mpfnet.*']),
+    package_data={'mpfnet': ['reference/*.csv']},   # the paper's tables
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={name: cfg[f'{name}_requirements'].split() for name in ('dev', 'phase', 'dlib')},
+    extras_require=extras,
     entry_points={
         'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
         'console_scripts': [f"{cfg['lib_name']}={cfg['lib_name']}.cli:main"],

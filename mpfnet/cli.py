@@ -6,7 +6,7 @@
 __all__ = ['COUNTED', 'FEW', 'MISSING', 'TITLES', 'printable', 'complain', 'show', 'protocols', 'load_tasks', 'counts',
            'as_counts', 'merged', 'describe', 'show_report', 'files_of', 'damage', 'damaged', 'check_one',
            'check_files', 'check', 'show_composite', 'found', 'found_row', 'how_to_get', 'where', 'lookalike',
-           'next_commands', 'verify', 'compare_runs', 'short', 'parser', 'main']
+           'next_commands', 'verify', 'compare_runs', 'short', 'make_paper', 'parser', 'main']
 
 # %% ../nbs/07a_cli.ipynb #be0b6cc1
 import argparse
@@ -317,7 +317,17 @@ def compare_runs(args) -> int:
 def short(text) -> str: # the beginning of a hash is enough
     return text[:12] + '…' if len(text) == 64 and not text.strip('0123456789abcdef') else text
 
-# %% ../nbs/07a_cli.ipynb #a5c7c9fd
+# %% ../nbs/07a_cli.ipynb #57c92077
+def make_paper(args) -> int:
+    "mpfnet paper"
+    from mpfnet.paper import LENGTHS, Paper, make
+    lengths = tuple(int(n) for n in args.lengths.split(',')) if args.lengths else LENGTHS if args.preset not in (None, 'tiny') else (3, 7, 11, 15, 20)
+    paper = Paper(data=args.data, preset=args.preset, seed=args.seed, out_dir=args.out_dir, data_root=args.data_root or (os.environ.get('MPFNET_DATA') if args.data != 'lookalike' else None),
+                  subjects=args.subjects, lengths=lengths, overrides=args.overrides, workers=args.workers, device=args.device)
+    make(paper, tuple(filter(None, args.only.split(','))), args.plan, sys.stderr.isatty())
+    return 0
+
+# %% ../nbs/07a_cli.ipynb #640099ca
 def _add(commands, name, run, help): # a command with its function
     p = commands.add_parser(name, help=help, description=help)
     p.set_defaults(run=run, error=p.error)
@@ -325,20 +335,21 @@ def _add(commands, name, run, help): # a command with its function
 
 def parser() -> argparse.ArgumentParser:
     "The command line."
-    p = argparse.ArgumentParser(prog='mpfnet', description='Look after the data, compare runs; papermill nbs/05_loso.ipynb trains and scores.')
+    p = argparse.ArgumentParser(prog='mpfnet', description='Look after the data, compare runs, make every table and figure; papermill nbs/05_loso.ipynb trains and scores.')
     p.add_argument('--version', action='version', version=f'mpfnet {__version__}')
-    areas = p.add_subparsers(metavar='data|features|compare', required=True)
+    areas = p.add_subparsers(metavar='data|features|compare|paper', required=True)
     data = areas.add_parser('data', help='where it is, whether it is whole, and stand-ins for it')
     stores = areas.add_parser('features', help='the features that runs have stored').add_subparsers(metavar='COMMAND', required=True)
     _add(stores, 'verify', verify, 'Hash every stored row again. Exit status 1: some are damaged.').add_argument('folder', nargs='?', default='runs/cache/features', help='folder of stores; default runs/cache/features')
     _compare_arguments(_add(areas, 'compare', compare_runs, 'Is the gap between two runs more than noise? Paired by clip and subject. Exit status 1: they cannot be compared.'))
+    _paper_arguments(_add(areas, 'paper', make_paper, 'Train what the tables and figures of the paper need, and draw them. What is there already is not trained again.'))
     commands = data.add_subparsers(metavar='COMMAND', required=True)
     _check_arguments(_add(commands, 'check', check, 'Count a dataset against the published numbers and report its defects. Exit status 0: as published; 1: not; 2: wrong usage.'))
     _lookalike_arguments(_add(commands, 'lookalike', lookalike, 'Write the folders, sheet and defects of a dataset around synthetic faces.'))
     _add(commands, 'where', where, 'Say where each dataset is looked for, and whether it is there.').add_argument('--root', help='data root; else MPFNET_DATA')
     return p
 
-# %% ../nbs/07a_cli.ipynb #8f24b15a
+# %% ../nbs/07a_cli.ipynb #baaf3010
 def _check_arguments(p):
     p.add_argument('name', metavar='NAME', choices=NAMES, help=', '.join(NAMES))
     p.add_argument('--root', help='data root: the folder that holds NAME/; else MPFNET_DATA')
@@ -356,6 +367,20 @@ def _compare_arguments(p):
     p.add_argument('--seed', type=int, metavar='S', default=0, help='of the draws (0)')
     p.add_argument('--metric', choices=list(SCORES), default='uf1', help='score of the verdict and of the rows of single datasets (uf1)')
     p.add_argument('--out-dir', metavar='DIR', default='runs', help='where runs lie (runs)')
+
+def _paper_arguments(p):
+    p.add_argument('data', choices=('lookalike', 'public_flow', 'real'), help='whose faces: synthetic ones; the public flow release; your licensed datasets')
+    p.add_argument('--plan', action='store_true', help='only say what there is, what is to be trained, and how long that will take')
+    p.add_argument('--only', metavar='NAMES', default='', help='tables and figures, table3,fig08; else all')
+    p.add_argument('--preset', choices=('paper', 'light', 'tiny'), help='size of the networks; default: tiny for look-alikes and for flow on a CPU, else paper')
+    p.add_argument('--seed', metavar='S', default='0', help='0, or 0,1,2 for means over seeds')
+    p.add_argument('--workers', type=int, metavar='N', default=1, help='processes (1)')
+    p.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
+    p.add_argument('--subjects', type=int, metavar='N', default=4, help='of each look-alike dataset; 0 = all (4)')
+    p.add_argument('--lengths', metavar='L,L', help='of Fig. 8; default: 3,7,11,15,20 for tiny, else 3 to 20')
+    p.add_argument('--overrides', metavar='TEXT', default='', help='as for a run: pltn.epochs=4,…')
+    p.add_argument('--data-root', metavar='DIR', help='where the datasets lie; else MPFNET_DATA, look-alikes in OUT_DIR/data')
+    p.add_argument('--out-dir', metavar='DIR', default='', help='where the runs go; default runs/paper-DATA of this checkout')
 
 def _lookalike_arguments(p):
     known = (*TREES, *COMPOSITE, 'all')

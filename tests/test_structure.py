@@ -42,10 +42,22 @@ def test_there_are_notebooks_and_modules():
     assert SOURCES and MODULES
 
 
-def test_loso_has_exactly_one_parameters_cell():
-    "Without the tag papermill exits 0 and runs the defaults, whatever was asked for."
-    tagged = [c for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', [])]
-    assert len(tagged) == 1 and tagged[0]['cell_type'] == 'code'
+PARAMETERISED = [p for p in NOTEBOOKS if p.parent.name == 'paper_figures' or p.stem in ('05_loso', '06a_protocol_audit')]
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
+def test_notebook_opens_and_says_what_can_be_set(path):
+    """What JupyterLab asks of a notebook before it opens it without a question, and what papermill needs: exactly one `parameters` cell.
+
+    Without the tag papermill exits 0 and runs the defaults, whatever was asked for."""
+    import nbformat
+    notebook = nbformat.reader.reads(path.read_text(encoding='utf-8'))
+    nbformat.validate(notebook, relax_add_props=False)
+    assert notebook['metadata']['kernelspec']['name'] == 'python3' and notebook['nbformat'] == 4
+    ids = [c['id'] for c in notebook['cells']]
+    assert len(set(ids)) == len(ids)
+    tagged = [c for c in notebook['cells'] if 'parameters' in c['metadata'].get('tags', [])]
+    assert len(tagged) == (path in PARAMETERISED) and all(c['cell_type'] == 'code' for c in tagged)
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
@@ -140,7 +152,7 @@ def test_every_requirement_is_pinned():
     pins = dict((canonicalize_name(n), v) for n, v in (l.split('==') for l in lines))
     assert len(pins) == len(lines), 'a package is pinned twice'
     assert not [v for v in pins.values() if '+' in v], 'a local suffix fits one build only'
-    for r in map(Requirement, (cfg['requirements'] + ' ' + cfg['dev_requirements']).split()):
+    for r in map(Requirement, ' '.join(v for k, v in cfg.items() if k in ('requirements', 'dev_requirements', 'docs_requirements')).split()):
         assert canonicalize_name(r.name) in pins, f'{r.name} is not in constraints.txt'
         assert pins[canonicalize_name(r.name)] in r.specifier, f'constraints.txt and settings.ini contradict each other about {r}'
 

@@ -1,0 +1,245 @@
+"""The site (`make docs`): every link leads somewhere, nothing is loaded from elsewhere, and a browser has nothing to complain about."""
+import functools
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted([*ROOT.glob('nbs/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
+KERNEL = dict(display_name='python3', language='python', name='python3')
+# everything that a browser fetches by itself; <a href> waits for a click
+LOADED = (('script', 'src'), ('img', 'src'), ('img', 'srcset'), ('source', 'src'), ('iframe', 'src'), ('embed', 'src'), ('object', 'data'), ('video', 'src'), ('audio', 'src'))
+RELS = {'stylesheet', 'icon', 'preload', 'modulepreload', 'prefetch', 'preconnect', 'dns-prefetch', 'manifest'}
+
+
+def build(out, source=ROOT):
+    "The site, from the notebooks as they are stored; a warning is an error."
+    done = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', ROOT / 'docs', source, out], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory): return build(tmp_path_factory.mktemp('site') / 'html')
+
+
+class Tags(HTMLParser):
+    "Every tag of a page with its attributes; a full tree of 50 pages of coloured code takes long."
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.tags = path, []
+        self.feed(path.read_text(encoding='utf-8'))
+        self.ids = {a['id'] for _, a in self.tags if 'id' in a}
+    def handle_starttag(self, tag, attributes): self.tags.append((tag, dict(attributes)))
+    def values(self, tag, attribute): return [a[attribute] for t, a in self.tags if t == tag and a.get(attribute)]
+    def loads(self):
+        "Addresses that a browser fetches when it opens the page."
+        sheets = [a['href'] for t, a in self.tags if t == 'link' and RELS & set(a.get('rel', '').split())]
+        return sheets + [v for pair in LOADED for v in self.values(*pair)]
+
+
+@pytest.fixture(scope='module')
+def pages(site): return {p: Tags(p) for p in sorted(site.rglob('*.html')) if '_static' not in p.parts}
+
+
+def read(page): return BeautifulSoup(page.read_text(encoding='utf-8'), 'html.parser')
+
+
+def problems(site, page, pages):
+    "Links and pictures of a page that lead nowhere."
+    for address in [*page.values('a', 'href'), *page.loads()]:
+        path, anchor = urldefrag(address)
+        if urlsplit(address).scheme or address.startswith('//'): continue
+        target = (page.path.parent / unquote(path.split('?')[0])).resolve() if path else page.path
+        if site not in target.parents or not target.is_file(): yield f'{page.path.relative_to(site)}: {address}'
+        elif anchor and target in pages and unquote(anchor) not in pages[target].ids: yield f'{page.path.relative_to(site)}: {address}: no such place'
+
+
+def outside(site, page):
+    "What a page would load from elsewhere."
+    return [f'{page.path.relative_to(site)}: {a}' for a in page.loads() if urlsplit(a).scheme not in ('', 'data') or a.startswith('//')]
+
+
+def test_every_notebook_is_a_page_and_in_the_navigation(site, pages):
+    built = {p.relative_to(site).with_suffix('.ipynb').as_posix() for p in pages}
+    expected = {p.relative_to(ROOT).as_posix() for p in NOTEBOOKS}
+    assert expected <= built
+    tree = read(site / 'nbs/index.html').find(class_='sidebar-tree')
+    linked = [a['href'] for a in tree.find_all('a', href=True)]
+    order = [(site / 'nbs' / l).resolve().relative_to(site).with_suffix('.ipynb').as_posix() for l in linked]
+    assert set(order) == expected - {'nbs/index.ipynb'} and len(order) == len(set(order))
+    stages = [o for o in order if o.startswith('nbs/')]
+    assert stages == sorted(stages), 'reading order is the order of the names'
+    captions = [c.get_text() for c in tree.find_all(class_='caption')]
+    assert captions[0] == '0 Clips' and captions[-1] == '7 Use'
+
+
+def test_links_pictures_and_anchors(site, pages):
+    wrong = [w for page in pages.values() for w in problems(site, page, pages)]
+    assert not wrong, wrong
+
+
+def test_nothing_is_loaded_from_elsewhere(site, pages):
+    wrong = [w for page in pages.values() for w in outside(site, page)]
+    sheets = [f'{p.name}: {a}' for p in site.rglob('*.css') for a in re.findall(r'(?:url\(\s*["\']?|@import\s+["\'])((?:https?:)?//[^)"\']+)', p.read_text(encoding='utf-8'))]
+    assert not wrong and not sheets, wrong + sheets
+
+
+def test_the_checks_find_what_they_look_for(tmp_path):
+    page = tmp_path / 'page.html'
+    page.write_text('<a href="gone.html">x</a><a href="#nowhere">x</a><img src="gone.png"><script src="https://cdn.example/x.js"></script><a href="https://example.org">fine</a>')
+    tags = Tags(page)
+    assert len(list(problems(tmp_path, tags, {page: tags}))) == 3
+    assert outside(tmp_path, tags) == ['page.html: https://cdn.example/x.js']
+
+
+def test_directives_are_obeyed_and_not_shown(site):
+    "On the page that has hidden cells; exported code is shown."
+    text = read(site / 'nbs/05_loso.html').find('article').get_text()
+    assert 'def run(' in text and not re.search(r'^#\|', text, re.M)
+    cells = [''.join(c['source']) for c in json.loads((ROOT / 'nbs/05_loso.ipynb').read_text(encoding='utf-8'))['cells']]
+    hidden = [c.splitlines()[-1] for c in cells if c.startswith('#| hide')]
+    assert hidden and not [line for line in hidden if line in text]
+
+
+def test_the_search_knows_the_words(site):
+    index = (site / 'searchindex.js').read_text(encoding='utf-8')
+    data = json.loads(index[index.index('(') + 1:index.rindex(')')])
+    page = data['docnames'].index('nbs/03a_pltn')
+    found = data['terms']['triplet']
+    assert page in (found if isinstance(found, list) else [found])
+
+
+def test_formulas_are_markup(site, pages):
+    "No script writes them, and no command of LaTeX is left over."
+    formula = read(site / 'nbs/03a_pltn.html').find('math', display='block')
+    assert formula and formula.find('msup') and 'α' in formula.get_text()
+    all_of_them = [(p.name, f) for p in pages for f in re.findall('<math.*?</math>', p.read_text(encoding='utf-8'), re.S)]
+    assert not [f for f in all_of_them if '\\' in f[1]] and not [p for p, page in pages.items() if any('mathjax' in v.lower() for v in page.loads())]
+
+
+def test_a_new_notebook_appears_and_other_files_lead_to_the_repository(tmp_path):
+    "In a small project beside this one: a page of an unknown stage, a directive of each kind."
+    cells = [dict(cell_type='code', source='#| default_exp x'), dict(cell_type='code', source='#| export\nimport os'),
+             dict(cell_type='markdown', source='# Title\n> Why.\n\nSee [licence](../LICENSE), [below](#A-Place), `[code](../x)`.\n\n## A Place\nend'),
+             dict(cell_type='code', source='#| echo: false\nsecret()'), dict(cell_type='code', source='#|hide\nhidden()'), dict(cell_type='code', source='#| slow\nslow()')]
+    for i, c in enumerate(cells):
+        c |= dict(id=f'c{i}', metadata={})
+        if c['cell_type'] == 'code': c |= dict(outputs=[], execution_count=None)
+    nb = json.dumps(dict(cells=cells, metadata=dict(kernelspec=KERNEL), nbformat=4, nbformat_minor=5))
+    (tmp_path / 'nbs').mkdir()
+    for name in ('index', '42_later'): (tmp_path / 'nbs' / f'{name}.ipynb').write_text(nb, encoding='utf-8')
+    out = tmp_path / 'html'
+    shutil.copytree(ROOT / 'docs', tmp_path / 'docs')
+    shutil.copy(ROOT / 'settings.ini', tmp_path)
+    done = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '-c', tmp_path / 'docs', tmp_path, out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    soup = read(out / 'nbs/42_later.html')
+    article = soup.find('article')
+    text, links = article.get_text(), [a['href'] for a in article.find_all('a', href=True)]
+    assert 'Stage 42' in [c.get_text() for c in soup.find_all(class_='caption')]
+    assert any(l.endswith('/blob/main/LICENSE') for l in links) and '#a-place' in links and '[code](../x)' in text
+    assert 'slow()' in text and 'import os' in text and not re.search(r'secret|hidden|default_exp|#\|', text)
+
+
+# %% in a browser
+FLAGS = '--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+
+def serve(folder):
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f'http://127.0.0.1:{server.server_port}/'
+
+
+@pytest.fixture(scope='module')
+def browser():
+    if not CHROMIUM: pytest.skip('needs Chromium; on Debian and Ubuntu: apt install chromium')
+    playwright = pytest.importorskip('playwright.sync_api', reason="needs playwright: pip install -e '.[dev]'")
+    with playwright.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    "One page in the browser; everything that went wrong is in `complaints`."
+    def __init__(self, browser, base, **options):
+        self.base, self.complaints, self.page = base, [], browser.new_context(**options).new_page()
+        self.page.on('console', lambda m: self.complaints.append(f'console: {m.text}') if m.type in ('error', 'warning') else None)
+        self.page.on('pageerror', lambda e: self.complaints.append(f'script: {e}'))
+        self.page.on('request', lambda r: None if r.url.startswith((base, 'data:', 'blob:')) else self.complaints.append(f'elsewhere: {r.url}'))
+        self.page.on('response', lambda r: self.complaints.append(f'{r.status}: {r.url}') if r.status >= 400 else None)
+    def open(self, path):
+        self.page.goto(urljoin(self.base, path), wait_until='load')
+        return self.page
+    def sideways(self): # does the page as a whole scroll sideways?
+        return self.page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')
+    def __enter__(self): return self
+    def __exit__(self, *error): self.page.context.close()
+
+
+@pytest.fixture(scope='module')
+def base(site):
+    server, address = serve(site)
+    yield address
+    server.shutdown()
+    server.server_close()
+
+
+def test_pages_open_without_a_complaint(browser, base, site, pages):
+    "Each page on a desktop, then as narrow as a phone."
+    with Visit(browser, base) as visit:
+        for path in [p for p in pages if p != site / 'index.html']:         # that one only leads on
+            visit.page.set_viewport_size(dict(width=1280, height=844))
+            page = visit.open(path.relative_to(site).as_posix())
+            broken = page.evaluate('[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)')
+            assert page.title() and not broken, (path.name, broken)
+            for width in (1280, 390):
+                page.set_viewport_size(dict(width=width, height=844))
+                assert visit.sideways() <= 0, f'{path.name} is wider than a window of {width} pixels'
+        assert not visit.complaints, visit.complaints
+
+
+def test_dark_mode_search_and_folding_work(browser, base):
+    with Visit(browser, base, viewport=dict(width=1280, height=900), color_scheme='dark') as visit:
+        page = visit.open('')
+        page.wait_for_url('**/nbs/index.html')
+        shade = page.evaluate('getComputedStyle(document.body).backgroundColor')
+        assert max(map(int, re.findall(r'\d+', shade)[:3])) < 60, shade
+        page = visit.open('search.html?q=triplet')
+        page.wait_for_selector('#search-results a[href*="03a_pltn"]')
+        page = visit.open('nbs/02_ca_i3d.html')
+        fold = page.locator('details.hide').first
+        assert not fold.locator('pre').is_visible()
+        fold.locator('summary').click()
+        assert fold.locator('pre').is_visible()
+        assert not visit.complaints, visit.complaints
+
+
+def test_the_browser_hears_complaints(browser, tmp_path):
+    (tmp_path / 'page.html').write_text('<script src="http://127.0.0.2:9/x.js"></script><script>throw Error("broken")</script><img src="gone.png">')
+    server, address = serve(tmp_path)
+    try:
+        with Visit(browser, address) as visit:
+            visit.open('page.html')
+            said = ' '.join(visit.complaints)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert 'elsewhere: http://127.0.0.2:9/x.js' in said and 'broken' in said and '404' in said

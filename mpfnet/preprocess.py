@@ -365,13 +365,13 @@ def _work(work):
     datas = [_read(job.name, p) for p in job.paths.values()]
     with one_thread(): return [hashlib.sha256(d).hexdigest() for d in datas], list(_features(job, datas, phis, note)), note
 
-# %% ../nbs/01_preprocess.ipynb #459951e6
-def start_worker():
+# %% ../nbs/01_preprocess.ipynb #791271a5
+def start_worker(parent): # the process that starts it: by the time that this runs it may be gone
     "In a worker process: end when the process that started it was killed; keep freed memory."
-    def watch(parent):
+    def watch():
         while os.getppid() == parent: time.sleep(1)
         os._exit(1)
-    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
     keep_freed_memory()
 
 def keep_freed_memory():
@@ -382,7 +382,7 @@ def keep_freed_memory():
         libc.mallopt(-3, 2**30)          # M_MMAP_THRESHOLD
     except (OSError, AttributeError, TypeError): pass        # not the GNU C library
 
-# %% ../nbs/01_preprocess.ipynb #adbcac57
+# %% ../nbs/01_preprocess.ipynb #da4bbeb6
 def in_order(
     f, # a function that can be imported
     jobs, # its arguments
@@ -392,7 +392,7 @@ def in_order(
     if workers <= 1 or len(jobs) < 2:
         yield from map(f, jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context('spawn'), initializer=start_worker) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context('spawn'), initializer=start_worker, initargs=(os.getpid(),)) as pool:
         try:
             waiting = deque()
             for job in jobs:

@@ -9,7 +9,7 @@ config = ConfigParser()
 config.read(here / 'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 readme = here / 'README.md'
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'docs', 'phase', 'dlib')}
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'docs', 'phase', 'dlib', 'ray')}
 extras['dev'] += extras['docs']  # the tests build the site
 
 setup(

@@ -317,14 +317,18 @@ def compare_runs(args) -> int:
 def short(text) -> str: # the beginning of a hash is enough
     return text[:12] + '…' if len(text) == 64 and not text.strip('0123456789abcdef') else text
 
-# %% ../nbs/07a_cli.ipynb #57c92077
+# %% ../nbs/07a_cli.ipynb #4bf96c80
 def make_paper(args) -> int:
     "mpfnet paper"
     from mpfnet.paper import LENGTHS, Paper, make
+    if args.lengths and not args.lengths.replace(',', '').isdigit(): args.error(f'--lengths {args.lengths}: expected numbers from 3 to 20, as in 3,11,20')
     lengths = tuple(int(n) for n in args.lengths.split(',')) if args.lengths else LENGTHS if args.preset not in (None, 'tiny') else (3, 7, 11, 15, 20)
     paper = Paper(data=args.data, preset=args.preset, seed=args.seed, out_dir=args.out_dir, data_root=args.data_root or (os.environ.get('MPFNET_DATA') if args.data != 'lookalike' else None),
-                  subjects=args.subjects, lengths=lengths, overrides=args.overrides, workers=args.workers, device=args.device)
-    make(paper, tuple(filter(None, args.only.split(','))), args.plan, sys.stderr.isatty())
+                  subjects=args.lookalike_subjects, lengths=lengths, overrides=args.overrides, workers=args.workers, device=args.device)
+    try: make(paper, tuple(filter(None, args.only.split(','))), args.plan, sys.stderr.isatty())
+    except KeyboardInterrupt:
+        print('\nStopped. Finished folds are kept: the same command goes on.', file=sys.stderr)
+        return 130
     return 0
 
 # %% ../nbs/07a_cli.ipynb #640099ca
@@ -349,7 +353,7 @@ def parser() -> argparse.ArgumentParser:
     _add(commands, 'where', where, 'Say where each dataset is looked for, and whether it is there.').add_argument('--root', help='data root; else MPFNET_DATA')
     return p
 
-# %% ../nbs/07a_cli.ipynb #baaf3010
+# %% ../nbs/07a_cli.ipynb #89fc0a56
 def _check_arguments(p):
     p.add_argument('name', metavar='NAME', choices=NAMES, help=', '.join(NAMES))
     p.add_argument('--root', help='data root: the folder that holds NAME/; else MPFNET_DATA')
@@ -376,7 +380,7 @@ def _paper_arguments(p):
     p.add_argument('--seed', metavar='S', default='0', help='0, or 0,1,2 for means over seeds')
     p.add_argument('--workers', type=int, metavar='N', default=1, help='processes (1)')
     p.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
-    p.add_argument('--subjects', type=int, metavar='N', default=4, help='of each look-alike dataset; 0 = all (4)')
+    p.add_argument('--lookalike-subjects', type=int, metavar='N', default=4, help='of each look-alike dataset that is made; 0 = all (4)')
     p.add_argument('--lengths', metavar='L,L', help='of Fig. 8; default: 3,7,11,15,20 for tiny, else 3 to 20')
     p.add_argument('--overrides', metavar='TEXT', default='', help='as for a run: pltn.epochs=4,…')
     p.add_argument('--data-root', metavar='DIR', help='where the datasets lie; else MPFNET_DATA, look-alikes in OUT_DIR/data')

@@ -365,7 +365,7 @@ def draw_maps(runs, data, names, subject=None, seed=0): # {strategy: run folder}
     fig.tight_layout(pad=.5, rect=(0, .03, 1, 1))                         # room for the stamp
     return fig, pd.DataFrame(table).T
 
-# %% ../nbs/06d_explain.ipynb #dd2d8249
+# %% ../nbs/06d_explain.ipynb #ee8a0011
 def first_of_each(data, folds, classes) -> list: # Data; (dataset, subject) pairs; number of classes → [(position, fold)]
     "The first test clip of each class, by name: not the prettiest."
     able = {i: s for s in sorted(folds) for i in clips_of(data, s).tolist()}
@@ -382,7 +382,7 @@ def draw_heats(runs, data, names, masks=None, size=96, **kwargs): # {strategy: r
         face = onset_face(clip, data.store[1], size)
         pictures = [(face, f'{names[clip["label"]]}')]
         for name, folder in runs.items():
-            model = load_fold(folder, subject)
+            model = load_fold(folder, subject, data)
             pictures.append((overlay(face, grad_cam(model, x, **kwargs)[0]), f'{name}: {names[int(model.scores(x).argmax())]}'))
         for ax, (image, title) in zip(row, pictures):
             ax.imshow(image); ax.axis('off'); ax.set_title(title, fontsize=6)

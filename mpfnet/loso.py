@@ -7,8 +7,8 @@ __all__ = ['CHOICES', 'SLOW', 'Parameters', 'known', 'check_parameters', 'option
            'chosen_subjects', 'resolve', 'Data', 'wanted_copies', 'prepare', 'check_rows', 'data_hash', 'config_of',
            'as_json', 'write_json', 'hash_of', 'Harness', 'run_fold', 'parts_of', 'keep_state', 'record_path',
            'valid_record', 'finish_fold', 'run_folds', 'predictions_table', 'write_results', 'environment', 'harness',
-           'still_to_do', 'run_seed', 'valid_records', 'note_environment', 'running_uf1', 'summarise_seeds',
-           'common_clips', 'run', 'validate', 'run_inner']
+           'still_to_do', 'run_seed', 'engine_of', 'valid_records', 'note_environment', 'running_uf1',
+           'summarise_seeds', 'common_clips', 'run', 'validate', 'run_inner']
 
 # %% ../nbs/05_loso.ipynb #272d3cc8
 import hashlib
@@ -71,9 +71,9 @@ class Parameters:
     device: str = 'auto'
     keep_weights: bool = False
 
-# %% ../nbs/05_loso.ipynb #a13bade2
+# %% ../nbs/05_loso.ipynb #d8f8f5be
 CHOICES = dict(dataset=NAMES, task=tuple(TASKS), method=tuple(METHODS), features=('both', 'flow', 'diff'),
-               preset=(None, 'paper', 'light', 'tiny'), apex=POLICIES, engine=('local',), device=('auto', 'cpu', 'cuda'))
+               preset=(None, 'paper', 'light', 'tiny'), apex=POLICIES, engine=('local', 'ray'), device=('auto', 'cpu', 'cuda'))
 
 def known(names): return ', '.join(map(str, names))
 
@@ -96,7 +96,7 @@ def options_of(text) -> dict: # 'modality=vis,variant=raw'
         raise ValueError(f"data_options={text!r}: expected name=value,…, found {known(wrong)}; known names: {known(OPTIONS)}")
     return {k: v for k, _, v in pairs}
 
-# %% ../nbs/05_loso.ipynb #aac5e723
+# %% ../nbs/05_loso.ipynb #e9eb7a72
 def check_values(p):
     "Ranges and types; text from a command line is accepted where a number is meant."
     for name in ('out_dir', 'data_root', 'overrides', 'data_options'):
@@ -123,7 +123,7 @@ def check_values(p):
     for name in ('keep_weights', 'strict'):
         setattr(p, name, {'true': True, 'false': False}.get(str(getattr(p, name)).lower()))
         if getattr(p, name) is None: raise ValueError(f'{name}: expected true or false')
-    p.out_dir = str(Path(p.out_dir).expanduser())
+    if '://' not in str(p.out_dir): p.out_dir = str(Path(p.out_dir).expanduser())
     return p
 
 # %% ../nbs/05_loso.ipynb #7f1dc51b
@@ -305,13 +305,13 @@ def valid_record(path, subject, h) -> dict | None: # file; (dataset, subject); H
         return r if same and whole and r['predictions'] == scores.argmax(1).tolist() else None
     except (KeyError, TypeError, ValueError): return None
 
-# %% ../nbs/05_loso.ipynb #ed5fd2d3
+# %% ../nbs/05_loso.ipynb #940caf6b
 _harness = None
 
-def _start(h):
+def _start(h, parent):
     global _harness
     _harness = h
-    start_worker()
+    start_worker(parent)
 
 def _work(subject): return finish_fold(_harness, subject)
 
@@ -321,13 +321,13 @@ def finish_fold(h, subject):
     write_json(record_path(h.folder, subject), record)
     return record
 
-# %% ../nbs/05_loso.ipynb #f3071f41
+# %% ../nbs/05_loso.ipynb #4097aa23
 def run_folds(h, subjects, workers=1):
     "Yield (subject, record) of each fold as it is finished."
     if workers == 1 or len(subjects) < 2:
         yield from ((s, finish_fold(h, s)) for s in subjects)
         return
-    with ProcessPoolExecutor(min(workers, len(subjects)), multiprocessing.get_context('spawn'), _start, (h,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(subjects)), multiprocessing.get_context('spawn'), _start, (h, os.getpid())) as pool:
         jobs = {pool.submit(_work, s): s for s in subjects}
         try:
             for job in as_completed(jobs): yield jobs[job], job.result()
@@ -373,8 +373,8 @@ def still_to_do(h, wanted, records): # Harness; (dataset, subject) pairs; {pair:
     def kept(s): return not h.weights or (Path(h.weights) / f'{"__".join(s)}.safetensors').exists()
     return [s for s in wanted if s not in records or not kept(s)]
 
-# %% ../nbs/05_loso.ipynb #f6977ee5
-def run_seed(p, settings, device, data, seed, progress=True) -> Path:
+# %% ../nbs/05_loso.ipynb #02968fc7
+def run_seed(p, settings, device, data, seed, progress=True, tell=None) -> Path: # …; called with the folder after each fold
     "One run: finished folds are read, the others trained; returns its folder."
     config, began, start = config_of(p, settings, device, data, seed), datetime.now(timezone.utc), time.perf_counter()
     folder = Path(p.out_dir) / f'{p.dataset}-{p.task}-{p.method}-{hash_of(config)[:8]}'
@@ -386,14 +386,22 @@ def run_seed(p, settings, device, data, seed, progress=True) -> Path:
     todo = still_to_do(h, wanted, records)
     with tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit='fold', desc=f'{p.method} seed {seed}',
               disable=not (progress and todo), mininterval=1) as bar:
-        for subject, record in run_folds(h, todo, p.workers):
+        for subject, record in engine_of(p.engine)(h, todo, p.workers) if todo else ():
             records[subject] = record
+            if tell: tell(folder)
             bar.set_postfix(UF1=f'{running_uf1(records, h.n_classes):.3f}', refresh=False); bar.update()
     records = valid_records(h, everyone)                                 # another process may have worked on the same run
     write_results(folder, predictions_table(records.values()), h.n_classes, folds=dict(done=len(records), of=len(everyone)))
     note_environment(folder, dict(device=device, start=began.isoformat(timespec='seconds'), seconds=round(time.perf_counter() - start, 1),
                                   folds_trained=len(todo), workers=p.workers))
     return folder
+
+# %% ../nbs/05_loso.ipynb #a44008f7
+def engine_of(name): # 'local' or 'ray'
+    "What runs folds: processes here, or a cluster."
+    if name == 'local': return run_folds
+    from mpfnet.ray_engine import ray_folds
+    return ray_folds
 
 # %% ../nbs/05_loso.ipynb #032ac5ef
 def valid_records(h, subjects) -> dict:
@@ -436,17 +444,25 @@ def common_clips(tables):
     shared = set.intersection(*keys)
     return [t[[k in shared for k in zip(t['dataset'], t['subject'], t['clip'])]].reset_index(drop=True) for t in tables]
 
-# %% ../nbs/05_loso.ipynb #18ca872e
+# %% ../nbs/05_loso.ipynb #4ea802a2
 def run(**parameters) -> Path: # those of the parameters cell
     "Run LOSO and return the run's folder; with several seeds, that of their summary."
-    p = check_parameters(parameters)
+    p, mirror = check_parameters(parameters), None
+    if '://' in p.out_dir:                                                 # results on a store: work on a folder that mirrors it
+        from mpfnet.ray_engine import Mirror
+        mirror = Mirror(p.out_dir)
+        p.out_dir = str(mirror.here)
+        mirror.fetch()
     seeds, (device, settings) = seeds_of(p.seed), resolve(p)
     data = prepare(p, settings)
     chosen_subjects(p.subjects, data.clips)
-    folders = [run_seed(p, settings, device, data, s) for s in seeds]
-    return folders[0] if len(folders) == 1 else summarise_seeds(p, folders, len(class_names(p.task, p.dataset)))
+    tell = (lambda folder: mirror.send(Path(folder).name)) if mirror else None
+    folders = [run_seed(p, settings, device, data, s, tell=tell) for s in seeds]
+    folder = folders[0] if len(folders) == 1 else summarise_seeds(p, folders, len(class_names(p.task, p.dataset)))
+    if mirror: mirror.send()
+    return folder
 
-# %% ../nbs/05_loso.ipynb #2cabd65d
+# %% ../nbs/05_loso.ipynb #4031f001
 def validate(subject:str,  # the outer fold, 'samm/006': its subject takes no part
              n_splits=5,   # groups of training subjects
              **parameters  # those of `run`
@@ -465,7 +481,7 @@ def validate(subject:str,  # the outer fold, 'samm/006': its subject takes no pa
     jobs = [(h, outer, n_splits, k) for k in range(n_splits)]
     if p.workers == 1: parts = [run_inner(*j) for j in jobs]
     else:
-        with ProcessPoolExecutor(p.workers, multiprocessing.get_context('spawn')) as pool: parts = list(pool.map(run_inner, *zip(*jobs)))
+        with ProcessPoolExecutor(p.workers, multiprocessing.get_context('spawn'), start_worker, (os.getpid(),)) as pool: parts = list(pool.map(run_inner, *zip(*jobs)))
     y, q = (np.concatenate(v) for v in zip(*parts))
     return {k: v for k, v in evaluate(y, q, n_classes).items() if k in ('n', 'uf1', 'uar')}
 

@@ -8,7 +8,7 @@ __all__ = ['METRICS', 'OURS', 'FEATURES', 'TABLES', 'EXTRA', 'NO_FIVE', 'QUOTED'
            'save_table', 'page', 'missing', 'remarks', 'slips', 'balance', 'page_balance', 'records_of', 'gamma_sweep',
            'length_sweep', 'draw_sweeps', 'matrices', 'class_std', 'draw_matrices', 'class_table', 'write_csv']
 
-# %% ../nbs/06e_tables.ipynb #15256fa6
+# %% ../nbs/06e_tables.ipynb #8f968c14
 import html
 import json
 from pathlib import Path
@@ -19,7 +19,8 @@ import pandas as pd
 from .compare import quantiles, score_stack, seed_weights, subject_draws
 from .labels import class_names
 from .metrics import check_predictions, per_class, read_predictions, subject_confusions
-from .paper import STRATEGIES, config_of_run, find_runs, kind_of, reference, stamp_of
+from .methods import METHODS, recipe_of, settings_preset
+from .paper import STRATEGIES, config_of_run, find_runs, kind_of, made_from, reference, runs_of, stamp_of
 from .priors import write_atomically
 
 # %% ../nbs/06e_tables.ipynb #11b01855
@@ -73,7 +74,7 @@ def lines(table, data) -> list: # → [(row's name, method or None, features, {c
     if table == 'table3' and data == 'public_flow': rows += [(f'{title} (not in the paper)', m, 'both', dict.fromkeys(columns, np.nan)) for m, title in EXTRA.items()]
     return rows
 
-# %% ../nbs/06e_tables.ipynb #40b72089
+# %% ../nbs/06e_tables.ipynb #64fa0e03
 NO_FIVE = 'SMIC has three labels: no five-class score exists'
 QUOTED = 'quoted, not run by us'
 
@@ -82,6 +83,7 @@ def runs_for(folder, data, dataset, task, method, features, seeds) -> tuple: # �
     if method is None: return [], '', QUOTED
     if (dataset, task) == ('smic', '5class'): return [], '', NO_FIVE
     if data == 'public_flow':
+        if 'flow28' not in recipe_of(method, settings_preset('tiny')).kinds: return [], '', f'{method} needs frames, the flow release has none'
         if task == '5class': return [], '', 'the flow release has three classes'
         if features != 'both': return [], '', 'the flow release has no frames, so no frame difference'
         part, note, dataset = ('pooled', '', 'megc2019_flow') if dataset == 'megc2019_cd' else (dataset, 'its clips of the composite run', 'megc2019_flow')
@@ -111,9 +113,9 @@ def cells(table,     # 'table2' … 'table5'
             out.append(dict(row=row, column=name, dataset=dataset, task=task, metric=metric, paper=paper, ours=ours, low=low, high=high, note=note, runs=' '.join(Path(r).name for r in runs)))
     return pd.DataFrame(out)
 
-# %% ../nbs/06e_tables.ipynb #cff2bcf1
+# %% ../nbs/06e_tables.ipynb #e1c8bc2a
 TITLE = dict(smic='SMIC', casme2='CASME II', samm='SAMM', megc2019_cd='composite', acc='Acc', f1_weighted='weighted F1', uf1='UF1', uar='UAR')
-COLOURS = dict(real='#2a7', **{'look-alike': '#c60', 'synthetic': '#c60'})
+COLOURS = dict(real='#2a7', **{'public flow': '#27a', 'look-alike': '#c60', 'synthetic': '#c60'})
 
 def heading(dataset, task, table): return TITLE[dataset] + ('' if table == 'table3' else f', {task[0]} classes')
 
@@ -128,19 +130,20 @@ def cell_html(c, marks) -> str: # a row of `cells`; {reason: its number}
     if c['note'] in marks: return f'n/a<sup>{marks[c["note"]]}</sup>' + (f'<br><small style="opacity:.65">paper {paper}</small>' if paper else '')
     return f'<span style="opacity:.65">{paper or "–"}</span>'
 
-# %% ../nbs/06e_tables.ipynb #f8c5b27f
-def as_html(table, cells, stamp, notes=()) -> str: # what `cells` returned; what `stamp_of` returned; more remarks
+# %% ../nbs/06e_tables.ipynb #b0f59212
+def as_html(table, cells, stamp, notes=(), source='') -> str: # what `cells`, `stamp_of` returned; more remarks; what `made_from` returned
     "The table for a page, with its remarks."
     reasons = [n for n in dict.fromkeys(cells['note']) if n and n != QUOTED]
     marks = {n: i for i, n in enumerate(reasons, 1)}
     wide = pd.DataFrame({(heading(c['dataset'], c['task'], table), TITLE[c['metric']]): {} for _, c in cells.drop_duplicates('column').iterrows()}, dtype=str)
     for c in cells.to_dict('records'): wide.loc[c['row'], (heading(c['dataset'], c['task'], table), TITLE[c['metric']])] = cell_html(c, marks)
     foot = [f'<sup>{i}</sup> {html.escape(n)}' for n, i in marks.items()] + [html.escape(n) for n in notes]
-    return badge(stamp) + wide.to_html(escape=False, border=0, classes='paper-table') + '<p><small>Bold: ours, with its 95 % interval over subjects. Grey: as printed in the paper or quoted there.<br>' + '<br>'.join(foot) + '</small></p>'
+    source = f'<p><small>{html.escape(source)}</small></p>' if source else ''
+    return badge(stamp) + source + wide.to_html(escape=False, border=0, classes='paper-table') + '<p><small>Bold: ours, with its 95 % interval over subjects. Grey: as printed in the paper or quoted there.<br>' + '<br>'.join(foot) + '</small></p>'
 
-# %% ../nbs/06e_tables.ipynb #c41992ad
-def as_latex(table, cells, stamp) -> str:
-    "Two lines a method, printed and ours, for LaTeX with booktabs."
+# %% ../nbs/06e_tables.ipynb #fcba73a2
+def as_latex(table, cells, stamp, source='') -> str:
+    "Two lines a method, printed and ours; reasons for what is missing below."
     def text(c, whose):
         if whose == 'paper': return '' if np.isnan(c['paper']) else f"{c['paper']:.3f}"
         return 'n/a' if np.isnan(c['ours']) else f"{c['ours']:.3f} [{c['low']:.3f}, {c['high']:.3f}]"
@@ -148,25 +151,28 @@ def as_latex(table, cells, stamp) -> str:
     rows = {}
     for row, group in long.groupby('row', sort=False):
         for whose in ('paper', 'ours'):
+            if whose == 'paper' and group['paper'].isna().all(): continue
             if whose == 'ours' and group['ours'].isna().all() and (group['note'].isin(('', QUOTED))).all(): continue
             rows[row, whose] = {(c['head'], c['score']): text(c, whose) for c in group.to_dict('records')}
     wide = pd.DataFrame.from_dict(rows, orient='index')
     wide.columns, wide.index = pd.MultiIndex.from_tuples(wide.columns), pd.MultiIndex.from_tuples(wide.index)
-    return wide.style.format(escape='latex').format_index(escape='latex').format_index(escape='latex', axis=1).to_latex(
+    reasons = [n for n in dict.fromkeys(cells['note']) if n and n != QUOTED]
+    head = '% \\usepackage{booktabs,multirow}\n' + ''.join(f'% n/a or restricted: {n}\n' for n in reasons) + (f'% made from: {source}\n' if source else '')
+    return head + wide.style.format(escape='latex').format_index(escape='latex').format_index(escape='latex', axis=1).to_latex(
         hrules=True, multicol_align='c', caption=f'{stamp}. Ours with 95\\,\\% intervals over subjects.', position='t')
 
-# %% ../nbs/06e_tables.ipynb #5d5c221d
-def save_table(name, cells, folder, stamp, notes=()) -> str: # 'table2' …; → the page's HTML
+# %% ../nbs/06e_tables.ipynb #0c377d49
+def save_table(name, cells, folder, stamp, notes=(), source='') -> str: # 'table2' …; see `as_html`; → the page's HTML
     "Write `<folder>/tables/<name>.html`, `.csv` and `.tex`; returns the HTML."
     out = Path(folder)/'tables'
     out.mkdir(parents=True, exist_ok=True)
-    page = as_html(name, cells, stamp, notes)
+    page = as_html(name, cells, stamp, notes, source)
     write_atomically(out/f'{name}.html', lambda t: Path(t).write_text(f'<!doctype html><meta charset="utf-8"><title>{name}</title><style>body{{font-family:sans-serif}}td,th{{padding:.3em .6em;text-align:right}}</style>{page}', encoding='utf-8'))
-    write_atomically(out/f'{name}.csv', lambda t: cells.assign(stamp=stamp).to_csv(t, index=False))
-    write_atomically(out/f'{name}.tex', lambda t: Path(t).write_text(as_latex(name, cells, stamp), encoding='utf-8'))
+    write_atomically(out/f'{name}.csv', lambda t: cells.assign(stamp=stamp, made_from=source).to_csv(t, index=False))
+    write_atomically(out/f'{name}.tex', lambda t: Path(t).write_text(as_latex(name, cells, stamp, source), encoding='utf-8'))
     return page
 
-# %% ../nbs/06e_tables.ipynb #139ab7c0
+# %% ../nbs/06e_tables.ipynb #3885a725
 def page(name,    # 'table2' … 'table5'
          folder,  # of the runs
          data,    # lookalike, public_flow, real
@@ -176,15 +182,17 @@ def page(name,    # 'table2' … 'table5'
     c = cells(name, folder, data, seeds)
     runs = sorted({r for names in c['runs'] for r in names.split()})
     if not runs: return missing(name, folder, data)
-    return save_table(name, c, folder, stamp_of([Path(folder)/r for r in runs]), remarks(name, c))
+    runs = [Path(folder)/r for r in runs]
+    return save_table(name, c, folder, stamp_of(runs), remarks(name, c), made_from(runs))
 
 def missing(name, folder, data) -> str:
     "What to do where nothing has been run."
-    reasons = {'public_flow': ' The public flow release has one flow field a clip, three classes and no frames: it fills Tables III and IV, Fig. 8 (γ), 9 and 10.'}
-    where = html.escape('/'.join(Path(folder).parts[-2:]))
-    return f'<p><b>{name}: no finished run in {where}.</b> <code>make paper DATA={data} ONLY={name}</code> makes what it needs.{reasons.get(data, "")}</p>'
+    where, able = html.escape('/'.join(Path(folder).parts[-2:])), runs_of(data)
+    if name not in able: return f'<p><b>{name}: {data} cannot fill it.</b> The flow release has one flow field a clip, three classes and no frames: it fills {", ".join(able)}.</p>'
+    for kind in ('html', 'csv', 'tex'): (Path(folder)/'tables'/f'{name}.{kind}').unlink(missing_ok=True)         # of runs that are no longer there
+    return f'<p><b>{name}: no finished run in {where}.</b> <code>make paper DATA={data} ONLY={name}</code> makes what it needs.</p>'
 
-# %% ../nbs/06e_tables.ipynb #c8e5a542
+# %% ../nbs/06e_tables.ipynb #7684c7a4
 def remarks(name, cells) -> list:
     "Slips of the paper that a reader of this table should know; found by comparing its tables, not typed."
     out = []
@@ -192,7 +200,7 @@ def remarks(name, cells) -> list:
         out += [f'The paper prints {a:.3f} in Table II and {b:.3f} in Table IV for the same run ({m}, {c}).' for m, c, a, b in slips()]
     if name in ('table2', 'table4', 'table5'): out.append('What the paper calls F1 is compared with support-weighted F1, which fits its own Table III; UF1 of every run is in its metrics.json.')
     if name == 'table3':
-        out.append("STSTNet's printed UAR is a macro precision: the recall of its published predictions is 0.719 on the composite (see the protocol audit).")
+        out.append("STSTNet's printed UAR is a macro precision, not a recall: the protocol audit computes both from its published predictions.")
     return out
 
 def slips(tolerance=5e-4) -> list: # → [(method, column, Table II, Table IV)]
@@ -248,7 +256,7 @@ def gamma_sweep(runs, gammas=np.linspace(0, 1, 11)) -> pd.DataFrame: # folders o
         rows += [dict(gamma=float(g), **{m: v for m, v in evaluate(y, (parts[0] + g*parts[1]).argmax(1), k).items() if m in METRICS}) for g in gammas]
     return pd.DataFrame(rows).groupby('gamma', as_index=False).mean()
 
-# %% ../nbs/06e_tables.ipynb #34ccba1d
+# %% ../nbs/06e_tables.ipynb #89ce44a3
 def length_sweep(folder, dataset, seeds=(0,), method='mpfnet_p') -> pd.DataFrame: # → length, acc, low, high, uf1
     "Accuracy for every L that has finished runs."
     out = []
@@ -256,10 +264,10 @@ def length_sweep(folder, dataset, seeds=(0,), method='mpfnet_p') -> pd.DataFrame
         runs = [find_runs(folder, dataset=dataset, task='3class', method=method, features='both', length=length, seed=s)[:1] for s in seeds]
         if all(runs):
             scores = scores_of([r[0] for r in runs])
-            out.append(dict(length=length, acc=scores['acc'][0], low=scores['acc'][1], high=scores['acc'][2], uf1=scores['uf1'][0], run=runs[0][0]))
-    return pd.DataFrame(out, columns=['length', 'acc', 'low', 'high', 'uf1', 'run'])
+            out.append(dict(length=length, acc=scores['acc'][0], low=scores['acc'][1], high=scores['acc'][2], uf1=scores['uf1'][0], runs=[r[0] for r in runs]))
+    return pd.DataFrame(out, columns=['length', 'acc', 'low', 'high', 'uf1', 'runs'])
 
-# %% ../nbs/06e_tables.ipynb #ad898b8d
+# %% ../nbs/06e_tables.ipynb #b54c5732
 def draw_sweeps(lengths, gammas, used): # {dataset: length_sweep}, {dataset: gamma_sweep}, {dataset: γ of the tables}
     "Fig. 8: accuracy against L above, against γ below. Returns the figure."
     import matplotlib.pyplot as plt
@@ -270,10 +278,10 @@ def draw_sweeps(lengths, gammas, used): # {dataset: length_sweep}, {dataset: gam
             if 'low' in t: ax.fill_between(t[x], t['low'], t['high'], color=f'C{i}', alpha=.12, lw=0)
             ax.plot(t[x], t['acc'], 'o-', ms=4, color=f'C{i}', label=TITLE.get(d, 'composite (flow)'))
             if x == 'gamma' and d in used: ax.axvline(used[d], color=f'C{i}', ls=':', lw=1)
-        ax.set(xlabel=dict(length='frames L', gamma='γ, weight of the AFE at test time (dotted: used in the tables, fixed beforehand)')[x], ylabel='accuracy'); ax.grid(alpha=.3); ax.legend(fontsize=8)
+        ax.set(xlabel=dict(length='frames L', gamma='γ, weight of the AFE at test time (dotted: the tables use it, from the paper)')[x], ylabel='accuracy'); ax.grid(alpha=.3); ax.legend(fontsize=8)
     return fig
 
-# %% ../nbs/06e_tables.ipynb #d493cbe2
+# %% ../nbs/06e_tables.ipynb #bf395c60
 def matrices(folder, data, seeds=(0,)) -> dict: # → {(strategy, dataset): (recalls (K, K), [runs])}
     "Row-normalised confusion matrices of the four strategies, summed over seeds."
     out = {}
@@ -283,10 +291,11 @@ def matrices(folder, data, seeds=(0,)) -> dict: # → {(strategy, dataset): (rec
             if not runs: continue
             tables = [read_predictions(Path(r)/'predictions.csv') for r in runs]
             m = sum(subject_confusions(t['label'], t['prediction'], list(zip(t['dataset'], t['subject'])), 3).sum(0) for t in (t if part == 'pooled' else t[t['dataset'] == part] for t in tables))
-            out[name, d] = m/m.sum(1, keepdims=True), runs
+            n = m.sum(1, keepdims=True)
+            out[name, d] = m/np.where(n, n, np.nan), runs                        # a class without clips has no recall
     return out
 
-def class_std(m) -> float: return float(np.std(np.diag(m)))      # of the classes' recalls
+def class_std(m) -> float: return float(np.nanstd(np.diag(m)))      # of the classes' recalls
 
 # %% ../nbs/06e_tables.ipynb #ea61a823
 def draw_matrices(found): # what `matrices` returned

@@ -527,7 +527,7 @@ def made_from(runs) -> str: # run folders
     commits = sorted({(read_record(Path(r)/'env.json') or {}).get('commit') or 'unknown' for r in runs})
     return '; '.join([*sizes, f"preset {paper.preset or 'as the run chose'}" if paper else 'preset not noted', 'seeds ' + ', '.join(map(str, sorted({c['seed'] for c in found}))), 'commit ' + ', '.join(c[:8] for c in commits)])
 
-# %% ../nbs/06b_paper.ipynb #0a3a776e
+# %% ../nbs/06b_paper.ipynb #36dbeb22
 def save_figure(fig,    # a matplotlib figure
                 name,   # 'fig08'
                 folder, # of the runs
@@ -540,6 +540,6 @@ def save_figure(fig,    # a matplotlib figure
     except ValueError: plt.close(fig); raise             # or the notebook would show, and store, what may not be written
     out.mkdir(parents=True, exist_ok=True)
     if not any(t.get_gid() == 'stamp' for t in fig.texts):
-        fig.text(.995, .002, stamp, ha='right', va='bottom', fontsize=7, color=colour, gid='stamp')
+        fig.text(.995, -.01, stamp, ha='right', va='top', fontsize=7, color=colour, gid='stamp')
     for kind in ('pdf', 'png'): write_atomically(out/f'{name}.{kind}', lambda t, kind=kind: fig.savefig(t, format=kind, dpi=150, bbox_inches='tight', metadata={'CreationDate': None} if kind == 'pdf' else None))
     return out/f'{name}.png'

@@ -8,9 +8,10 @@ __all__ = ['METRICS', 'OURS', 'FEATURES', 'TABLES', 'EXTRA', 'NO_FIVE', 'QUOTED'
            'save_table', 'page', 'missing', 'remarks', 'slips', 'balance', 'page_balance', 'records_of', 'gamma_sweep',
            'length_sweep', 'draw_sweeps', 'matrices', 'class_std', 'draw_matrices', 'class_table', 'write_csv']
 
-# %% ../nbs/06e_tables.ipynb #8f968c14
+# %% ../nbs/06e_tables.ipynb #7032bed1
 import html
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -208,13 +209,15 @@ def slips(tolerance=5e-4) -> list: # → [(method, column, Table II, Table IV)]
     two, four = reference('table2_sde').set_index('method'), reference('table4_priors').set_index('strategy')
     return [(m, c, two.loc[m, c], four.loc[m, c]) for m in two.index.intersection(four.index) for c in two.columns.intersection(four.columns) if abs(two.loc[m, c] - four.loc[m, c]) > tolerance]
 
-# %% ../nbs/06e_tables.ipynb #5f94b5f7
+# %% ../nbs/06e_tables.ipynb #1b55b2d8
 def balance(data, data_root=None) -> pd.DataFrame:
     "Table I: clips of each class, φ_max and clips after magnification, counted and as printed."
     from mpfnet.clips import load_clips
     from mpfnet.plsm import copies_of
     printed, out = reference('table1_balance').set_index(['dataset', 'category']), []
-    whole = load_clips('megc2019_flow' if data == 'public_flow' else 'megc2019_cd', data_root)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)                       # the stamp and the counts beside the paper's say it
+        whole = load_clips('megc2019_flow' if data == 'public_flow' else 'megc2019_cd', data_root)
     phi = copies_of(whole, 3)
     for d in printed.index.unique('dataset'):
         for k, name in enumerate(class_names('3class')):
@@ -267,7 +270,7 @@ def length_sweep(folder, dataset, seeds=(0,), method='mpfnet_p') -> pd.DataFrame
             out.append(dict(length=length, acc=scores['acc'][0], low=scores['acc'][1], high=scores['acc'][2], uf1=scores['uf1'][0], runs=[r[0] for r in runs]))
     return pd.DataFrame(out, columns=['length', 'acc', 'low', 'high', 'uf1', 'runs'])
 
-# %% ../nbs/06e_tables.ipynb #b54c5732
+# %% ../nbs/06e_tables.ipynb #00aa344e
 def draw_sweeps(lengths, gammas, used): # {dataset: length_sweep}, {dataset: gamma_sweep}, {dataset: γ of the tables}
     "Fig. 8: accuracy against L above, against γ below. Returns the figure."
     import matplotlib.pyplot as plt
@@ -279,6 +282,7 @@ def draw_sweeps(lengths, gammas, used): # {dataset: length_sweep}, {dataset: gam
             ax.plot(t[x], t['acc'], 'o-', ms=4, color=f'C{i}', label=TITLE.get(d, 'composite (flow)'))
             if x == 'gamma' and d in used: ax.axvline(used[d], color=f'C{i}', ls=':', lw=1)
         ax.set(xlabel=dict(length='frames L', gamma='γ, weight of the AFE at test time (dotted: the tables use it, from the paper)')[x], ylabel='accuracy'); ax.grid(alpha=.3); ax.legend(fontsize=8)
+        if x == 'length': ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
 
 # %% ../nbs/06e_tables.ipynb #bf395c60

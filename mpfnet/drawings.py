@@ -212,7 +212,7 @@ def _inception(d, model, seen, x0, y0): # Drawing, CAI3D, its shapes, upper left
     after = ('coordinate attention', 'the shape stays', 'attention') if model.config.attention else ('no attention', '', 'data')
     d.box('ca', x0 + 2.88, y0 + 3.3, after[0], after[1], kind=after[2], w=1.9, h=.5).arrow('cat', 'ca', 'b t')
 
-# %% ../nbs/06c_drawings.ipynb #f5efc19a
+# %% ../nbs/06c_drawings.ipynb #8fc3ef28
 def _attention(d, model, seen, x0, y0):
     "Coordinate attention of the second block."
     d.panels.append((x0, y0, x0 + 5.45, y0 + 3.75, 'Coordinate attention, at the end of the second block'))
@@ -220,8 +220,8 @@ def _attention(d, model, seen, x0, y0):
     a, name, x = model.block2.attention, 'block2.attention', [x0 + 1.05 + 1.68*i for i in range(3)]
     shape = seen[name][0]
     d.box('x', x[1], y0 + .6, 'x', '', times(shape), kind='data', w=1.5, h=.42)
-    for i, (axis, pooled) in enumerate(zip('THW', a.pooled(torch.zeros(1, *shape)))):
-        d.box(f'mean{i}', x[i], y0 + 1.3, f'mean along {axis}', '', times(pooled.shape[1:]), 'attention', w=1.4, h=.48).arrow('x', f'mean{i}', 'b t')
+    for i, (axis, n) in enumerate(zip('THW', shape[1:])):
+        d.box(f'mean{i}', x[i], y0 + 1.3, f'mean along {axis}', '', times((shape[0], n)), 'attention', w=1.4, h=.48).arrow('x', f'mean{i}', 'b t')
         d.box(f'gate{i}', x[i], y0 + 2.75, f'$a_{axis.lower()}$', '1×1×1, sigmoid', times(seen[f'{name}.gates.{i}'][1]), 'attention', w=1.4, h=.54)
     d.box('shared', x[1], y0 + 2.02, 'concatenate, shared 1×1×1, BN, h-swish', '', f'{times(seen[f"{name}.shared"][0])}  →  {times(seen[f"{name}.shared"][1])}', 'attention', w=4.75, h=.46)
     d.box('y', x[1], y0 + 3.43, '$x\\, a_t\\, a_h\\, a_w$', '', times(seen[name][1]), 'data', w=1.9, h=.42)

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['CascadeConfig', 'MPFNetC']
 
-# %% ../nbs/04c_mpfnet_c.ipynb #023fc2f6
+# %% ../nbs/04c_mpfnet_c.ipynb #61aa3163
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .ca_i3d import conv_in_time, widen
+from .ca_i3d import convolve, widen
 
 # %% ../nbs/04c_mpfnet_c.ipynb #94309210
 @dataclass(kw_only=True, slots=True)
@@ -38,10 +38,10 @@ class MPFNetC(nn.Module):
         e = self.afe(f)
         return [e + self.gfe.embed(features)] if self.residual else [e]
 
-# %% ../nbs/04c_mpfnet_c.ipynb #8d9241d1
+# %% ../nbs/04c_mpfnet_c.ipynb #642b99d8
 def _fuse(self:MPFNetC, x, features): # (B, C, T, H, W), GFE's last map
     "f′ (B, C + k, T, H, W), Eq. 15."
-    f = conv_in_time(self.bridge, features)
+    f = convolve(self.bridge, features)
     b, k, t, h, w = f.shape                                   # time is never strided: only space is resized
     f = F.interpolate(f.reshape(b, k * t, h, w), x.shape[3:], mode='bilinear').view(b, k, t, *x.shape[3:])
     return torch.cat([x, f], 1)

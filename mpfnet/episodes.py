@@ -6,7 +6,7 @@
 __all__ = ['prototypes', 'similarities', 'draw_episode', 'MetaConfig', 'meta_preset', 'episode_loss', 'train_episodes', 'embed',
            'support_prototypes', 'match']
 
-# %% ../nbs/04a_episodes.ipynb #55f09838
+# %% ../nbs/04a_episodes.ipynb #d9799126
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .priors import SGDConfig, augment, seeded, stage_generator, train
+from .priors import SGDConfig, augment, forward_of, seeded, stage_generator, train
 
 # %% ../nbs/04a_episodes.ipynb #8b295b79
 def prototypes(e, y, n_classes): # embeddings (n, d), labels (n,)
@@ -75,7 +75,7 @@ def episode_loss(embeddings, y, episodes, weights, tau, n_classes): # embeddings
         losses.append(F.cross_entropy(tau * similarities([e[q] for e in embeddings], protos, weights), y[q]))
     return torch.stack(losses).mean()
 
-# %% ../nbs/04a_episodes.ipynb #ac687d23
+# %% ../nbs/04a_episodes.ipynb #97f484a6
 def train_episodes(matcher,   # module: (B, C, T, H, W) → list of (B, d_j); has .weights
                    data,      # Prepared fold
                    cfg,       # MetaConfig
@@ -83,12 +83,12 @@ def train_episodes(matcher,   # module: (B, C, T, H, W) → list of (B, d_j); ha
                    n_classes, stage='meta',
                    watch=None):  # see `priors.train`
     "Train a matcher on episodes of a fold, in place; returns the losses."
-    g, labels = stage_generator(data.fold, stage), data.fold.y.numpy()
+    g, labels, forward = stage_generator(data.fold, stage), data.fold.y.numpy(), forward_of(matcher, data.compute, data.device)
     def loss_of(k):
         drawn = [draw_episode(labels, cfg.shot, cfg.queries, g) for _ in range(cfg.episodes)]
         clips, where = np.unique(np.concatenate([i for e in drawn for i in e]), return_inverse=True)
         parts = np.split(where, np.cumsum([len(i) for e in drawn for i in e])[:-1])
-        e = matcher(augment(data.x[clips], aug, g, data.flow))
+        e = forward(augment(data.x[clips], aug, g, data.flow))
         return episode_loss(e, data.y[clips], list(zip(parts[::2], parts[1::2])), matcher.weights, cfg.tau, n_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(g.initial_seed())              # dropout

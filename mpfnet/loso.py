@@ -10,7 +10,7 @@ __all__ = ['CHOICES', 'SLOW', 'Parameters', 'known', 'check_parameters', 'option
            'still_to_do', 'run_seed', 'engine_of', 'valid_records', 'note_environment', 'running_uf1',
            'summarise_seeds', 'common_clips', 'run', 'validate', 'run_inner']
 
-# %% ../nbs/05_loso.ipynb #272d3cc8
+# %% ../nbs/05_loso.ipynb #f51a862f
 import hashlib
 import json
 import math
@@ -38,7 +38,7 @@ from . import __version__
 from .clips import NAMES, OPTIONS, load_clips, stamp
 from .defects import report_summary
 from .flow import one_thread
-from .folds import Fold, inner_groups, subjects_of
+from .folds import Fold, fold_group, inner_groups, subjects_of
 from .labels import TASKS, class_names
 from .methods import GAMMA, INNER_SPLITS, METHODS, Context, Settings, check_input, decided_by, fit, held_out_labels, override, recipe_of, settings_preset, unused
 from .metrics import ensemble, evaluate, metrics_table, read_predictions, summarise
@@ -146,7 +146,7 @@ def chosen_subjects(subjects, clips) -> list: # None, 'a/b,c/d' or ['a/b']; clip
     if unknown: raise ValueError(f'unknown subject(s) {known(unknown)}; known: {known(table)}')
     return sorted({table[n] for n in names})
 
-# %% ../nbs/05_loso.ipynb #e524e609
+# %% ../nbs/05_loso.ipynb #d372d0b9
 SLOW = ('mpfnet_c', 'mpfnet_p', 'plsm', 'pltn', 'scratch', 'fdp', 'afn')   # methods that a preset makes large
 
 def resolve(p:Parameters) -> tuple:
@@ -159,6 +159,7 @@ def resolve(p:Parameters) -> tuple:
     if preset == 'paper' and device == 'cpu' and p.method in SLOW: warnings.warn("preset 'paper' on a CPU: minutes to hours a fold. For a first look: preset='tiny'")
     settings = settings_preset(preset, p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
+    if device == 'cuda' and torch.cuda.is_bf16_supported(): settings.compute.precision = 'bf16'
     settings = override(settings, p.overrides)
     if idle := unused(p.method, p.overrides): warnings.warn(f'overrides that {p.method} has no use for: {known(idle)}')
     return device, settings
@@ -176,18 +177,19 @@ class Data:
     stamp: str                   # what the clips are: real, look-alike, synthetic
     def open(self): return FeatureStore(*self.store).F
 
-# %% ../nbs/05_loso.ipynb #32881cac
-def wanted_copies(clips, n_classes, limit, n_splits=None): # n_splits: of the inner folds, where there are any
+# %% ../nbs/05_loso.ipynb #d7151d48
+def wanted_copies(clips, n_classes, limit, n_splits=None, group=None): # n_splits: of the inner folds, group: of the folds that share a trunk, where there are any
     "Clip positions and φ of every magnified copy that some fold needs."
     pairs, most = list(zip(clips['dataset'], clips['subject'])), np.zeros(len(clips), int)
     for s in subjects_of(clips):
         rest = [t for t in subjects_of(clips) if t != s]
-        for out in [[s], *([s, *g] for g in (inner_groups(rest, n_splits) if n_splits else []))]:
+        shared = [fold_group(s, [s, *rest], group)] if group else []
+        for out in [[s], *shared, *([s, *g] for g in (inner_groups(rest, n_splits) if n_splits else []))]:
             train = np.array([t not in out for t in pairs])
             if train.any(): most[train] = np.maximum(most[train], copies_of(clips[train], n_classes, limit))
     return np.repeat(np.arange(len(clips)), most), np.concatenate([np.arange(1, m + 1) for m in most])
 
-# %% ../nbs/05_loso.ipynb #78615d61
+# %% ../nbs/05_loso.ipynb #bb42b556
 def prepare(p, settings, n_splits=None, progress=True) -> Data: # Parameters, Settings; of inner folds
     "Load the clip table and make sure that all features exist."
     cache = Path(p.out_dir) / 'cache'
@@ -201,7 +203,8 @@ def prepare(p, settings, n_splits=None, progress=True) -> Data: # Parameters, Se
     store = FeatureStore(cache / 'features', recipe, kind)
     rows, copies = store.ensure(clips, workers=p.workers if kind == 'frames' else 1, progress=progress), {}
     if kind == 'frames' and METHODS[p.method].copies:
-        i, phi = wanted_copies(clips, n_classes, settings.plsm.phi_limit, n_splits or (INNER_SPLITS if settings.gamma == 'inner' else None))
+        i, phi = wanted_copies(clips, n_classes, settings.plsm.phi_limit, n_splits or (INNER_SPLITS if settings.gamma == 'inner' else None),
+                               settings.compute.group if settings.compute.trunk else None)
         found = store.ensure(clips.iloc[i], phi, workers=p.workers, progress=progress) if len(i) else []
         copies = {(int(a), int(b)): int(r) for a, b, r in zip(i, phi, found)}
     every = [e['sha256'] for e in store.table.index]

@@ -8,7 +8,7 @@ __all__ = ['NO_AUGMENT', 'TINY_RELEASED_FLOW', 'FACE', 'LOOKS', 'INNER_SPLITS', 
            'fit_matcher', 'watch_matcher', 'inner_gamma', 'held_out_labels', 'Method', 'FittedBaseline', 'one',
            'episodic', 'method_of', 'fit', 'recipe_of', 'check_input', 'decided_by', 'unused']
 
-# %% ../nbs/04_methods.ipynb #33cae2c2
+# %% ../nbs/04_methods.ipynb #cfe90850
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 
@@ -28,10 +28,10 @@ from .metrics import evaluate
 from .plsm import PLSMConfig, plsm_preset, plsm_prior
 from .pltn import PLTNConfig, pltn_preset, pltn_prior
 from .preprocess import INPUTS, PreprocessConfig, Recipe, settings_of
-from .priors import DECIDING, Artefacts, AugmentConfig, Prepared, channels, each_epoch, seeded, stage_generator
+from .priors import DECIDING, Artefacts, AugmentConfig, ComputeConfig, Prepared, channels, each_epoch, seeded, stage_generator
 from .svm import DescriptorSVM, SVMConfig
 
-# %% ../nbs/04_methods.ipynb #cc5d73cd
+# %% ../nbs/04_methods.ipynb #94b3c3fd
 @dataclass(kw_only=True, slots=True)
 class Settings:
     "The resolved configuration of a method's stages."
@@ -44,6 +44,7 @@ class Settings:
     plsm: PLSMConfig = field(default_factory=PLSMConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     strain: FlowStrain = field(default_factory=FlowStrain)             # what ststnet reads
     ststnet: STSTNetConfig = field(default_factory=STSTNetConfig)
     lbp_top: LBPTOP = field(default_factory=LBPTOP)                    # descriptors
@@ -133,32 +134,32 @@ class Context:
     digests: list = None      # sha256 of each feature row, if the store knows them
     watch: Callable = None    # the protocol audit's: (epoch, model) after every epoch; nothing else sets it
 
-# %% ../nbs/04_methods.ipynb #4449bf29
-def starting_encoder(prior, data, ctx, digest): # 'pltn', 'plsm' or None
+# %% ../nbs/04_methods.ipynb #fbb6cb76
+def starting_encoder(prior, data, ctx): # 'pltn', 'plsm' or None
     "A CA-I3D with the weights of a prior, or random ones."
     s, n = ctx.settings, data.fold.n_classes
     make = lambda: CAI3D(data.in_channels, embedding=None, preset=s.encoder, size=data.x.shape[2:])
     net = seeded(make, stage_generator(data.fold, f'init {prior}'))
-    if prior == 'pltn': net.load_state_dict(pltn_prior(data, s.encoder, s.pltn, s.augment, ctx.artefacts, digest))
-    if prior == 'plsm': net.load_state_dict(plsm_prior(data, s.encoder, s.plsm, s.augment, n, ctx.artefacts, digest, ctx.digests))
+    if prior == 'pltn': net.load_state_dict(pltn_prior(data, s.encoder, s.pltn, s.augment, ctx.artefacts))
+    if prior == 'plsm': net.load_state_dict(plsm_prior(data, s.encoder, s.plsm, s.augment, n, ctx.artefacts))
     return net.to(data.device, memory_format=torch.channels_last_3d)
 
-# %% ../nbs/04_methods.ipynb #ecb33b4a
-def build(method, data, ctx, digest):
+# %% ../nbs/04_methods.ipynb #fc62cb0e
+def build(method, data, ctx):
     "The untrained matcher of a method, its encoders started from their priors."
-    start = lambda prior: starting_encoder(prior, data, ctx, digest)
+    start = lambda prior: starting_encoder(prior, data, ctx)
     if method in ('scratch', 'pltn', 'plsm'): return Single(start(None if method == 'scratch' else method))
     gfe, afe = start('pltn'), start('plsm')
     if method == 'mpfnet_p': return MPFNetP(gfe, afe, .7 if ctx.settings.gamma == 'inner' else ctx.settings.gamma)
     cascade = ctx.settings.cascade
     return seeded(lambda: MPFNetC(gfe, afe, cascade.k, cascade.residual), stage_generator(data.fold, 'cascade'))
 
-# %% ../nbs/04_methods.ipynb #50de4563
+# %% ../nbs/04_methods.ipynb #e210cba2
 def fit_matcher(method, fold, ctx):
     "Priors, then episodes, then prototypes."
     s = ctx.settings
-    data = Prepared(fold, s.features, ctx.device)
-    matcher = build(method, data, ctx, fold.digest(ctx.digests))
+    data = Prepared(fold, s.features, ctx.device, s.compute, ctx.digests)
+    matcher = build(method, data, ctx)
     train_episodes(matcher, data, s.meta, s.augment, fold.n_classes, f'meta {method}', watch_matcher(matcher, data, ctx))
     fitted = Fitted(matcher, data, s.meta, fold.n_classes)
     if method == 'mpfnet_p' and s.gamma == 'inner': fitted.weights = (1., inner_gamma(fold, ctx))
@@ -219,10 +220,10 @@ class FittedBaseline:
 
 def one(model): return lambda method, fold, ctx: model(fold, ctx)
 
-# %% ../nbs/04_methods.ipynb #a7a3af0c
+# %% ../nbs/04_methods.ipynb #ea982859
 def episodic(*stages, **kwargs): # stages besides the common ones
     modules = (*DECIDING, 'episodes', 'mpfnet_p', 'mpfnet_c', 'metrics', 'methods')
-    return Method(fit=fit_matcher, stages=('features', 'encoder', 'augment', *stages, 'meta'), modules=modules, features=True, **kwargs)
+    return Method(fit=fit_matcher, stages=('features', 'encoder', 'augment', *stages, 'meta', 'compute'), modules=modules, features=True, **kwargs)
 
 LEARNT = ('frames', 'face', 'flow', 'preprocess', 'folds', 'priors')      # modules that decide the numbers of all others
 

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['triplet_loss', 'PLTNConfig', 'pltn_preset', 'train_pltn', 'pltn_prior']
 
-# %% ../nbs/03a_pltn.ipynb #fcfeecdc
+# %% ../nbs/03a_pltn.ipynb #b4f7d68e
 from dataclasses import asdict, dataclass
 
 import torch
 from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
-from .priors import SGDConfig, augment, batches, key_of, seeded, stage_generator, train
+from .priors import PriorConfig, augment, learn, prior
 
 # %% ../nbs/03a_pltn.ipynb #e4ad61f5
 def triplet_loss(embeddings, # (B, d)
@@ -34,17 +34,15 @@ def _squared_distances(e): # (B, d) → (B, B), by one matrix product
     s = e.pow(2).sum(1)
     return (s[:, None] + s[None] - 2 * e @ e.T).clamp_min(0)
 
-# %% ../nbs/03a_pltn.ipynb #27a3783c
+# %% ../nbs/03a_pltn.ipynb #5216b232
 @dataclass(kw_only=True, slots=True)
-class PLTNConfig(SGDConfig):
+class PLTNConfig(PriorConfig):
     "The triplet stage; §4.3: SGD, rate 0.01, momentum 0.9, weight decay 5e-4, 60 epochs, batch 128."
-    epochs: int = 60
-    batch: int = 128
     margin: float = .2      # α
     normalise: bool = True  # embeddings to unit length before distances
     def __post_init__(self):
-        SGDConfig.__post_init__(self)
-        if self.epochs < 0 or self.batch < 3: raise ValueError(f'pltn: epochs ≥ 0 and batch ≥ 3, got {self.epochs}, {self.batch}')
+        PriorConfig.__post_init__(self)
+        if self.batch < 3: raise ValueError(f'pltn.batch ≥ 3 (a triplet), got {self.batch}')
         if self.margin <= 0: raise ValueError(f'pltn.margin must be positive, got {self.margin}')
 
 # %% ../nbs/03a_pltn.ipynb #d52a08d6
@@ -54,25 +52,18 @@ def pltn_preset(name='paper') -> PLTNConfig:
     if name not in presets: raise ValueError(f'unknown preset {name!r}; known: {", ".join(presets)}')
     return presets[name]
 
-# %% ../nbs/03a_pltn.ipynb #e803ce56
+# %% ../nbs/03a_pltn.ipynb #af8c6619
 def train_pltn(data,      # Prepared fold
                encoder,   # EncoderConfig
                cfg,       # PLTNConfig
-               aug):      # AugmentConfig
+               aug,       # AugmentConfig
+               epochs=None, start=None):  # see `priors.learn`
     "Train the triplet network on a fold; returns (encoder, losses)."
-    g = stage_generator(data.fold, 'pltn')
-    net = seeded(lambda: CAI3D(data.in_channels, embedding=None, preset=encoder, size=data.x.shape[2:]), g).to(data.device, memory_format=torch.channels_last_3d)
-    todo = batches(len(data), cfg.batch, cfg.epochs, g)
-    def loss_of(k):
-        x = augment(data.x[todo[k]], aug, g, data.flow)
-        return triplet_loss(net(x), data.y[todo[k]], cfg.margin, cfg.normalise)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(g.initial_seed())              # dropout
-        losses = train(net, loss_of, len(todo), cfg, data.x.split(cfg.batch))
-    return net, losses
+    def make(): return CAI3D(data.in_channels, embedding=None, preset=encoder, size=data.x.shape[2:])
+    def loss_of(net, i, g): return triplet_loss(net(augment(data.x[i], aug, g, data.flow)), data.y[i], cfg.margin, cfg.normalise)
+    return learn(data, 'pltn', make, loss_of, len(data), cfg, epochs, start)
 
-# %% ../nbs/03a_pltn.ipynb #8ad63917
-def pltn_prior(data, encoder, cfg, aug, artefacts, digest): # digest: Fold.digest()
+# %% ../nbs/03a_pltn.ipynb #3c8c2f32
+def pltn_prior(data, encoder, cfg, aug, artefacts): # Prepared fold, EncoderConfig, PLTNConfig, AugmentConfig, Artefacts
     "State dict of the trained triplet encoder, from the artefacts or trained now."
-    key = key_of('pltn', data.identity(digest), asdict(encoder), asdict(cfg), asdict(aug))
-    return artefacts.get('pltn', key, lambda: train_pltn(data, encoder, cfg, aug)[0].state_dict())
+    return prior('pltn', data, lambda d, epochs, start: train_pltn(d, encoder, cfg, aug, epochs, start)[0], lambda d: [asdict(encoder), asdict(aug)], cfg, artefacts)

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['STEPS', 'INPUTS', 'COMMON', 'FORMAT', 'Recipe', 'PreprocessConfig', 'fuse', 'frames_to_features', 'check_kind',
            'clip_name', 'files_used', 'onset_and_apex', 'offset_of', 'Job', 'job_of', 'faces_of', 'clip_features',
-           'RowFile', 'beyond', 'open_rows', 'corrupt_rows', 'code_hash', 'code_of', 'settings_of', 'start_worker',
-           'keep_freed_memory', 'in_order', 'FeatureStore', 'described', 'verify_folder', 'tell_faces', 'ensure_rows']
+           'locked', 'RowFile', 'beyond', 'open_rows', 'corrupt_rows', 'code_hash', 'code_of', 'settings_of',
+           'start_worker', 'keep_freed_memory', 'in_order', 'FeatureStore', 'described', 'verify_folder', 'tell_faces',
+           'ensure_rows']
 
 # %% ../nbs/01_preprocess.ipynb #83dfee31
 import ast
@@ -241,15 +242,15 @@ def clip_features(
     if phi != int(phi) or phi < 0: raise ValueError(f'{job.name}: phi: expected a whole number ≥ 0, found {phi}')
     with one_thread(): return next(_features(job, [_read(job.name, p) for p in job.paths.values()], [int(phi)], {}))
 
-# %% ../nbs/01_preprocess.ipynb #66c4ba0f
+# %% ../nbs/01_preprocess.ipynb #17ecd764
 @contextmanager
-def _locked(path):
+def locked(path):
     with open(path, 'ab') as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         try: yield
         finally: fcntl.flock(f, fcntl.LOCK_UN)
 
-# %% ../nbs/01_preprocess.ipynb #d307a824
+# %% ../nbs/01_preprocess.ipynb #7f9423a7
 class RowFile:
     "Append-only rows of one shape, each with a line of JSON."
     def __init__(self, folder, shape, dtype=np.float16):
@@ -280,7 +281,7 @@ class RowFile:
         if raw.shape != self.shape: raise ValueError(f'expected a row of shape {self.shape}, found {raw.shape}')
         raw = raw.tobytes()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder/'lock'):
+        with locked(self.folder/'lock'):
             self.refresh()
             if key in self.rows: return self.rows[key]
             if good := beyond(self)[1]: raise ValueError(f'{self.lines}: line {len(self.index) + 1} is damaged, {good} good rows follow; nothing was written over them. Remove the folder and its features are computed again')

@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['DECIDING', 'Scaling', 'channels', 'check_fields', 'AugmentConfig', 'affine', 'augment', 'generator',
            'stage_generator', 'seeded', 'TrainConfig', 'SGDConfig', 'AdamConfig', 'rate', 'train', 'watch_update',
-           'each_epoch', 'calibrate_norms', 'batches', 'key_of', 'write_atomically', 'Artefacts', 'read_checked',
-           'Prepared']
+           'each_epoch', 'calibrate_norms', 'ComputeConfig', 'forward_of', 'batches', 'key_of', 'write_atomically',
+           'Artefacts', 'read_checked', 'Prepared', 'PriorConfig', 'learn', 'prior']
 
-# %% ../nbs/03_priors.ipynb #5c1b9916
+# %% ../nbs/03_priors.ipynb #f06f1a46
 import hashlib
 import json
 import math
 import os
 import tempfile
 import zlib
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -23,9 +24,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .folds import sha256_of
-from .preprocess import code_hash
+from .preprocess import code_hash, locked
 
 # %% ../nbs/03_priors.ipynb #d7410327
 class Scaling:
@@ -86,18 +88,18 @@ def affine(n, cfg, g): # n clips, config, generator → theta (n, 2, 3)
     cos, sin, dx, dy = a.cos() * k, a.sin() * k, r(2 * cfg.shift), r(2 * cfg.shift)
     return torch.stack([torch.stack([cos * m, -sin, dx], 1), torch.stack([sin * m, cos, dy], 1)], 1), m
 
-# %% ../nbs/03_priors.ipynb #e54f2af3
+# %% ../nbs/03_priors.ipynb #a0e102e7
 def augment(x,       # (B, C, T, H, W) scaled features, u first where there is flow
             cfg,     # AugmentConfig
             g,       # torch.Generator on the CPU
             flow=True):  # whether channel 0 is u, which a mirror negates
     "A randomly changed copy of a batch."
     b, c, t, h, w = x.shape
-    theta, m = affine(b, cfg, g)
-    grid = F.affine_grid(theta, (b, 1, h, w), align_corners=False).to(x.device)
+    theta, m = (v.to(x.device, non_blocking=True) for v in affine(b, cfg, g))
+    grid = F.affine_grid(theta, (b, 1, h, w), align_corners=False)
     y = F.grid_sample(x.reshape(b, c * t, h, w), grid, padding_mode='border', align_corners=False).view(b, c, t, h, w)
-    gain = (torch.randn(b, generator=g) * cfg.gain).exp().view(-1, 1, 1, 1, 1).to(x.device)
-    if flow: y = torch.cat([y[:, :1] * m.view(-1, 1, 1, 1, 1).to(x.device), y[:, 1:]], 1)
+    gain = (torch.randn(b, generator=g) * cfg.gain).exp().view(-1, 1, 1, 1, 1).to(x.device, non_blocking=True)
+    if flow: y = torch.cat([y[:, :1] * m.view(-1, 1, 1, 1, 1), y[:, 1:]], 1)
     y = y * gain
     return y + cfg.noise * torch.randn(y.shape, generator=g).to(x.device) if cfg.noise else y
 
@@ -134,7 +136,7 @@ class TrainConfig:
         if self.schedule not in ('constant', 'step', 'cosine'): raise ValueError(f"{stage}.schedule is constant, step or cosine, got {self.schedule!r}")
         if self.lr <= 0 or not 0 <= self.average < 1: raise ValueError(f'{stage}: lr > 0 and 0 ≤ average < 1, got {self.lr}, {self.average}')
 
-# %% ../nbs/03_priors.ipynb #98e0b9a8
+# %% ../nbs/03_priors.ipynb #1f22a515
 @dataclass(kw_only=True, slots=True)
 class SGDConfig(TrainConfig):
     "Stochastic gradient descent, as §4.3 uses it."
@@ -143,13 +145,13 @@ class SGDConfig(TrainConfig):
     def __post_init__(self):
         TrainConfig.__post_init__(self)
         if not 0 <= self.momentum < 1: raise ValueError(f'0 ≤ momentum < 1, got {self.momentum}')
-    def optimizer(self, parameters): return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+    def optimizer(self, parameters): return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
 
 @dataclass(kw_only=True, slots=True)
 class AdamConfig(TrainConfig):
     "Adam, as the rivals use it."
     lr: float = 1e-4
-    def optimizer(self, parameters): return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+    def optimizer(self, parameters): return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
 # %% ../nbs/03_priors.ipynb #cc593162
 def rate(cfg, k, n): # SGDConfig, update, updates in all
@@ -157,20 +159,22 @@ def rate(cfg, k, n): # SGDConfig, update, updates in all
     if cfg.schedule == 'cosine': return cfg.lr * .5 * (1 + np.cos(np.pi * k / n))
     return cfg.lr * 10. ** -(k // max(1, round(cfg.step * n))) if cfg.schedule == 'step' else cfg.lr
 
-# %% ../nbs/03_priors.ipynb #450510df
+# %% ../nbs/03_priors.ipynb #ae19bae4
 def train(module,     # what is trained, in place
           loss_of,    # update number → scalar loss
           updates:int,
           cfg:TrainConfig,
           calibrate=(),   # batches to measure batch norm's statistics on, for averaged weights
-          watch=None):    # called with k after update k = 1, 2, …, with the module in eval mode
+          watch=None,     # called with k after update k = 1, 2, …, with the module in eval mode
+          first=0,        # the schedule's update that this run begins with
+          of=None):       # updates of the whole schedule; None = `updates`
     "`updates` steps of the optimiser; returns the losses. The module ends in eval mode, with averaged weights if the config says so."
     opt = cfg.optimizer(module.parameters())
     mean = {n: p.detach().clone() for n, p in module.named_parameters()} if cfg.average else None
     losses = []
     module.train()
     for k in range(updates):
-        for group in opt.param_groups: group['lr'] = rate(cfg, k, updates)
+        for group in opt.param_groups: group['lr'] = rate(cfg, first + k, of or updates)
         loss = loss_of(k)
         opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
         if mean: _average(mean, module, min(cfg.average, (1 + k) / (10 + k)))
@@ -213,10 +217,34 @@ def calibrate_norms(module, batches): # in train mode; training batches
         if len(x) > 1 or len(batches) == 1: module(x)            # one clip has no spread
     for m in norms: m.momentum = .1
 
-# %% ../nbs/03_priors.ipynb #465e21d7
+# %% ../nbs/03_priors.ipynb #02ddbf6f
 @torch.no_grad()
 def _average(mean, module, decay):
-    for n, p in module.named_parameters(): mean[n].lerp_(p, 1 - decay)
+    get_ema_multi_avg_fn(decay)(list(mean.values()), [p.detach() for p in module.parameters()], None)
+
+# %% ../nbs/03_priors.ipynb #0175aa88
+@dataclass(kw_only=True, slots=True)
+class ComputeConfig:
+    "How training is computed."
+    precision: str = 'float32'  # or 'bf16'
+    compile: str = ''           # '' = not; else torch.compile's mode: 'default', 'reduce-overhead', 'max-autotune'
+    trunk: float = 0.           # share of a prior's epochs that the folds of a group learn together
+    group: int = 8              # folds of a group
+    def __post_init__(self):
+        if self.precision not in ('float32', 'bf16'): raise ValueError(f"compute.precision is 'float32' or 'bf16', got {self.precision!r}")
+        if self.compile not in ('', 'default', 'reduce-overhead', 'max-autotune'): raise ValueError(f"compute.compile is '', 'default', 'reduce-overhead' or 'max-autotune', got {self.compile!r}")
+        check_fields(self, 'compute')
+        if not 0 <= self.trunk < 1 or self.group < 2: raise ValueError(f'compute: 0 ≤ trunk < 1 and group ≥ 2, got {self.trunk}, {self.group}')
+
+# %% ../nbs/03_priors.ipynb #cc3522f6
+def forward_of(net, compute, device='cpu'): # module: (B, …) → tensor or list of tensors; ComputeConfig
+    "`net` as training calls it: in the wanted precision, compiled if wanted; what it returns is float32."
+    run = torch.compile(net, mode=compute.compile) if compute.compile else net
+    half = torch.autocast(torch.device(device).type, torch.bfloat16) if compute.precision == 'bf16' else nullcontext()
+    def forward(x):
+        with half: y = run(x)
+        return [v.float() for v in y] if isinstance(y, list) else y.float()
+    return forward
 
 # %% ../nbs/03_priors.ipynb #311aaa8d
 def batches(n, size, epochs, g): # items, batch size, epochs, generator → list of index arrays
@@ -246,17 +274,21 @@ def write_atomically(path, write): # final path; a function that writes to the p
         if os.path.exists(temporary): os.unlink(temporary)
     return path
 
-# %% ../nbs/03_priors.ipynb #f2ba3f1d
+# %% ../nbs/03_priors.ipynb #524d92c0
 class Artefacts:
     "Tensors found by key in a folder, or computed and kept there; `root=None` keeps nothing."
     def __init__(self, root=None): self.root = None if root is None else Path(root)
     def path(self, stage, key): return self.root / stage / f'{key}.safetensors'
     def get(self, stage:str, key:str, make): # make: () → {name: tensor}
-        "The artefact of `key`; `make()` is called if it is missing or unreadable."
+        "The artefact of `key`; `make()` is called if it is missing or unreadable. Of several processes that ask at once, one makes it and the others wait."
         if self.root is None: return make()
-        if (state := read_checked(self.path(stage, key))) is not None: return state
-        state = {k: v.detach().cpu().contiguous() for k, v in make().items()}
-        write_atomically(self.path(stage, key), lambda p: save_file(state, p, metadata=dict(sha256=sha256_of(state))))
+        path = self.path(stage, key)
+        if (state := read_checked(path)) is not None: return state
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name(f'.{key}.lock')):
+            if path.exists() and (state := read_checked(path)) is not None: return state
+            state = {k: v.detach().cpu().contiguous() for k, v in make().items()}
+            write_atomically(path, lambda p: save_file(state, p, metadata=dict(sha256=sha256_of(state))))
         return state
 
 def read_checked(path): # a safetensors file with its own hash in the header
@@ -272,11 +304,11 @@ def read_checked(path): # a safetensors file with its own hash in the header
 #: modules that decide MPFNet's features and its priors
 DECIDING = ('frames', 'face', 'flow', 'interpolate', 'magnify', 'preprocess', 'folds', 'ca_i3d', 'priors', 'pltn', 'plsm')
 
-# %% ../nbs/03_priors.ipynb #b716cff4
+# %% ../nbs/03_priors.ipynb #b9deed21
 class Prepared:
     "A fold's training clips, scaled, with their channels chosen, on a device."
-    def __init__(self, fold, features='both', device='cpu'):
-        self.fold, self.device = fold, torch.device(device)
+    def __init__(self, fold, features='both', device='cpu', compute=None, digests=None): # …; ComputeConfig; sha256 of each feature row, if known
+        self.fold, self.features, self.device, self.compute, self.digests = fold, features, torch.device(device), compute or ComputeConfig(), digests
         self.index = channels(features, fold.shape[0])
         self.flow = 0 in self.index
         self.released_flow = fold.clips['input'].iat[0] == 'flow28'
@@ -288,6 +320,60 @@ class Prepared:
     def __len__(self): return len(self.y)
     @property
     def in_channels(self): return len(self.index)
-    def identity(self, digest): # Fold.digest()
+    def identity(self):
         "All that decides what a stage learns here, but the stage's own settings: part of an artefact's key."
-        return [code_hash(DECIDING), digest, self.fold.held_out, self.fold.seed, self.index, self.device.type]
+        return [code_hash(DECIDING), self.fold.digest(self.digests), self.fold.held_out, self.fold.seed, self.index, self.device.type, asdict(self.compute)]
+    def trunk(self):
+        "The same of the fold that holds out the test subjects of the whole group."
+        return Prepared(self.fold.trunk(self.compute.group), self.features, self.device, self.compute, self.digests)
+
+# %% ../nbs/03_priors.ipynb #c91d4a75
+@dataclass(kw_only=True, slots=True)
+class PriorConfig(SGDConfig):
+    "Settings of a prior."
+    epochs: int = 60   # of the schedule
+    batch: int = 128
+    stop: int = 0      # end after so many epochs of the schedule; 0 = after all
+    def __post_init__(self):
+        SGDConfig.__post_init__(self)
+        stage = type(self).__name__.removesuffix('Config').lower()
+        if self.epochs < 0 or self.batch < 2: raise ValueError(f'{stage}: epochs ≥ 0 and batch ≥ 2, got {self.epochs}, {self.batch}')
+        if not 0 <= self.stop <= self.epochs: raise ValueError(f'{stage}.stop lies in 0…epochs ({self.epochs}), got {self.stop}')
+    @property
+    def last(self): return self.stop or self.epochs
+
+# %% ../nbs/03_priors.ipynb #9e807db8
+def learn(data,    # Prepared fold
+          stage,   # 'pltn', 'plsm'
+          make,    # () → the untrained network
+          loss_of, # (network as `forward_of` gives it, positions of a batch, generator) → loss
+          items,   # how many there are
+          cfg,     # PriorConfig
+          epochs=None,  # (from, to) of the schedule; None = all
+          start=None):  # state to go on from
+    "Train a prior; returns (network, losses)."
+    g, (first, last) = stage_generator(data.fold, stage), epochs or (0, cfg.last)
+    net = seeded(make, g).to(data.device, memory_format=torch.channels_last_3d)
+    if start is not None: net.load_state_dict(start)
+    todo, forward = batches(items, cfg.batch, last - first, g), forward_of(net, data.compute, data.device)
+    an_epoch = len(todo) // max(1, last - first)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(g.initial_seed())              # dropout
+        losses = train(net, lambda k: loss_of(forward, todo[k], g), len(todo), cfg, data.x.split(cfg.batch), first=first * an_epoch, of=cfg.epochs * an_epoch)
+    return net, losses
+
+# %% ../nbs/03_priors.ipynb #47fd8028
+def prior(stage,     # 'pltn', 'plsm'
+          data,      # Prepared fold
+          train_on,  # (Prepared, epochs, start) → network
+          decides,   # Prepared → what else decides the result, JSON-able
+          cfg,       # PriorConfig
+          artefacts, # Artefacts
+          part=lambda net: net):  # what of the network is the prior
+    "State dict of a prior, from the artefacts or learnt now; its first epochs on the group's trunk, if there is one."
+    fork = round(data.compute.trunk * cfg.last)
+    key = lambda d, *what: key_of(stage, *what, d.identity(), asdict(cfg), decides(d))
+    def trunk():
+        d = data.trunk()
+        return artefacts.get(f'{stage}-trunk', key(d, 'trunk', fork), lambda: train_on(d, (0, fork), None).state_dict())
+    return artefacts.get(stage, key(data), lambda: part(train_on(data, (fork, cfg.last), trunk() if fork else None)).state_dict())

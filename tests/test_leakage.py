@@ -30,9 +30,9 @@ def dataset(kind, method='mpfnet_c', seed=0):
     return clips, x.astype(np.float16), {(i, p): 24 * p + i for i in range(24) for p in range(1, 7)} if copied else {}
 
 
-def weights(method, clips, x, copies, artefacts=None, **kwargs):
-    fold = Fold(clips, x, [TEST], copies=copies, n_classes=3, **kwargs)
-    return sha256_of(fit(method, fold, Context(settings=SETTINGS, artefacts=Artefacts(artefacts))).state())
+def weights(method, clips, x, copies, artefacts=None, test=TEST, settings=SETTINGS, **kwargs):
+    fold = Fold(clips, x, [test], copies=copies, n_classes=3, **kwargs)
+    return sha256_of(fit(method, fold, Context(settings=settings, artefacts=Artefacts(artefacts))).state())
 
 
 def with_noise(clips, x, subject):
@@ -60,6 +60,32 @@ def test_canary_can_fail(method):
     if method not in ('majority', 'pca_lda', 'lbp_top', 'bi_woof'): assert weights(method, clips, x, copies, seed=1) != clean
 
 
+TRUNK = override(SETTINGS, 'compute.trunk=0.5,compute.group=2,pltn.epochs=2,plsm.epochs=2')
+
+
+@pytest.mark.parametrize('kind', ['frames', 'flow28'])
+def test_canary_of_a_shared_trunk(tmp_path, kind):
+    "s0 and s2 share a trunk: neither is in it, and after the fork each fold is blind to its own."
+    clips, x, copies = dataset(kind, 'mpfnet_p')
+    def learnt(out, c=clips, v=x, test=TEST): return weights('mpfnet_p', c, v, copies, tmp_path / out, test, TRUNK)
+    def trunks(out): return {p.parent.name: p.read_bytes() for p in (tmp_path / out).glob('*-trunk/*.safetensors')}
+    clean = {s: learnt('clean', test=('demo', s)) for s in ('s0', 's2')}
+    assert sorted(trunks('clean')) == ['plsm-trunk', 'pltn-trunk'] and len(list((tmp_path / 'clean').glob('*-trunk/*.safetensors'))) == 2
+    for noisy in ('s0', 's2'):
+        for s in ('s0', 's2'):
+            found = learnt(f'noise {noisy}', *with_noise(clips, x, noisy), test=('demo', s))
+            assert (found == clean[s]) == (s == noisy), f'fold of {s}, noise on {noisy}'
+        assert trunks(f'noise {noisy}') == trunks('clean')
+    assert learnt('noise s1', *with_noise(clips, x, 's1')) != clean['s2'] and trunks('noise s1') != trunks('clean')
+
+
+def test_inner_folds_have_a_trunk_of_their_own():
+    "An inner fold holds out several subjects of different groups: its trunk holds out just those, and the outer subject."
+    clips, x, copies = dataset('frames')
+    for inner in Fold(clips, x, [TEST], copies=copies, n_classes=3).inner(3):
+        assert inner.trunk(2).held_out == inner.held_out and TEST[1] not in set(inner.trunk(2).clips['subject'])
+
+
 def test_inner_gamma_does_not_see_the_test_subject():
     clips, x, copies = dataset('flow28')
     def chosen(c, v): return inner_gamma(Fold(c, v, [TEST], n_classes=3), Context(settings=SETTINGS), grid=np.linspace(0, 1, 5), n_splits=3)
@@ -68,7 +94,7 @@ def test_inner_gamma_does_not_see_the_test_subject():
     assert any(chosen(*with_noise(clips, x, s)) != clean for s in ('s0', 's1', 's3')), 'no training subject matters: the test shows nothing'
 
 
-@pytest.mark.parametrize('kwargs', [dict(method='mpfnet_p', gamma='inner'), *(dict(method=m) for m in METHODS if m not in ('mpfnet_p', 'pltn', 'plsm', 'scratch', 'majority'))], ids=str)
+@pytest.mark.parametrize('kwargs', [dict(method='mpfnet_p', gamma='inner'), dict(method='mpfnet_p', overrides='compute.trunk=0.5,compute.group=2,pltn.epochs=2'), *(dict(method=m) for m in METHODS if m not in ('mpfnet_p', 'pltn', 'plsm', 'scratch', 'majority'))], ids=str)
 def test_canary_end_to_end(synth_root, tmp_path, kwargs):
     "Through the program, files and caches: the test subject's images become noise, his emotions are shuffled."
     shutil.copytree(synth_root, tmp_path / 'noise')
@@ -79,9 +105,10 @@ def test_canary_end_to_end(synth_root, tmp_path, kwargs):
     mine = table['subject'] == 'sub01'
     table.loc[mine, 'emotion'] = table.loc[mine, 'emotion'].to_numpy()[::-1]
     table.to_csv(root / 'annotation.csv', index=False)
+    more = kwargs.pop('overrides', '')
     def sha(data, out, subject='sub01'):
         folder = run(dataset='synth', data_root=str(data), out_dir=str(out), subjects=f'synth/{subject}', device='cpu',
-                     overrides=f'{CHEAP},preprocess.size=16,meta.shot=2,{CHEAP_RIVALS}', **kwargs)
+                     overrides=','.join(filter(None, ['preprocess.size=16,meta.shot=2', *(o for o in f'{CHEAP},{CHEAP_RIVALS}'.split(',') if o.split('=')[0] not in more), more])), **kwargs)
         return json.loads((folder / 'folds' / f'synth__{subject}.json').read_text())['weights_sha256']
     assert sha(synth_root, tmp_path / 'a') == sha(tmp_path / 'noise', tmp_path / 'b') == sha(tmp_path / 'noise', tmp_path / 'a')
     if kwargs['method'] == 'pca_lda': assert sha(synth_root, tmp_path / 'a', 'sub02') != sha(tmp_path / 'noise', tmp_path / 'b', 'sub02')

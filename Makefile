@@ -11,6 +11,8 @@ PRESET ?=
 PLAN ?=
 ONLY ?=
 SEED ?= 0
+# make bench: which of benchmarks/*.py
+BENCH ?= train_step loso_passes preprocess memory scaling fold loso_wall store quality
 
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.installed
@@ -18,7 +20,7 @@ READY := .venv/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper test lab venv export readme drift notebooks pytest docs clean distclean
+.PHONY: help demo paper test bench lab venv export readme drift notebooks pytest docs clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -52,7 +54,10 @@ notebooks: $(READY) ## run every notebook of nbs/ as a test
 	$(ONE_THREAD) "$(BIN)/nbdev_test" --n_workers $(WORKERS)
 
 pytest: $(READY) ## run tests/
-	$(ONE_THREAD) "$(BIN)/python" -m pytest tests
+	$(ONE_THREAD) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadfile
+
+bench: $(READY) ## measure speed and quality, into benchmarks/RESULTS.md; BENCH=train_step for one of them
+	for b in $(BENCH); do $(ONE_THREAD) "$(BIN)/python" benchmarks/$$b.py || exit 1; done
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	"$(BIN)/jupyter" lab --notebook-dir . nbs/index.ipynb

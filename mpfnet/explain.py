@@ -10,7 +10,7 @@ __all__ = ['COLOURS', 'rebuilt', 'settings_of_config', 'config_of_one', 'input_o
            'mass_table', 'regions', 'heat_report', 'kept_runs', 'fold_to_show', 'draw_maps', 'first_of_each',
            'draw_heats', 'mass_lines']
 
-# %% ../nbs/06d_explain.ipynb #76ca10a5
+# %% ../nbs/06d_explain.ipynb #baa48fad
 import json
 import warnings
 from dataclasses import fields, is_dataclass, replace
@@ -34,9 +34,10 @@ from .loso import Data
 from .methods import FACE, Fitted, Settings, method_of, recipe_of
 from .mpfnet_c import MPFNetC
 from .mpfnet_p import MPFNetP, Single
+from .paper import config_of_run
 from .preprocess import FeatureStore, faces_of, job_of
 from .priors import Scaling, channels
-from .synth import TREES, _lookalike_clips, scripts_of
+from .synth import TREES, lookalike_clips, scripts_of
 
 # %% ../nbs/06d_explain.ipynb #924e8c26
 def rebuilt(default, values, where, paths): # a config dataclass, its noted fields, its name, {field: path}
@@ -50,7 +51,7 @@ def rebuilt(default, values, where, paths): # a config dataclass, its noted fiel
     values = {k: paths[k] if k in hashed else tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return replace(default, **values)
 
-# %% ../nbs/06d_explain.ipynb #4256efb4
+# %% ../nbs/06d_explain.ipynb #d6d4993e
 def settings_of_config(config:dict, # config.json of a run
                        **paths      # files that the settings name: flow_weights=PATH …
                       ) -> Settings:
@@ -64,7 +65,7 @@ def settings_of_config(config:dict, # config.json of a run
 
 def config_of_one(folder) -> dict: # of one run
     "Its config.json."
-    config = json.loads((Path(folder)/'config.json').read_text(encoding='utf-8'))
+    config = config_of_run(folder)
     if 'runs' in config: raise ValueError(f'{folder} is the summary of several seeds; a model has one. Its runs: {", ".join(config["runs"])}')
     return config
 
@@ -280,14 +281,14 @@ def overlay(face, heat, strength=.55) -> np.ndarray: # (S, S, 3) in [0, 1]; (T, 
     colour = cv2.applyColorMap(np.uint8(255*flat), cv2.COLORMAP_INFERNO)[..., ::-1]/np.float32(255)
     return face + (strength*flat[..., None])*(colour - face)
 
-# %% ../nbs/06d_explain.ipynb #87865229
+# %% ../nbs/06d_explain.ipynb #158105de
 def drawn_scripts(folder) -> dict: # a finished synthetic dataset, or a look-alike
     "(subject, clip) → Script: what was drawn."
     if (Path(folder)/'synth.json').exists(): return scripts_of(folder)
     p = json.loads((Path(folder)/'LOOKALIKE.json').read_text(encoding='utf-8'))
     if p['blank']: raise ValueError(f'{folder}: its frames are blank: nothing moves')
     tree = TREES[p['dataset']][p['variant']]
-    clips = _lookalike_clips(tree.source or p['dataset'], tree, seed=p['seed'], size=p['size'], defects=p['defects'])
+    clips = lookalike_clips(tree.source or p['dataset'], tree, seed=p['seed'], size=p['size'], defects=p['defects'])
     return {(c.subject, c.clip): c.script for c in clips if c.frames}
 
 def drawn_motion(script, stray=True) -> np.ndarray: # stray: with the units that move along but do not belong to the emotion

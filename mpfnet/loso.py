@@ -8,7 +8,7 @@ __all__ = ['CHOICES', 'SLOW', 'Parameters', 'known', 'check_parameters', 'option
            'as_json', 'write_json', 'hash_of', 'Harness', 'run_fold', 'parts_of', 'keep_state', 'record_path',
            'valid_record', 'finish_fold', 'run_folds', 'predictions_table', 'write_results', 'environment', 'harness',
            'still_to_do', 'run_seed', 'engine_of', 'valid_records', 'note_environment', 'running_uf1',
-           'summarise_seeds', 'common_clips', 'run', 'validate', 'run_inner']
+           'summarise_seeds', 'shared_rows', 'run', 'validate', 'run_inner']
 
 # %% ../nbs/05_loso.ipynb #f51a862f
 import hashlib
@@ -425,13 +425,13 @@ def running_uf1(records, n_classes):
     t = predictions_table(records.values())
     return evaluate(t['label'], t['prediction'], n_classes)['uf1']
 
-# %% ../nbs/05_loso.ipynb #f34936a5
+# %% ../nbs/05_loso.ipynb #19b69902
 def summarise_seeds(p, folders, n_classes) -> Path:
     "A folder with the ensemble of several runs and the spread of their scores."
     first = json.loads((folders[0] / 'config.json').read_text(encoding='utf-8'))
     config = {k: v for k, v in first.items() if k != 'seed'} | dict(seeds=seeds_of(p.seed), runs=[f.name for f in folders])
     folder = Path(p.out_dir) / f'{p.dataset}-{p.task}-{p.method}-{hash_of(config)[:8]}'
-    tables = common_clips([read_predictions(f / 'predictions.csv') for f in folders])
+    tables = shared_rows([read_predictions(f / 'predictions.csv') for f in folders])
     each = [evaluate(t['label'], t['prediction'], n_classes) for t in tables]
     values = {k: [m[k] for m in each] for k in ('acc', 'f1_weighted', 'uf1', 'uar')}
     spread = {k: dict(each=v, mean=float(np.mean(v)), std=float(np.std(v, ddof=1))) for k, v in values.items()}
@@ -441,7 +441,7 @@ def summarise_seeds(p, folders, n_classes) -> Path:
     note_environment(folder, dict(device=first['device'], start=now, seconds=0., folds_trained=0, workers=p.workers))
     return folder
 
-def common_clips(tables):
+def shared_rows(tables):
     "The rows that all tables have: one run may know more folds than another."
     keys = [set(zip(t['dataset'], t['subject'], t['clip'])) for t in tables]
     shared = set.intersection(*keys)

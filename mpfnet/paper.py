@@ -6,13 +6,13 @@
 __all__ = ['REFERENCE', 'STRATEGIES', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'DATA', 'KINDS', 'STAMPS', 'DOUBT', 'reference',
            'Wanted', 'runs_of_frames', 'runs_of_flow', 'runs_of', 'merged', 'checkout', 'folder_of', 'Paper', 'plain',
            'expected', 'same_data', 'configs', 'same', 'read_record', 'folds_done', 'weights_kept', 'Found', 'look_for',
-           'fingerprint', 'made', 'note_made', 'clip_passes', 'seconds_a_pass', 'plan', 'present', 'known_data', 'Cost',
-           'rate', 'measured', 'make_trees', 'fill_features', 'rounds', 'prepared', 'papermill', 'end_with_us',
-           'notebook', 'chains_of', 'train_chain', 'train_runs', 'draw', 'parameters_of', 'make', 'alone_in',
+           'fingerprint', 'made', 'note_made', 'clip_passes', 'paid_epochs', 'seconds_a_pass', 'plan', 'present',
+           'known_data', 'Cost', 'seconds_of', 'measured', 'make_trees', 'fill_features', 'rounds', 'prepared',
+           'papermill', 'end_with_us', 'notebook', 'chains_of', 'train_chain', 'train_runs', 'draw', 'make', 'alone_in',
            'plan_text', 'find_runs', 'note_paper', 'paper_of', 'config_of_run', 'stamp_of', 'kind_of', 'made_from',
            'save_figure']
 
-# %% ../nbs/06b_paper.ipynb #7714f263
+# %% ../nbs/06b_paper.ipynb #9e69d97c
 import contextlib
 import ctypes
 import fcntl
@@ -27,7 +27,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import zip_longest
 from importlib.resources import files
@@ -40,14 +40,15 @@ from tqdm import tqdm
 
 from .ca_i3d import CAI3D
 from .clips import load_clips
+from .flow import one_thread
+from .folds import subjects_of
+from .guard import allowed_place, parameters_of
 from .labels import class_names
 from .loso import as_json, check_parameters, hash_of, prepare, resolve, seeds_of, write_json
-from .folds import subjects_of
-from .guard import allowed_place
-from .methods import METHODS, Settings, decided_by, override, unused
+from .methods import METHODS, Settings, decided_by, override, settings_preset, unused
 from .plsm import copies_of
 from .preprocess import code_hash, in_order
-from .priors import write_atomically
+from .priors import forward_of, write_atomically
 
 # %% ../nbs/06b_paper.ipynb #5ab596bb
 REFERENCE = ('table1_balance', 'table2_sde', 'table3_cde', 'table4_priors', 'table5_features', 'fig9_class_std', 'siblings')
@@ -230,24 +231,29 @@ def note_made(paper, w):
 
 _noting = threading.Lock()
 
-# %% ../nbs/06b_paper.ipynb #19ae7aa2
+# %% ../nbs/06b_paper.ipynb #cbd2f25d
 def clip_passes(method, settings, n, copies) -> dict: # settings; training clips; their magnified copies → {stage: passes}
     "Clips that go through a CA-I3D, forward and back, in one fold; a prior counts once for all methods that share it."
     s, c = settings, METHODS[method]
     if 'meta' not in c.stages: return {}
     out, two = {}, method in ('mpfnet_p', 'mpfnet_c')
-    if 'pltn' in c.stages: out['pltn'] = s.pltn.epochs*n
-    if 'plsm' in c.stages: out['plsm'] = s.plsm.epochs*(n + copies)
+    if 'pltn' in c.stages: out['pltn'] = paid_epochs(s.pltn, s.compute)*n
+    if 'plsm' in c.stages: out['plsm'] = paid_epochs(s.plsm, s.compute)*(n + copies)
     out['meta'] = s.meta.updates*min(n, s.meta.episodes*3*(s.meta.shot + s.meta.queries))*(2 if two else 1)
     return out
 
-# %% ../nbs/06b_paper.ipynb #af2c26a5
+def paid_epochs(prior, compute): # PriorConfig, ComputeConfig
+    "Epochs of a prior that a fold pays for: those of a trunk are paid by all of its group."
+    shared = round(compute.trunk*prior.last)
+    return prior.last - shared + shared/compute.group
+
+# %% ../nbs/06b_paper.ipynb #a62ca1e3
 def seconds_a_pass(settings, shape, device='cpu', batch=16, least=.5) -> float: # …; (C, T, H, W); clips; seconds to measure
     "Measured time of a training step of the encoder, per clip."
     net = CAI3D(shape[0], embedding=None, preset=settings.encoder, size=shape[1:]).to(device, memory_format=torch.channels_last_3d)
-    x = torch.randn(batch, *shape, device=device)
+    x, forward = torch.randn(batch, *shape, device=device), forward_of(net, replace(settings.compute, compile=''), device)
     def step():
-        net(x).square().mean().backward()
+        forward(x).square().mean().backward()
         if device == 'cuda': torch.cuda.synchronize()
     step()
     start, n = time.perf_counter(), 0
@@ -280,7 +286,7 @@ def present(paper, runs) -> list: # {table: [Wanted]} → names
     for d, e in why.items(): print(f'left out, {d}: {e}', file=sys.stderr)
     return there
 
-# %% ../nbs/06b_paper.ipynb #23b02850
+# %% ../nbs/06b_paper.ipynb #59133b29
 @cache
 def known_data(dataset, task, root) -> tuple: # → (clip table without frames, fingerprint)
     "Clips: enough to count, and to see whether they have changed."
@@ -303,21 +309,19 @@ class Cost:
         for stage in [s for s in passes if s in ('pltn', 'plsm')]:
             if (key := (self.w.chain, seed, stage)) in seen: del passes[stage]
             else: seen.add(key)
-        return folds*sum(passes.values())*rate(self.settings_key())
+        return folds*sum(passes.values())*seconds_of(self.settings_key())
     def settings_key(self):
         kind = 'flow28' if self.w.dataset == 'megc2019_flow' else 'frames'
         c, *rest = self.settings.preprocess.shape(kind)
-        return (dict(both=c, flow=2, diff=c - 2)[self.w.features], *rest), self.paper.preset, kind, self.device
+        return (dict(both=c, flow=2, diff=c - 2)[self.w.features], *rest), self.paper.preset, kind, self.device, self.settings.compute.precision
 
-# %% ../nbs/06b_paper.ipynb #fe2797d3
+# %% ../nbs/06b_paper.ipynb #7027b845
 @cache
-def rate(key) -> float: # shape, preset, input, device
+def seconds_of(key) -> float: # shape, preset, input, device, precision
     "Seconds a pass, measured once for each shape; folds run on one thread."
-    from mpfnet.flow import one_thread
-    from mpfnet.methods import settings_preset
-    shape, preset, kind, device = key
+    shape, preset, kind, device, precision = key
     preset = preset or ('tiny' if kind == 'flow28' and device == 'cpu' else 'paper')
-    with one_thread(): return seconds_a_pass(settings_preset(preset, kind == 'flow28'), shape, device)
+    with one_thread(): return seconds_a_pass(override(settings_preset(preset, kind == 'flow28'), f'compute.precision={precision}'), shape, device)
 
 def measured(method, here, n) -> float: # training clips of a fold
     "Seconds a fold of a method took in the runs of this folder, scaled by training clips; nan if there is none."
@@ -414,7 +418,7 @@ def train_runs(paper, table, progress=True): # Paper; what `plan` returned
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
-# %% ../nbs/06b_paper.ipynb #9b87fa44
+# %% ../nbs/06b_paper.ipynb #b584989f
 def draw(paper, only=(), progress=True) -> list: # names; all if empty → executed notebooks
     "Every table and figure, from what is there."
     names = [p for p in sorted((checkout()/'paper_figures').glob('*.ipynb')) if not only or p.stem in only]
@@ -422,20 +426,13 @@ def draw(paper, only=(), progress=True) -> list: # names; all if empty → execu
     out.mkdir(parents=True, exist_ok=True)
     given = dict(data=paper.data, out_dir=str(paper.folder), data_root=paper.data_root, preset=paper.preset, seed=str(paper.seed), overrides=paper.overrides)
     def one(path):
-        mine = {k: v for k, v in given.items() if k in parameters_of(path)}
+        mine = {k: v for k, v in given.items() if k in parameters_of(json.loads(path.read_text(encoding='utf-8')))}
         papermill(path, out/path.name, mine, out/f'{path.stem}.log')
         return out/path.name
     with ThreadPoolExecutor(paper.workers) as pool:
         return list(tqdm(pool.map(one, names), total=len(names), unit='page', desc='tables and figures', disable=not progress))
 
-def parameters_of(path) -> set:
-    "Names in a notebook's parameters cell."
-    import ast
-    cells = json.loads(Path(path).read_text(encoding='utf-8'))['cells']
-    source = next(''.join(c['source']) for c in cells if 'parameters' in c.get('metadata', {}).get('tags', ()))
-    return {t.id for node in ast.parse(source).body if isinstance(node, ast.Assign) for t in node.targets}
-
-# %% ../nbs/06b_paper.ipynb #541442c2
+# %% ../nbs/06b_paper.ipynb #73df8ce9
 def make(paper:Paper, only=(), plan_only=False, progress=True): # tables and figures, all if empty
     "Plan, train what is missing, draw."
     pages = [p.stem for p in sorted((checkout()/'paper_figures').glob('*.ipynb'))]
@@ -453,6 +450,7 @@ def make(paper:Paper, only=(), plan_only=False, progress=True): # tables and fig
         draw(paper, only, progress)
     print(f'tables: {paper.folder/"tables"}\nfigures: {paper.folder/"figures"}')
 
+# %% ../nbs/06b_paper.ipynb #05408400
 @contextlib.contextmanager
 def alone_in(folder):
     "Two of these in one folder would train everything twice."
@@ -462,6 +460,7 @@ def alone_in(folder):
         except OSError: raise ValueError(f'{folder}: another `mpfnet paper` is at work there') from None
         yield
 
+# %% ../nbs/06b_paper.ipynb #4e874049
 def plan_text(paper, table) -> str:
     "The plan for a terminal."
     if not len(table): return 'no runs needed'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SUBJECTS', 'PARTICIPANTS', 'SHARES', 'FIXED', 'TIMES', 'RELABELLED', 'MMEW_NUMBERS', 'VIDEOS', 'HABITS', 'SPOKEN',
            'TREES', 'COLUMNS', 'DEFECTS', 'SMIC_MISSING', 'plan', 'make_synth', 'scripts_of', 'true_motion', 'Habits',
-           'LookClip', 'Tree', 'make_lookalike', 'lookalike_truth']
+           'LookClip', 'Tree', 'lookalike_clips', 'make_lookalike', 'lookalike_truth']
 
 # %% ../nbs/00c_synth.ipynb #8dad04f6
 import csv
@@ -433,7 +433,7 @@ def _mar(rng, source, clips):
             if change: c.cells.update(change(c.script))
             else: c.cells = None
 
-# %% ../nbs/00c_synth.ipynb #20a26444
+# %% ../nbs/00c_synth.ipynb #1cdc7d84
 def _settle(source, c, tree, defects):
     "Final name, folder and frames of a clip."
     s, cells = c.script, c.cells or {}
@@ -447,7 +447,7 @@ def _settle(source, c, tree, defects):
         name=_on_disk(source, c), recording=c.recording, video=VIDEOS.get(c.recording))
     if not tree.book: c.cells, c.defect = None, None if c.frames else c.defect
 
-def _lookalike_clips(source, tree, *, seed, size, defects):
+def lookalike_clips(source, tree, *, seed, size, defects):
     "All clips of a dataset, ready to be drawn."
     rng = np.random.default_rng([seed, list(HABITS).index(source)])
     clips = _cast(rng, source)
@@ -548,7 +548,7 @@ def _write_frames(root, tree, clips, *, blank, grey, progress):
             else: path.write_bytes(cv2.imencode(suffix, image[..., ::-1], _QUALITY[suffix])[1].tobytes())
             first = first or path
 
-# %% ../nbs/00c_synth.ipynb #170949c3
+# %% ../nbs/00c_synth.ipynb #daeb7784
 def _truth(source, c):
     "What a reader can be held against."
     s, cells = c.script, c.cells
@@ -560,7 +560,7 @@ def _write_lookalike(root, params, progress):
     "Everything in a dataset's folder."
     dataset, tree = params['dataset'], TREES[params['dataset']][params['variant']]
     source = tree.source or dataset
-    clips = _lookalike_clips(source, tree, **{k: params[k] for k in ('seed', 'size', 'defects')})
+    clips = lookalike_clips(source, tree, **{k: params[k] for k in ('seed', 'size', 'defects')})
     if params['subjects'] < len(SUBJECTS[source]):
         chosen = _choose(clips, dataset, SUBJECTS[source], params['subjects'])
         clips = [c for c in clips if c.subject in chosen]

@@ -60,3 +60,43 @@ def test_a_target_can_be_missed(quality):
     assert {(name, row): ok for name, row, *_, ok in verdicts} == {
         ('flow', 'dis'): True, ('flow', 'ilk'): False, ('ilk against scikit-image', 'difference'): True, ('interpolation', 'flow'): True,
         ('interpolation', 'flow, bicubic lookups'): False, ('magnification', 'lagrangian'): True, ('factor', 'lagrangian'): False, ('speed', 'ilk'): True}
+
+
+@pytest.mark.parametrize('name, words', [('train_step', 'all triplets of the batch'), ('memory', 'magnified copies'), ('scaling', 'in the last doubling'), ('preprocess', 'the same bytes'), ('fold', 'PLTN 1 epochs')])
+def test_each_runs(tmp_path, name, words):
+    "They compare outputs before they time anything, so a run is a test of those."
+    out = tmp_path / 'RESULTS.md'
+    done = subprocess.run([sys.executable, FOLDER / f'{name}.py', '--quick', '--out', out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert words in out.read_text(encoding='utf-8') and f'python benchmarks/{name}.py --quick' in out.read_text(encoding='utf-8')
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import loso_passes
+    return loso_passes
+
+
+def test_priors_are_trained_once(passes):
+    "Counted in a small LOSO, not taken from the formula; the formula agrees."
+    shared, naive, *said = passes.measured()
+    assert [shared, naive] == said and naive == 3 * shared            # pltn and plsm are asked for by three of the five methods each
+    assert passes.measured(trunk=.5)[0] < shared
+
+
+def test_the_whole_paper_stays_cheap(passes):
+    paper = passes.settings_preset('paper')
+    assert passes.total(paper) <= passes.ASKED * passes.total(paper, shared=False)
+
+
+def test_a_wrong_reference_is_noticed(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import train_step
+    pair = train_step.pair
+    def other(*a):
+        ours, plain = pair(*a)
+        with torch.no_grad(): plain.head.weight.mul_(1.1)
+        return ours, plain
+    monkeypatch.setattr(train_step, 'pair', other)
+    with pytest.raises(AssertionError, match='two different networks'): train_step.same_losses('tiny', 16, 6, 'cpu', updates=2)

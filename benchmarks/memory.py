@@ -1,0 +1,62 @@
+"""Anonymous memory of a training process that reads N, 2N and 4N clips from the store.
+
+    python benchmarks/memory.py [--quick]
+
+PLSM learns from magnified copies, which are most of the data; they are read batch by batch from a memory map and must not pile up. The raw training clips are kept, in float32.
+One process for each size; random features of the `light` preset, 64×64.
+"""
+import json
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+from turns import machine, parser, publish, verdict
+
+CHILD = """
+import ctypes, json, sys
+import numpy as np, pandas as pd, torch
+torch.set_num_threads(1)
+from mpfnet.ca_i3d import EncoderConfig
+from mpfnet.folds import Fold
+from mpfnet.plsm import Copies, copies_of
+from mpfnet.priors import AugmentConfig, Prepared
+path, raw, copied, shape = json.loads(sys.argv[1])
+features = np.memmap(path, np.float16, 'r', shape=(raw*(1 + copied), *shape))
+clips = pd.DataFrame(dict(dataset='demo', subject=[f's{i//4}' for i in range(raw)], clip=[f'c{i}' for i in range(raw)], label=np.arange(raw) % 3, input='frames'))
+rows = {(i, p): raw*p + i for i in range(raw) for p in range(1, copied + 1)}
+data = Prepared(Fold(clips, features, [('demo', 's0')], copies=rows))
+items = Copies(data, np.full(len(data), copied))
+for i in np.array_split(np.arange(len(items)), max(1, len(items)//32)): items(i)[0].sum()
+ctypes.CDLL(None).malloc_trim(0)
+print(next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon')))
+"""
+
+
+def anonymous(raw, copied, shape):
+    "MB of anonymous memory after a pass over all copies."
+    with tempfile.NamedTemporaryFile() as f:
+        np.memmap(f.name, np.float16, 'w+', shape=(raw*(1 + copied), *shape)).flush()
+        out = subprocess.run([sys.executable, '-c', CHILD, json.dumps([f.name, raw, copied, shape])], capture_output=True, text=True)
+    if out.returncode: raise RuntimeError(out.stderr[-2000:])
+    return int(out.stdout)/1024
+
+
+def main(argv=None):
+    args = parser(__doc__).parse_args(argv)
+    shape, n = ((5, 10, 32, 32), 8) if args.quick else ((5, 10, 64, 64), 64)
+    clip = 4*np.prod(shape)/2**20                                       # MB of a clip in float32
+    copies = {k: anonymous(n, k, shape) for k in (4, 8, 16)}            # the same clips, more copies
+    clips = {k: anonymous(k*n, 4, shape) for k in (1, 2, 4)}            # more clips
+    per_copy = np.polyfit([n*k for k in copies], list(copies.values()), 1)[0]
+    per_clip = np.polyfit([n*k for k in clips], list(clips.values()), 1)[0]
+    def cells(d): return ' | '.join(f'{v:.0f}' for v in d.values())
+    lines = [f'MB of anonymous memory after a pass over everything; a clip is {clip:.2f} MB in float32; {machine()}.', '',
+             '| | N | 2N | 4N | slope, MB each | asked | |', '|---|---|---|---|---|---|---|',
+             f'| magnified copies, N = {4*n} of {n} clips | {cells(copies)} | {per_copy:.4f} | ≤ 5 % of a copy | {verdict(.05*clip, per_copy, False)} |',
+             f'| raw clips, N = {n}, 4 copies each | {cells(clips)} | {per_clip:.3f} | ≤ 1.2 clips: they are kept | {verdict(1.2*clip, per_clip, False)} |', '',
+             'The store itself, while it is filled: see `python benchmarks/store.py`.']
+    publish(args, 'memory', 'Memory', lines)
+
+
+if __name__ == '__main__': main()

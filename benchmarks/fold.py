@@ -2,7 +2,7 @@
 
     python benchmarks/fold.py [--quick] [--preset paper]
 
-442 clips of 68 subjects with the published classes and 3580 copies, in shape; the features are random numbers (64 clips, over and over): nothing is learnt, only timed. On a GPU `paper`, else `tiny`.
+442 clips of 68 subjects with the published classes and 3580 copies, in shape; the features are random numbers (64 clips, over and over): nothing is learnt, only timed, and nothing waits for a disk. On a GPU `paper`, else `tiny`.
 """
 import time
 
@@ -22,7 +22,7 @@ POOL = 64
 
 
 def composite(shape, share=1.):
-    "A fold in the shape of the composite: the last subject of SAMM held out."
+    "A fold in the shape of the composite: a subject of SAMM held out."
     rows = [dict(dataset=d, subject=f's{k % people:02}', clip=f'c{c}{k}', label=c, input='frames') for d, (people, counts) in CLASSES.items() for c, n in enumerate(counts) for k in range(int(n*share))]
     clips, x = pd.DataFrame(rows), np.random.default_rng(0).normal(size=(POOL, *shape)).astype(np.float16)
     copies = {(i, p): (i + p) % POOL for i, r in enumerate(rows) for p in range(1, 15)}
@@ -48,7 +48,7 @@ def main(argv=None):
     fold = composite(s.preprocess.shape('frames'), .1 if args.quick else 1.)
     keep = {}
     class Kept(Artefacts):
-        def get(self, stage, key, make): return keep[stage] if stage in keep else keep.setdefault(stage, make())
+        def get(self, stage, key, make): return keep[stage, key] if (stage, key) in keep else keep.setdefault((stage, key), make())
     ctx, took = Context(settings=s, artefacts=Kept(), device=device), {}
     data, took['data'] = timed(lambda: Prepared(fold, s.features, device, s.compute), device)
     _, took['PLTN'] = timed(lambda: pltn_prior(data, s.encoder, s.pltn, s.augment, ctx.artefacts), device)

@@ -37,9 +37,9 @@ def main(argv=None):
     torch.set_num_threads(1)
     settings = override(settings_preset('tiny', True), SETTINGS)
     sizes, rounds = ((3, 6), 1) if args.quick else ((4, 8, 16, 32), 2)
-    subjects = in_turns({k: loso(k, 6, settings) for k in sizes}, rounds)
-    clips = in_turns({k: loso(4, k, settings) for k in ((6, 12) if args.quick else (6, 12, 24, 48, 96))}, rounds)
-    lines = [f'{rounds} rounds in turns, after one that is not counted; CPU time of one thread; {machine()}. MPFNet-P, `tiny`, {SETTINGS}.', '',
+    subjects = in_turns({k: loso(k, 6, settings) for k in sizes}, rounds, warm=0)
+    clips = in_turns({k: loso(4, k, settings) for k in ((6, 12) if args.quick else (6, 12, 24, 48, 96))}, rounds, warm=0)
+    lines = [f'{rounds} rounds in turns; CPU time of one thread; {machine()}. MPFNet-P, `tiny`, {SETTINGS}.', '',
              '| what grows | sizes | seconds | exponent, fitted | in the last doubling | expected |', '|---|---|---|---|---|---|']
     for name, t, expected in (('subjects, 6 clips each', subjects, 2), ('clips of each of 4 subjects', clips, 1)):
         fitted, last = exponent(list(t), t)

@@ -5,11 +5,13 @@
 On a CPU one thread and its CPU time, on a GPU CUDA events. Outputs and losses are compared before anything is timed.
 """
 
+import copy
+
 import torch
 from reference_i3d import I3D
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from turns import in_turns, machine, parser, publish, ratio, shown, verdict
+from turns import in_turns, machine, parser, publish, ratio, shown, verdict, wall
 
 from mpfnet.ca_i3d import CAI3D, encoder_preset
 from mpfnet.pltn import triplet_loss
@@ -30,9 +32,9 @@ def pair(preset, size, device):
     return ours.to(device, memory_format=torch.channels_last_3d), plain.to(device)
 
 
-def updating(net, loss, plain=False):
+def updating(net, loss, plain=False, lr=1e-4):
     "() → loss, after an update by SGD: the stage's own, or PyTorch's default."
-    opt = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=.9, weight_decay=5e-4) if plain else SGDConfig(lr=1e-4).optimizer(net.parameters())
+    opt = torch.optim.SGD(net.parameters(), lr=lr, momentum=.9, weight_decay=5e-4) if plain else SGDConfig(lr=lr).optimizer(net.parameters())
     def step():
         value = loss()
         opt.zero_grad(set_to_none=True); value.backward(); opt.step()
@@ -40,26 +42,50 @@ def updating(net, loss, plain=False):
     return step
 
 
-def same_losses(preset, size, batch, device, updates=20):
-    "Largest relative difference of the losses of the first updates, float32 and bfloat16 against the frozen encoder."
-    x, out = torch.randn(batch, 5, 10, size, size, device=device), []
-    for precision in ('float32', 'bf16'):
+def gap(a, b):
+    "Relative difference of two lists of tensors."
+    a, b = (torch.cat([v.flatten() for v in side]) for side in (a, b))
+    return float((a - b).norm()/b.norm())
+
+
+def one_function(preset, size, batch, device, updates=20):
+    "Relative differences of gradients, and of the losses of the first updates, in float32 and bfloat16 against the frozen encoder; too large is an error."
+    x, out = torch.randn(batch, 5, 10, size, size, device=device), {}
+    for precision, (of_gradients, of_losses) in dict(float32=(.01, 1e-3), bf16=(.5, .1)).items():
         torch.manual_seed(0)
         ours, plain = pair(preset, size, device)
         forward = forward_of(ours, ComputeConfig(precision=precision), device)
-        a, b = (updating(n, lambda f=f: f(x).square().mean(), n is plain) for n, f in ((ours, forward), (plain, plain)))
-        out.append(max(abs(float(a())/float(b()) - 1) for _ in range(updates)))
-    assert out[0] < 1e-3 and out[1] < .05, f'these are two different networks: losses differ by {out}'
+        for f in (forward, plain): f(x).square().mean().backward()
+        gradients = gap([p.grad for p in ours.parameters()], [p.grad for p in plain.parameters()])
+        gates = gap(*([p.grad for m in net.modules() if hasattr(m, 'gates') for p in m.parameters()] for net in (ours, plain)))
+        assert max(gradients, gates) < of_gradients, f'{precision}: two different gradients: {gradients:.1e}, of the attention {gates:.1e}'
+        a, b = (updating(n, lambda f=f: f(x).square().mean(), lr=.01) for n, f in ((ours, forward), (plain, plain)))
+        losses = max(abs(float(a())/float(b()) - 1) for _ in range(updates))
+        assert losses < of_losses, f'{precision}: two different networks: losses differ by {losses:.1e}'
+        out[precision] = gradients, losses
     return out
 
 
 def step_times(preset, size, batch, device, rounds):
-    "Times of an update: the frozen encoder, the library's in float32 and in bfloat16."
+    "Times of an update: the frozen encoder, the same in channels_last_3d with the fused optimiser, the library's in float32 and in bfloat16."
     x, (ours, plain) = torch.randn(batch, 5, 10, size, size, device=device), pair(preset, size, device)
     forward = {p: forward_of(ours, ComputeConfig(precision=p), device) for p in ('float32', 'bf16')}
-    steps = {'frozen': updating(plain, lambda: plain(x).square().mean(), True)} | {p: updating(ours, lambda f=f: f(x).square().mean()) for p, f in forward.items()}
+    turned = copy.deepcopy(plain).to(memory_format=torch.channels_last_3d)
+    steps = {'frozen': updating(plain, lambda: plain(x).square().mean(), True), 'turned': updating(turned, lambda: turned(x).square().mean())} | {p: updating(ours, lambda f=f: f(x).square().mean()) for p, f in forward.items()}
     with FlopCounterMode(display=False) as count: steps['frozen']()
     return in_turns(steps, rounds, device), count.get_total_flops()
+
+
+def compiled_times(preset, size, batch, device, rounds):
+    "Times of an update, eager and through torch.compile; and the seconds until the first compiled update is done."
+    x, (net, _) = torch.randn(batch, 5, 10, size, size, device=device), pair(preset, size, device)
+    steps, setup = {}, {}
+    for precision in ('float32', 'bf16'):
+        for mode in ('', 'default'):
+            forward = forward_of(net, ComputeConfig(precision=precision, compile=mode), device)
+            steps[precision, mode] = updating(net, lambda f=forward: f(x).square().mean())
+        setup[precision] = wall(steps[precision, mode])
+    return in_turns(steps, rounds, device), setup
 
 
 def matrix_rate(device, precision, n):
@@ -94,21 +120,26 @@ def main(argv=None):
     n = 512 if args.quick else 2048 if device == 'cpu' else 8192
     rates = {p: matrix_rate(device, p, n) for p in ('float32', 'bf16')}
     for (preset, size, batch), asked in cases.items():
-        gaps = same_losses(preset, size, batch, device)
+        gaps = one_function(preset, size, batch, device)
         t, flops = step_times(preset, size, batch, device, rounds)
-        for precision, least, gap in zip(('float32', 'bf16'), asked, gaps):
+        for precision, least in zip(('float32', 'bf16'), asked):
             share = flops/min(t[precision])/rates[precision]
-            rows.append(f'| {preset}, {size}×{size}, batch {batch} | {min(t["frozen"])*1e3:.0f} ms | {precision} | {least or "–"} | {shown(t, "frozen", precision)} | {verdict(least, ratio(t, "frozen", precision)[0]) if least else ""} | {gap:.0e} | {share:.0%} |')
+            rows.append(f'| {preset}, {size}×{size}, batch {batch} | {min(t["frozen"])*1e3:.0f} ms | {precision} | {least or "–"} | {shown(t, "frozen", precision)} | {verdict(least, ratio(t, "frozen", precision)[0]) if least else ""} | {shown(t, "turned", precision)} | {gaps[precision][0]:.0e}, {gaps[precision][1]:.0e} | {share:.0%} |')
     case = ('tiny', 16, 6) if args.quick else ('light', 32, 24) if device == 'cpu' else ('paper', 128, 126)
     t = triplets(*case, device, rounds)
     lines = [f'{rounds} rounds in turns, after one that is not counted; {"CPU time, one thread" if device == "cpu" else "CUDA events"}; {machine()}. Speeds are multiples of the other way, median (smallest–largest).', '',
-             '**train_step**: forward, back and the update, against `reference_i3d.py`. "losses" is the largest relative difference over the first 20 updates from the same weights. '
+             '**train_step**: forward, back and the update, against `reference_i3d.py`. "gradients, losses": relative difference of the first gradients, and the largest of the losses of the first 20 updates from the same weights. '
              f'"matrix rate" is the share of what the machine does in a {n}×{n} matrix product of that precision ({rates["float32"]/1e12:.2g} and {rates["bf16"]/1e12:.2g} TFLOP/s here).', '',
-             '| encoder, input | frozen | precision | asked | got | | losses | matrix rate |', '|---|---|---|---|---|---|---|---|', *rows, '',
+             '| encoder, input | frozen | precision | asked | got | | of the frozen one in channels_last_3d, fused SGD | gradients, losses | matrix rate |', '|---|---|---|---|---|---|---|---|---|', *rows, '',
              f'**triplets**: {case[0]}, {case[1]}×{case[1]}, {case[2]} clips, against three forward passes.', '',
              '| | asked | got | |', '|---|---|---|---|',
              f'| all triplets of the batch, each clip embedded once | 2.8 | {shown(t, "three", "all")} | {verdict(2.8, ratio(t, "three", "all")[0])} |',
              f'| the very same triplets, each clip embedded once | 2.8 | {shown(t, "three", "once")} | {verdict(2.8, ratio(t, "three", "once")[0])} |']
+    if not args.quick:
+        case = list(cases)[1]
+        t, setup = compiled_times(*case, device, rounds)
+        lines += ['', f'**torch.compile** (`compute.compile=default`): {case[0]}, {case[1]}×{case[1]}, batch {case[2]}, against the same step uncompiled.', '', '| precision | got | set-up |', '|---|---|---|',
+                  *[f'| {p} | {shown(t, (p, ""), (p, "default"))} | {setup[p]:.0f} s |' for p in setup]]
     publish(args, 'train_step', 'A training step', lines)
 
 

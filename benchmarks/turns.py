@@ -27,13 +27,13 @@ def seconds(step, device='cpu'):
     return a.elapsed_time(b)/1e3
 
 
-def in_turns(steps, rounds=9, device='cpu', clock=seconds):
-    "{name: [seconds of each round]}; one round before them is not counted."
+def in_turns(steps, rounds=9, device='cpu', clock=seconds, warm=1):
+    "{name: [seconds of each round]}; `warm` rounds before them are not counted."
     found = {name: [] for name in steps}
-    for k in range(rounds + 1):
+    for k in range(rounds + warm):
         for name, step in steps.items():
             t = clock(step, device)
-            if k: found[name].append(t)
+            if k >= warm: found[name].append(t)
     return found
 
 

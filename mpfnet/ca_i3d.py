@@ -44,11 +44,11 @@ def encoder_preset(name='paper', # one of `paper`, `light`, `tiny`
     if name not in presets: raise ValueError(f'unknown preset {name!r}; known: {", ".join(presets)}')
     return presets[name]
 
-# %% ../nbs/02_ca_i3d.ipynb #5b7b911c
+# %% ../nbs/02_ca_i3d.ipynb #966ec259
 def convolve(conv:nn.Conv3d, # temporal stride 1, 'same' temporal padding
              x):             # (B, C, T, H, W)
     "`conv(x)`: a kernel of one voxel as a matrix product; for T = 1 through the kernel's middle slice, which is all that a single frame meets."
-    if conv.kernel_size == conv.stride == (1, 1, 1): return F.linear(x.movedim(1, -1), conv.weight.flatten(1), conv.bias).movedim(-1, 1)
+    if conv.kernel_size == conv.stride == (1, 1, 1) and conv.padding == (0, 0, 0) and conv.groups == 1: return F.linear(x.movedim(1, -1), conv.weight.flatten(1), conv.bias).movedim(-1, 1)
     if x.shape[2] > 1: return conv(x)
     w = conv.weight[:, :, conv.kernel_size[0] // 2]
     y = F.conv2d(x.squeeze(2), w, conv.bias, conv.stride[1:], conv.padding[1:])
@@ -69,7 +69,7 @@ def cells_of(n, k): # places of an axis, cells
     i, place = torch.arange(k)[:, None], torch.arange(n)
     return ((place >= i * n // k) & (place < -(-(i + 1) * n // k))).float()
 
-# %% ../nbs/02_ca_i3d.ipynb #dca5ee71
+# %% ../nbs/02_ca_i3d.ipynb #eeb80ab0
 @lru_cache(32)
 def boxes(size, grids, dtype, device): # (T, H, W); a tuple of (cells along T, H, W)
     "Which voxels lie in each box of each grid: zeros and ones (boxes, T·H·W), and the boxes' sizes."
@@ -85,7 +85,7 @@ def box_sums(x, grids): # (B, C, T, H, W)
 
 def box_means(x, grids):
     "Means over boxes (B, C, boxes)."
-    return box_sums(x, grids) / boxes(tuple(x.shape[2:]), grids, x.dtype, x.device)[1]
+    return (box_sums(x, grids) / boxes(tuple(x.shape[2:]), grids, x.dtype, x.device)[1]).to(x.dtype)
 
 # %% ../nbs/02_ca_i3d.ipynb #66e91c0a
 class AxisGate(torch.autograd.Function):
@@ -210,7 +210,7 @@ def initialise(model, init='kaiming'):
         else: nn.init.kaiming_normal_(m.weight, nonlinearity='relu')
         if m.bias is not None: nn.init.zeros_(m.bias)
 
-# %% ../nbs/02_ca_i3d.ipynb #c2e6a273
+# %% ../nbs/02_ca_i3d.ipynb #97240f00
 @torch.no_grad()
 def widen(encoder:CAI3D, # an encoder for C channels, changed in place
           k:int):        # further input channels
@@ -219,5 +219,5 @@ def widen(encoder:CAI3D, # an encoder for C channels, changed in place
     new = nn.Conv3d(old.in_channels + k, old.out_channels, old.kernel_size, old.stride, old.padding, bias=False)
     new.weight.zero_()
     new.weight[:, :old.in_channels] = old.weight
-    encoder.stem.conv = new.to(old.weight.device)
+    encoder.stem.conv = new.to(old.weight.device, memory_format=torch.channels_last_3d)
     return encoder

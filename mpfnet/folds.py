@@ -20,7 +20,7 @@ def subjects_of(clips) -> list: # a clip table
     "The sorted (dataset, subject) pairs of a clip table."
     return sorted(set(zip(clips['dataset'], clips['subject'])))
 
-# %% ../nbs/00d_folds.ipynb #0fd4fb7b
+# %% ../nbs/00d_folds.ipynb #629cc13b
 class Fold:
     "The training clips of one split and, once sealed, the features of its test clips."
     def __init__(self,
@@ -39,7 +39,7 @@ class Fold:
         self._test = np.array([p in held for p in pairs])
         self._train = np.flatnonzero(~self._test)
         self.n_classes = n_classes or int(clips['label'].max()) + 1
-        self.seed, self._sealed = seed, None
+        self.seed, self._sealed, self._is_inner = seed, None, False
         if not self._test.any(): raise ValueError(f'no clip of {self.held_out} in the table')
         if not len(self._train): raise ValueError(f'nothing to train on: every clip belongs to {self.held_out}')
 
@@ -128,7 +128,7 @@ def inner_groups(subjects, n_splits=4, seed=0): # (dataset, subject) pairs
     np.random.default_rng(seed).shuffle(subjects)
     return [[tuple(s) for s in subjects[k::n_splits]] for k in range(n_splits)]
 
-# %% ../nbs/00d_folds.ipynb #d0683f5f
+# %% ../nbs/00d_folds.ipynb #112c84ad
 def _inner(self:Fold, n_splits=4, seed=0):
     "Subject-grouped folds inside the training subjects."
     table = self._train_only(np.arange(len(self._train)))
@@ -136,7 +136,9 @@ def _inner(self:Fold, n_splits=4, seed=0):
     place = {j: n for n, j in enumerate(table)}
     copies = {(place[j], p): r for (j, p), r in self._copies.items() if j in place}
     groups = inner_groups(subjects_of(clips), n_splits, seed)
-    return [Fold(clips, self._features, g, self._rows[table], copies, self.n_classes, self.seed) for g in groups]
+    folds = [Fold(clips, self._features, g, self._rows[table], copies, self.n_classes, self.seed) for g in groups]
+    for f in folds: f._is_inner = True
+    return folds
 Fold.inner = _inner
 
 # %% ../nbs/00d_folds.ipynb #206ccea5
@@ -146,11 +148,11 @@ def fold_group(subject, subjects, size): # (dataset, subject); all of them; how 
     n = -(-len(subjects) // max(1, min(size, len(subjects) // 2)))        # groups
     return subjects[subjects.index(subject) % n::n]
 
-# %% ../nbs/00d_folds.ipynb #42b6c0b5
+# %% ../nbs/00d_folds.ipynb #d2a6ce5d
 def _trunk(self:Fold, size):
-    "The fold that holds out the test subjects of its whole group; a fold with several test subjects (`inner`) is a group of its own."
-    held = self.held_out if len(self.held_out) > 1 else fold_group(self.held_out[0], subjects_of(self._clips), size)
-    return Fold(self._clips, self._features, held, self._rows, self._copies, self.n_classes, self.seed)
+    "The fold that holds out the test subjects of its whole group; None for a group of one, and for inner folds, which have no group."
+    held = [] if self._is_inner else fold_group(self.held_out[0], subjects_of(self._clips), size)
+    return Fold(self._clips, self._features, held, self._rows, self._copies, self.n_classes, self.seed) if len(held) > 1 else None
 Fold.trunk = _trunk
 
 # %% ../nbs/00d_folds.ipynb #d3e4ff53

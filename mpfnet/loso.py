@@ -10,7 +10,7 @@ __all__ = ['CHOICES', 'SLOW', 'Parameters', 'known', 'check_parameters', 'option
            'still_to_do', 'run_seed', 'engine_of', 'valid_records', 'note_environment', 'running_uf1',
            'summarise_seeds', 'shared_rows', 'run', 'validate', 'run_inner']
 
-# %% ../nbs/05_loso.ipynb #f51a862f
+# %% ../nbs/05_loso.ipynb #83aa1f85
 import hashlib
 import json
 import math
@@ -43,7 +43,7 @@ from .labels import TASKS, class_names
 from .methods import GAMMA, INNER_SPLITS, METHODS, Context, Settings, check_input, decided_by, fit, held_out_labels, override, recipe_of, settings_preset, unused
 from .metrics import ensemble, evaluate, metrics_table, read_predictions, summarise
 from .plsm import copies_of
-from .preprocess import FeatureStore, code_hash, start_worker
+from .preprocess import FeatureStore, code_hash, keep_freed_memory, start_worker
 from .priors import Artefacts, channels, write_atomically
 from .settle import POLICIES
 
@@ -146,7 +146,7 @@ def chosen_subjects(subjects, clips) -> list: # None, 'a/b,c/d' or ['a/b']; clip
     if unknown: raise ValueError(f'unknown subject(s) {known(unknown)}; known: {known(table)}')
     return sorted({table[n] for n in names})
 
-# %% ../nbs/05_loso.ipynb #d372d0b9
+# %% ../nbs/05_loso.ipynb #7ea19219
 SLOW = ('mpfnet_c', 'mpfnet_p', 'plsm', 'pltn', 'scratch', 'fdp', 'afn')   # methods that a preset makes large
 
 def resolve(p:Parameters) -> tuple:
@@ -159,7 +159,7 @@ def resolve(p:Parameters) -> tuple:
     if preset == 'paper' and device == 'cpu' and p.method in SLOW: warnings.warn("preset 'paper' on a CPU: minutes to hours a fold. For a first look: preset='tiny'")
     settings = settings_preset(preset, p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
-    if device == 'cuda' and torch.cuda.is_bf16_supported(): settings.compute.precision = 'bf16'
+    if device == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False): settings.compute.precision = 'bf16'
     settings = override(settings, p.overrides)
     if idle := unused(p.method, p.overrides): warnings.warn(f'overrides that {p.method} has no use for: {known(idle)}')
     return device, settings
@@ -308,7 +308,7 @@ def valid_record(path, subject, h) -> dict | None: # file; (dataset, subject); H
         return r if same and whole and r['predictions'] == scores.argmax(1).tolist() else None
     except (KeyError, TypeError, ValueError): return None
 
-# %% ../nbs/05_loso.ipynb #940caf6b
+# %% ../nbs/05_loso.ipynb #0cbcdb48
 _harness = None
 
 def _start(h, parent):
@@ -320,6 +320,7 @@ def _work(subject): return finish_fold(_harness, subject)
 
 def finish_fold(h, subject):
     "Run a fold and write its record, in the process that did the work: an interrupt elsewhere loses nothing."
+    keep_freed_memory()
     record = run_fold(h, subject)
     write_json(record_path(h.folder, subject), record)
     return record

@@ -88,11 +88,11 @@ def train_plsm(data, encoder, cfg, aug, n_classes, epochs=None, start=None): # P
         return F.cross_entropy(net(augment(x, aug, g, data.flow)), y, label_smoothing=cfg.smoothing)
     return learn(data, 'plsm', make, loss_of, len(copies), cfg, epochs, start)
 
-# %% ../nbs/03b_plsm.ipynb #94b1697b
+# %% ../nbs/03b_plsm.ipynb #0c056a0d
 def plsm_prior(data, encoder, cfg, aug, n_classes, artefacts): # Prepared fold, EncoderConfig, PLSMConfig, AugmentConfig, …, Artefacts
     "State dict of the trained classifier's encoder, from the artefacts or trained now."
-    def decides(d):
-        i, phi = balanced_items(copies_of(d.fold.clips, n_classes, cfg.phi_limit))
-        return [None if d.released_flow else d.fold.copies_digest(i[phi > 0], phi[phi > 0], d.digests), asdict(encoder), asdict(aug), n_classes]
+    def decides(fold):
+        i, phi = balanced_items(copies_of(fold.clips, n_classes, cfg.phi_limit))
+        return [None if data.released_flow else fold.copies_digest(i[phi > 0], phi[phi > 0], data.digests), asdict(encoder), asdict(aug), n_classes]
     train_on = lambda d, epochs, start: train_plsm(d, encoder, cfg, aug, n_classes, epochs, start)[0]
     return prior('plsm', data, train_on, decides, cfg, artefacts, part=lambda net: net[0])

@@ -63,7 +63,7 @@ def train_pltn(data,      # Prepared fold
     def loss_of(net, i, g): return triplet_loss(net(augment(data.x[i], aug, g, data.flow)), data.y[i], cfg.margin, cfg.normalise)
     return learn(data, 'pltn', make, loss_of, len(data), cfg, epochs, start)
 
-# %% ../nbs/03a_pltn.ipynb #3c8c2f32
+# %% ../nbs/03a_pltn.ipynb #4a3fe225
 def pltn_prior(data, encoder, cfg, aug, artefacts): # Prepared fold, EncoderConfig, PLTNConfig, AugmentConfig, Artefacts
     "State dict of the trained triplet encoder, from the artefacts or trained now."
-    return prior('pltn', data, lambda d, epochs, start: train_pltn(d, encoder, cfg, aug, epochs, start)[0], lambda d: [asdict(encoder), asdict(aug)], cfg, artefacts)
+    return prior('pltn', data, lambda d, epochs, start: train_pltn(d, encoder, cfg, aug, epochs, start)[0], lambda fold: [asdict(encoder), asdict(aug)], cfg, artefacts)

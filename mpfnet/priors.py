@@ -274,7 +274,7 @@ def write_atomically(path, write): # final path; a function that writes to the p
         if os.path.exists(temporary): os.unlink(temporary)
     return path
 
-# %% ../nbs/03_priors.ipynb #524d92c0
+# %% ../nbs/03_priors.ipynb #20b0f2e4
 class Artefacts:
     "Tensors found by key in a folder, or computed and kept there; `root=None` keeps nothing."
     def __init__(self, root=None): self.root = None if root is None else Path(root)
@@ -283,28 +283,29 @@ class Artefacts:
         "The artefact of `key`; `make()` is called if it is missing or unreadable. Of several processes that ask at once, one makes it and the others wait."
         if self.root is None: return make()
         path = self.path(stage, key)
-        if (state := read_checked(path)) is not None: return state
+        if (state := read_checked(path, quiet=True)) is not None: return state
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_name(f'.{key}.lock')):
-            if path.exists() and (state := read_checked(path)) is not None: return state
+            if (state := read_checked(path)) is not None: return state
             state = {k: v.detach().cpu().contiguous() for k, v in make().items()}
             write_atomically(path, lambda p: save_file(state, p, metadata=dict(sha256=sha256_of(state))))
         return state
 
-def read_checked(path): # a safetensors file with its own hash in the header
+def read_checked(path, quiet=False): # a safetensors file with its own hash in the header
     "Its tensors, or None if it is missing, damaged, or not what was written."
     if not path.exists(): return None
     try:
         with safe_open(path, 'pt') as f: state, noted = {k: f.get_tensor(k) for k in f.keys()}, (f.metadata() or {}).get('sha256')
         if sha256_of(state) == noted: return state
-        print(f'cached {path.parent.name}/{path.stem} is not what was written: computed again')
-    except Exception as e: print(f'cached {path.parent.name}/{path.stem} is unreadable ({e}): computed again')
+        why = 'not what was written'
+    except Exception as e: why = f'unreadable ({e})'
+    if not quiet: print(f'cached {path.parent.name}/{path.stem} is {why}: computed again')
 
 # %% ../nbs/03_priors.ipynb #72a8c0c5
 #: modules that decide MPFNet's features and its priors
 DECIDING = ('frames', 'face', 'flow', 'interpolate', 'magnify', 'preprocess', 'folds', 'ca_i3d', 'priors', 'pltn', 'plsm')
 
-# %% ../nbs/03_priors.ipynb #b9deed21
+# %% ../nbs/03_priors.ipynb #186cb945
 class Prepared:
     "A fold's training clips, scaled, with their channels chosen, on a device."
     def __init__(self, fold, features='both', device='cpu', compute=None, digests=None): # …; ComputeConfig; sha256 of each feature row, if known
@@ -320,12 +321,12 @@ class Prepared:
     def __len__(self): return len(self.y)
     @property
     def in_channels(self): return len(self.index)
-    def identity(self):
-        "All that decides what a stage learns here, but the stage's own settings: part of an artefact's key."
-        return [code_hash(DECIDING), self.fold.digest(self.digests), self.fold.held_out, self.fold.seed, self.index, self.device.type, asdict(self.compute)]
-    def trunk(self):
-        "The same of the fold that holds out the test subjects of the whole group."
-        return Prepared(self.fold.trunk(self.compute.group), self.features, self.device, self.compute, self.digests)
+    def identity(self, fold):
+        "All that decides what a stage learns on `fold`, or on this one's trunk, but the stage's own settings: part of an artefact's key."
+        return [code_hash(DECIDING), fold.digest(self.digests), fold.held_out, fold.seed, self.index, self.device.type, self.compute.precision, self.compute.compile]
+    def like(self, fold):
+        "Another fold, prepared in the same way."
+        return Prepared(fold, self.features, self.device, self.compute, self.digests)
 
 # %% ../nbs/03_priors.ipynb #c91d4a75
 @dataclass(kw_only=True, slots=True)
@@ -362,18 +363,19 @@ def learn(data,    # Prepared fold
         losses = train(net, lambda k: loss_of(forward, todo[k], g), len(todo), cfg, data.x.split(cfg.batch), first=first * an_epoch, of=cfg.epochs * an_epoch)
     return net, losses
 
-# %% ../nbs/03_priors.ipynb #47fd8028
+# %% ../nbs/03_priors.ipynb #1eea4fa6
 def prior(stage,     # 'pltn', 'plsm'
           data,      # Prepared fold
           train_on,  # (Prepared, epochs, start) → network
-          decides,   # Prepared → what else decides the result, JSON-able
+          decides,   # Fold → what else decides the result, JSON-able
           cfg,       # PriorConfig
           artefacts, # Artefacts
           part=lambda net: net):  # what of the network is the prior
     "State dict of a prior, from the artefacts or learnt now; its first epochs on the group's trunk, if there is one."
-    fork = round(data.compute.trunk * cfg.last)
-    key = lambda d, *what: key_of(stage, *what, d.identity(), asdict(cfg), decides(d))
-    def trunk():
-        d = data.trunk()
-        return artefacts.get(f'{stage}-trunk', key(d, 'trunk', fork), lambda: train_on(d, (0, fork), None).state_dict())
-    return artefacts.get(stage, key(data), lambda: part(train_on(data, (fork, cfg.last), trunk() if fork else None)).state_dict())
+    fork = min(round(data.compute.trunk * cfg.last), cfg.last - 1)
+    shared = data.fold.trunk(data.compute.group) if fork > 0 else None
+    key = lambda fold, *what: key_of(stage, *what, data.identity(fold), asdict(cfg), decides(fold))
+    if shared is None: return artefacts.get(stage, key(data.fold), lambda: part(train_on(data, None, None)).state_dict())
+    of_trunk = key(shared, 'trunk', fork)
+    def trunk(): return artefacts.get(f'{stage}-trunk', of_trunk, lambda: train_on(data.like(shared), (0, fork), None).state_dict())
+    return artefacts.get(stage, key(data.fold, of_trunk), lambda: part(train_on(data, (fork, cfg.last), trunk())).state_dict())

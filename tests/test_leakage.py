@@ -12,6 +12,7 @@ from conftest import CHEAP, CHEAP_RIVALS
 from mpfnet.folds import Fold, LeakageError, sha256_of
 from mpfnet.methods import METHODS, Context, fit, inner_gamma, override, recipe_of, settings_preset
 from mpfnet.loso import run
+from mpfnet.plsm import balanced_items, copies_of
 from mpfnet.priors import Artefacts
 
 SETTINGS = override(settings_preset('tiny'), 'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2,' + CHEAP_RIVALS)
@@ -79,11 +80,30 @@ def test_canary_of_a_shared_trunk(tmp_path, kind):
     assert learnt('noise s1', *with_noise(clips, x, 's1')) != clean['s2'] and trunks('noise s1') != trunks('clean')
 
 
-def test_inner_folds_have_a_trunk_of_their_own():
-    "An inner fold holds out several subjects of different groups: its trunk holds out just those, and the outer subject."
+def test_inner_folds_have_no_trunk(tmp_path):
+    "Also where one subject makes a whole inner group: its trunk would ask for copies that nobody made."
     clips, x, copies = dataset('frames')
     for inner in Fold(clips, x, [TEST], copies=copies, n_classes=3).inner(3):
-        assert inner.trunk(2).held_out == inner.held_out and TEST[1] not in set(inner.trunk(2).clips['subject'])
+        assert len(inner.held_out) == 1 and inner.trunk(2) is None
+
+
+def test_a_prior_is_keyed_by_what_its_trunk_saw(tmp_path):
+    "A copy that only the trunk reads changes: another prior, not the cached one."
+    clips, x, _ = dataset('frames', 'mpfnet_p')
+    x = np.concatenate([x] + [x[:24]]*8)
+    copies = {(i, p): 24*p + i for i in range(24) for p in range(1, 15)}
+    settings = override(TRUNK, 'plsm.phi_limit=13')
+    def read_by(fold):
+        i, phi = balanced_items(copies_of(fold.clips, 3, 13))
+        return set(fold._copy_rows(i, phi).tolist())
+    clips = clips.assign(label=[2 if s in ('s0', 's2') and k % 6 == 5 else k % 6 > 2 for k, s in enumerate(clips['subject'])]).astype(dict(label=int))
+    clips.loc[[6, 18], 'label'] = 2
+    fold = Fold(clips, x, [TEST], copies=copies, n_classes=3)
+    only = sorted(read_by(fold.trunk(2)) - read_by(fold))
+    assert only, 'the trunk reads nothing of its own: the test shows nothing'
+    other = x.copy(); other[only] *= 3
+    def learnt(v): return weights('plsm', clips, v, copies, tmp_path, settings=settings)
+    assert learnt(x) == learnt(x) != learnt(other)
 
 
 def test_inner_gamma_does_not_see_the_test_subject():

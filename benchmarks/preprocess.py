@@ -52,7 +52,7 @@ def main(argv=None):
         t = in_turns({'one by one': lambda: one_by_one(clips, phis), 'together': lambda: together(clips, phis)}, rounds)
         parts = pd.Series({k: np.median(v)*1e3 for k, v in stages(rounds).items()})
     lines = [f'{rounds} rounds in turns, CPU time of one thread, median (smallest–largest); {machine()}. Synthetic faces.', '',
-             f'The clip and its copies φ = 1…{phis[-1]}, in one go (what the store does: faces, flow and interpolation are found once): **{shown(t, "one by one", "together")}** times as fast as one by one, the same bytes. '
+             f'The clip and its copies φ = 1…{phis[-1]}, in one go (what the store does: the face is found once, interpolation and flow belong to each copy and are nearly all of the work): **{shown(t, "one by one", "together")}** times as fast as one by one, the same bytes. '
              f'{np.median(t["together"])/n/len(phis)*1e3:.0f} ms a row.', '', '| stage, 128×128 | ms |', '|---|---|', *[f'| {k} | {v:.0f} |' for k, v in parts.items()]]
     publish(args, 'preprocess', 'Features of a clip', lines)
 

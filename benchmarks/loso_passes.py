@@ -73,7 +73,7 @@ def forked(s, n, copies, folds):
 
 def measured(trunk=0.):
     "A small LOSO: (passes counted with shared priors, without, what the formula says of either)."
-    settings = override(settings_preset('tiny'), f'{SMALL},pltn.epochs=2,plsm.epochs=2,plsm.phi_limit=2,meta.updates=0,pltn.batch=6,plsm.batch=6,compute.trunk={trunk},compute.group=2')
+    settings = override(settings_preset('tiny'), f'{SMALL},pltn.epochs=2,plsm.epochs=2,plsm.phi_limit=2,meta.updates=0,pltn.batch=4,plsm.batch=5,compute.trunk={trunk},compute.group=2')
     clips, _ = dataset()
     copies = copies_of(clips, 3, 2).sum()                       # the same for every subject, so a fold has its share exactly
     with tempfile.TemporaryDirectory() as d: shared = counted(settings, TABLE4, d)

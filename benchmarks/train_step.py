@@ -4,7 +4,6 @@
 
 On a CPU one thread and its CPU time, on a GPU CUDA events. Outputs and losses are compared before anything is timed.
 """
-
 import copy
 
 import torch

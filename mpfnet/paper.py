@@ -12,7 +12,7 @@ __all__ = ['REFERENCE', 'STRATEGIES', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'D
            'plan_text', 'find_runs', 'note_paper', 'paper_of', 'config_of_run', 'stamp_of', 'kind_of', 'made_from',
            'save_figure']
 
-# %% ../nbs/06b_paper.ipynb #9e69d97c
+# %% ../nbs/06b_paper.ipynb #bdef6e91
 import contextlib
 import ctypes
 import fcntl
@@ -41,7 +41,7 @@ from tqdm import tqdm
 from .ca_i3d import CAI3D
 from .clips import load_clips
 from .flow import one_thread
-from .folds import subjects_of
+from .folds import fold_group, subjects_of
 from .guard import allowed_place, parameters_of
 from .labels import class_names
 from .loso import as_json, check_parameters, hash_of, prepare, resolve, seeds_of, write_json
@@ -231,21 +231,23 @@ def note_made(paper, w):
 
 _noting = threading.Lock()
 
-# %% ../nbs/06b_paper.ipynb #cbd2f25d
-def clip_passes(method, settings, n, copies) -> dict: # settings; training clips; their magnified copies → {stage: passes}
+# %% ../nbs/06b_paper.ipynb #93ea93d1
+def clip_passes(method, settings, n, copies, folds) -> dict: # settings; training clips of a fold; their magnified copies; folds of the run → {stage: passes}
     "Clips that go through a CA-I3D, forward and back, in one fold; a prior counts once for all methods that share it."
     s, c = settings, METHODS[method]
     if 'meta' not in c.stages: return {}
     out, two = {}, method in ('mpfnet_p', 'mpfnet_c')
-    if 'pltn' in c.stages: out['pltn'] = paid_epochs(s.pltn, s.compute)*n
-    if 'plsm' in c.stages: out['plsm'] = paid_epochs(s.plsm, s.compute)*(n + copies)
+    if 'pltn' in c.stages: out['pltn'] = paid_epochs(s.pltn, s.compute, folds)*n
+    if 'plsm' in c.stages: out['plsm'] = paid_epochs(s.plsm, s.compute, folds)*(n + copies)
     out['meta'] = s.meta.updates*min(n, s.meta.episodes*3*(s.meta.shot + s.meta.queries))*(2 if two else 1)
     return out
 
-def paid_epochs(prior, compute): # PriorConfig, ComputeConfig
-    "Epochs of a prior that a fold pays for: those of a trunk are paid by all of its group."
-    shared = round(compute.trunk*prior.last)
-    return prior.last - shared + shared/compute.group
+def paid_epochs(prior, compute, folds): # PriorConfig, ComputeConfig, folds of the run
+    "Epochs of a prior that a fold pays for, each over its training clips: those of a trunk are paid by all of its group, and are shorter by its subjects."
+    shared, everyone = prior.fork(compute.trunk), range(folds)
+    groups = {tuple(fold_group(k, everyone, compute.group)) for k in everyone} if shared else ()
+    share = sum(folds - len(g) for g in groups if len(g) > 1)/(folds*(folds - 1)) + sum(len(g) == 1 for g in groups)/folds
+    return prior.last - shared + shared*share
 
 # %% ../nbs/06b_paper.ipynb #a62ca1e3
 def seconds_a_pass(settings, shape, device='cpu', batch=16, least=.5) -> float: # …; (C, T, H, W); clips; seconds to measure
@@ -286,7 +288,7 @@ def present(paper, runs) -> list: # {table: [Wanted]} → names
     for d, e in why.items(): print(f'left out, {d}: {e}', file=sys.stderr)
     return there
 
-# %% ../nbs/06b_paper.ipynb #59133b29
+# %% ../nbs/06b_paper.ipynb #deb041b7
 @cache
 def known_data(dataset, task, root) -> tuple: # → (clip table without frames, fingerprint)
     "Clips: enough to count, and to see whether they have changed."
@@ -304,7 +306,7 @@ class Cost:
     def seconds(self, folds, seed, seen, here): # folds to train; (chain, seed, stage) already paid for; see `configs`
         "Seconds of one process; nan where there is no telling."
         copies = copies_of(self.clips, len(class_names(self.w.task, self.w.dataset)), self.settings.plsm.phi_limit).sum()*(self.folds - 1)/self.folds
-        passes = clip_passes(self.w.method, self.settings, self.n, copies)
+        passes = clip_passes(self.w.method, self.settings, self.n, copies, self.folds)
         if not passes: return folds*measured(self.w.method, here, self.n)
         for stage in [s for s in passes if s in ('pltn', 'plsm')]:
             if (key := (self.w.chain, seed, stage)) in seen: del passes[stage]

@@ -328,7 +328,7 @@ class Prepared:
         "Another fold, prepared in the same way."
         return Prepared(fold, self.features, self.device, self.compute, self.digests)
 
-# %% ../nbs/03_priors.ipynb #c91d4a75
+# %% ../nbs/03_priors.ipynb #f472711b
 @dataclass(kw_only=True, slots=True)
 class PriorConfig(SGDConfig):
     "Settings of a prior."
@@ -342,6 +342,9 @@ class PriorConfig(SGDConfig):
         if not 0 <= self.stop <= self.epochs: raise ValueError(f'{stage}.stop lies in 0…epochs ({self.epochs}), got {self.stop}')
     @property
     def last(self): return self.stop or self.epochs
+    def fork(self, trunk): # share of the epochs
+        "How many epochs a trunk has; the last is always a fold's own."
+        return max(0, min(round(trunk * self.last), self.last - 1))
 
 # %% ../nbs/03_priors.ipynb #9e807db8
 def learn(data,    # Prepared fold
@@ -363,7 +366,7 @@ def learn(data,    # Prepared fold
         losses = train(net, lambda k: loss_of(forward, todo[k], g), len(todo), cfg, data.x.split(cfg.batch), first=first * an_epoch, of=cfg.epochs * an_epoch)
     return net, losses
 
-# %% ../nbs/03_priors.ipynb #1eea4fa6
+# %% ../nbs/03_priors.ipynb #13e44a1b
 def prior(stage,     # 'pltn', 'plsm'
           data,      # Prepared fold
           train_on,  # (Prepared, epochs, start) → network
@@ -372,8 +375,8 @@ def prior(stage,     # 'pltn', 'plsm'
           artefacts, # Artefacts
           part=lambda net: net):  # what of the network is the prior
     "State dict of a prior, from the artefacts or learnt now; its first epochs on the group's trunk, if there is one."
-    fork = min(round(data.compute.trunk * cfg.last), cfg.last - 1)
-    shared = data.fold.trunk(data.compute.group) if fork > 0 else None
+    fork = cfg.fork(data.compute.trunk)
+    shared = data.fold.trunk(data.compute.group) if fork else None
     key = lambda fold, *what: key_of(stage, *what, data.identity(fold), asdict(cfg), decides(fold))
     if shared is None: return artefacts.get(stage, key(data.fold), lambda: part(train_on(data, None, None)).state_dict())
     of_trunk = key(shared, 'trunk', fork)

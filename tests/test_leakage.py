@@ -80,7 +80,7 @@ def test_canary_of_a_shared_trunk(tmp_path, kind):
     assert learnt('noise s1', *with_noise(clips, x, 's1')) != clean['s2'] and trunks('noise s1') != trunks('clean')
 
 
-def test_inner_folds_have_no_trunk(tmp_path):
+def test_inner_folds_have_no_trunk():
     "Also where one subject makes a whole inner group: its trunk would ask for copies that nobody made."
     clips, x, copies = dataset('frames')
     for inner in Fold(clips, x, [TEST], copies=copies, n_classes=3).inner(3):

@@ -12,6 +12,7 @@ import torch
 from turns import machine, parser, publish, verdict
 
 from mpfnet.folds import Fold
+from mpfnet.loso import moved
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.plsm import plsm_prior
 from mpfnet.pltn import pltn_prior
@@ -21,11 +22,12 @@ CLASSES = dict(smic=(16, (70, 51, 43)), casme2=(24, (88, 32, 25)), samm=(28, (92
 POOL = 64
 
 
-def composite(shape, share=1.):
-    "A fold in the shape of the composite: a subject of SAMM held out."
+def composite(shape, device, share=1.):
+    "A fold in the shape of the composite: a subject of SAMM held out. On a GPU its features lie there, as in a run."
     rows = [dict(dataset=d, subject=f's{k % people:02}', clip=f'c{c}{k}', label=c, input='frames') for d, (people, counts) in CLASSES.items() for c, n in enumerate(counts) for k in range(int(n*share))]
     clips, x = pd.DataFrame(rows), np.random.default_rng(0).normal(size=(POOL, *shape)).astype(np.float16)
     copies = {(i, p): (i + p) % POOL for i, r in enumerate(rows) for p in range(1, 15)}
+    if device == 'cuda': x = moved(x, np.arange(POOL), device)
     return Fold(clips, x, [('samm', 's00')], np.arange(len(clips)) % POOL, copies, 3)
 
 
@@ -45,7 +47,7 @@ def main(argv=None):
     s = settings_preset(args.preset)
     if device == 'cuda' and torch.cuda.is_bf16_supported(): s = override(s, 'compute.precision=bf16')
     if args.quick: s = override(s, 'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2')
-    fold = composite(s.preprocess.shape('frames'), .1 if args.quick else 1.)
+    fold = composite(s.preprocess.shape('frames'), device, .1 if args.quick else 1.)
     keep = {}
     class Kept(Artefacts):
         def get(self, stage, key, make): return keep[stage, key] if (stage, key) in keep else keep.setdefault((stage, key), make())

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .folds import positions
 from .priors import SGDConfig, augment, forward_of, seeded, stage_generator, train
 
 # %% ../nbs/04a_episodes.ipynb #8b295b79
 def prototypes(e, y, n_classes): # embeddings (n, d), labels (n,)
     "Class centroids (n_classes, d), Eq. 10; a class without support has a zero centroid, which `similarities` puts last."
-    one_hot = F.one_hot(y, n_classes).to(e.dtype)                      # (n, K)
+    one_hot = (y[:, None] == torch.arange(n_classes, device=y.device)).to(e.dtype)         # (n, K)
     return one_hot.T @ e / one_hot.sum(0).clamp_min(1)[:, None]
 
 # %% ../nbs/04a_episodes.ipynb #1f001bec
@@ -87,7 +88,8 @@ def train_episodes(matcher,   # module: (B, C, T, H, W) → list of (B, d_j); ha
     def loss_of(k):
         drawn = [draw_episode(labels, cfg.shot, cfg.queries, g) for _ in range(cfg.episodes)]
         clips, where = np.unique(np.concatenate([i for e in drawn for i in e]), return_inverse=True)
-        parts = np.split(where, np.cumsum([len(i) for e in drawn for i in e])[:-1])
+        clips, where = (positions(i, data.device) for i in (clips, where))
+        parts = where.split([len(i) for e in drawn for i in e])
         e = forward(augment(data.x[clips], aug, g, data.flow))
         return episode_loss(e, data.y[clips], list(zip(parts[::2], parts[1::2])), matcher.weights, cfg.tau, n_classes)
     with torch.random.fork_rng(devices=[]):

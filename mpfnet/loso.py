@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'SLOW', 'Parameters', 'known', 'check_parameters', 'options_of', 'check_values', 'seeds_of',
-           'chosen_subjects', 'resolve', 'Data', 'wanted_copies', 'prepare', 'check_rows', 'data_hash', 'config_of',
-           'as_json', 'write_json', 'hash_of', 'Harness', 'run_fold', 'parts_of', 'keep_state', 'record_path',
-           'valid_record', 'finish_fold', 'run_folds', 'predictions_table', 'write_results', 'environment', 'harness',
-           'still_to_do', 'run_seed', 'engine_of', 'valid_records', 'note_environment', 'running_uf1',
-           'summarise_seeds', 'shared_rows', 'run', 'validate', 'run_inner']
+           'chosen_subjects', 'resolve', 'Data', 'wanted_copies', 'prepare', 'check_rows', 'Held', 'held', 'data_hash',
+           'config_of', 'as_json', 'write_json', 'hash_of', 'Harness', 'fits', 'moved', 'resident', 'run_fold',
+           'parts_of', 'keep_state', 'record_path', 'valid_record', 'finish_fold', 'run_folds', 'predictions_table',
+           'write_results', 'environment', 'harness', 'still_to_do', 'run_seed', 'engine_of', 'valid_records',
+           'note_environment', 'running_uf1', 'summarise_seeds', 'shared_rows', 'run', 'validate', 'run_inner']
 
 # %% ../nbs/05_loso.ipynb #83aa1f85
 import hashlib
@@ -219,6 +219,21 @@ def check_rows(store, rows):
     bad = [store.table.index[r] for r in sorted(set(map(int, rows))) if hashlib.sha256(store.F[r].tobytes()).hexdigest() != store.table.index[r]['sha256']]
     if bad: raise RuntimeError(f'{len(bad)} damaged rows in {store.table.data}, the first: {bad[0]["clip"]}. Remove that folder, its features are computed again')
 
+# %% ../nbs/05_loso.ipynb #8be3fc54
+class Held(Data):
+    "`Data` whose features are in hand instead of in a folder of this machine."
+    __slots__ = ('array',)
+    def open(self): return self.array
+
+def held(data, take=lambda features, rows: features[rows]) -> Held: # Data; how rows are taken
+    "The same clips on the rows that this run uses, renumbered."
+    used = np.unique(np.concatenate([data.rows, list(data.copies.values()) or data.rows]))
+    place = {int(r): i for i, r in enumerate(used)}
+    new = Held(clips=data.clips, store=data.store, rows=np.array([place[int(r)] for r in data.rows]), copies={k: place[int(r)] for k, r in data.copies.items()},
+               digests=[data.digests[r] for r in used], report=data.report, stamp=data.stamp)
+    new.array = take(data.open(), used)
+    return new
+
 # %% ../nbs/05_loso.ipynb #00e3d89a
 def data_hash(data) -> str:
     "SHA-256 of clips, labels and feature bytes, whatever order the store keeps them in."
@@ -257,16 +272,42 @@ class Harness:
     artefacts: str | None # folder of cached priors
     folder: str           # of the run
     weights: str | None   # folder for weights, if they are kept
+    sharing: int = 1      # fold processes that share a GPU
     def fold(self, subject, features=None):
         d = self.data
         return Fold(d.clips, d.open() if features is None else features, [subject], d.rows, d.copies, self.n_classes, self.seed)
     def context(self):
         return Context(settings=self.settings, artefacts=Artefacts(self.artefacts), device=self.device, digests=self.data.digests)
 
+# %% ../nbs/05_loso.ipynb #450b2590
+def fits(need, device, share=.5) -> bool: # bytes
+    "Whether so much may be kept on a GPU."
+    return device == 'cuda' and need < share * torch.cuda.mem_get_info()[0]
+
+def moved(features, rows, device, step=256): # (rows, C, T, H, W) float16
+    "Some rows as a tensor on a device."
+    out = torch.empty(len(rows), *features.shape[1:], dtype=torch.float16, device=device)
+    for i in range(0, len(rows), step): out[i:i + step] = torch.from_numpy(np.ascontiguousarray(features[rows[i:i + step]], dtype=np.float16))
+    return out
+
+# %% ../nbs/05_loso.ipynb #1dbdcda7
+_resident = {}         # data hash → Data whose features this process has on its GPU
+
+def resident(h): # Harness
+    "The harness with its features on the GPU, where its method takes them and they fit."
+    if not METHODS[h.method].resident: return h
+    key, rows, shape = data_hash(h.data), len(h.data.rows) + len(h.data.copies), h.data.open().shape[1:]
+    if key not in _resident:
+        _resident.clear()
+        if not fits(2 * rows * math.prod(shape), h.device, .5 / h.sharing): return h
+        _resident[key] = held(h.data, lambda features, used: moved(features, used, h.device))
+    return replace(h, data=_resident[key])
+
 # %% ../nbs/05_loso.ipynb #905e9cc3
 def run_fold(h, subject) -> dict: # Harness; (dataset, subject)
     "Train on everyone else, seal, predict; the fold's record."
-    start, fold = time.perf_counter(), h.fold(subject)
+    start, h = time.perf_counter(), resident(h)
+    fold = h.fold(subject)
     with one_thread(), threadpool_limits(1):                                # PyTorch and OpenCV; NumPy and scikit-learn
         model = fit(h.method, fold, h.context())
         sha = fold.seal(model.state())
@@ -370,7 +411,7 @@ def harness(p, settings, device, data, seed, config, folder='') -> Harness:
     "The harness of a run; without a folder (see `validate`) it keeps no weights."
     return Harness(data=data, method=p.method, settings=settings, n_classes=len(class_names(p.task, p.dataset)), seed=seed, device=device,
                    config=config, artefacts=str(Path(p.out_dir) / 'cache' / 'priors'), folder=str(folder),
-                   weights=str(Path(folder) / 'weights') if p.keep_weights and folder else None)
+                   weights=str(Path(folder) / 'weights') if p.keep_weights and folder else None, sharing=p.workers)
 
 def still_to_do(h, wanted, records): # Harness; (dataset, subject) pairs; {pair: record}
     "Folds without a valid record, or without the weights that were asked for."
@@ -492,6 +533,7 @@ def validate(subject:str,  # the outer fold, 'samm/006': its subject takes no pa
 # %% ../nbs/05_loso.ipynb #690b6655
 def run_inner(h, outer, n_splits, k):
     "Labels and predictions of inner fold k of a fold."
+    h = resident(h)
     fold = h.fold(outer)
     inner = fold.inner(n_splits)[k]
     labels = held_out_labels(fold, inner)

@@ -1,6 +1,7 @@
 """Folds on a Ray cluster: the same records, a node that dies, a driver that dies."""
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import pytest
 from conftest import CHEAP, ROOT
 
 from mpfnet import loso
+from mpfnet.ray_engine import by_value, connect, on_a_node, package_files
 
 ray = pytest.importorskip('ray', reason="pip install 'mpfnet[ray]'")
 FEW = 'samm/sa00,samm/sa01,smic/sm01,smic/sm02,casme2/ca02,casme2/ca03'
@@ -47,6 +49,21 @@ def test_the_same_records(cluster, alone, flow_root, tmp_path):
     assert run.name == alone.name and scores(run) == scores(alone)
     assert len(list((run / 'weights').glob('*.safetensors'))) == 6 and (run / 'metrics.json').read_text() == (alone / 'metrics.json').read_text()
     assert json.loads((run / 'env.json').read_text())['folds_trained'] == 6
+
+
+def test_a_running_cluster_is_found_without_its_address(cluster):
+    code = 'from mpfnet.ray_engine import connect; print(connect(2).get_runtime_context().gcs_address)'
+    out = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env={k: v for k, v in os.environ.items() if k != 'RAY_ADDRESS'}, capture_output=True, text=True, timeout=120)
+    assert out.stdout.strip() == cluster[0].address, out.stderr[-2000:]
+
+
+def test_nodes_run_the_drivers_code(cluster):
+    "Whatever is installed there; here it is this package without the added line."
+    files = package_files()
+    files['__init__.py'] += b"\nNOTE = 'the driver wrote this'\n"
+    ray = connect(1)
+    with by_value(ray): note = ray.remote(on_a_node).remote(files, pickle.dumps(eval), "__import__('mpfnet').NOTE")
+    assert ray.get(note) == 'the driver wrote this'
 
 
 def test_a_second_run_trains_nothing(cluster, alone, flow_root):

@@ -89,9 +89,9 @@ class Unit(nn.Module):
     def forward(self, x): return F.relu(self.norm(convolve(self.conv, x)))
 
 # %% ../nbs/02_ca_i3d.ipynb #66adb34e
-def cells_of(n, k): # places of an axis, cells
+def cells_of(n, k, device='cpu'): # places of an axis, cells
     "Which places lie in each cell: zeros and ones (k, n)."
-    i, place = torch.arange(k)[:, None], torch.arange(n)
+    i, place = torch.arange(k, device=device)[:, None], torch.arange(n, device=device)
     return ((place >= i * n // k) & (place < -(-(i + 1) * n // k))).float()
 
 # %% ../nbs/02_ca_i3d.ipynb #eeb80ab0
@@ -99,9 +99,9 @@ def cells_of(n, k): # places of an axis, cells
 def boxes(size, grids, dtype, device): # (T, H, W); a tuple of (cells along T, H, W)
     "Which voxels lie in each box of each grid: zeros and ones (boxes, T·H·W), and the boxes' sizes."
     with torch.inference_mode(False):
-        rows = [torch.kron(t, torch.kron(h, w)) for t, h, w in ([cells_of(n, k) for n, k in zip(size, g)] for g in grids)]
+        rows = [torch.kron(t, torch.kron(h, w)) for t, h, w in ([cells_of(n, k, device) for n, k in zip(size, g)] for g in grids)]
         m = torch.cat(rows)
-        return m.to(device, dtype), m.sum(1).to(device)
+        return m.to(dtype), m.sum(1)
 
 def box_sums(x, grids): # (B, C, T, H, W)
     "Sums over boxes (B, C, boxes)."

@@ -84,7 +84,7 @@ def train_episodes(matcher,   # module: (B, C, T, H, W) → list of (B, d_j); ha
                    n_classes, stage='meta',
                    watch=None):  # see `priors.train`
     "Train a matcher on episodes of a fold, in place; returns the losses."
-    g, labels, forward = stage_generator(data.fold, stage), data.fold.y.numpy(), forward_of(matcher, data.compute, data.device)
+    g, labels, forward = stage_generator(data.fold, stage), data.fold.y.numpy(), forward_of(matcher, data.compute, data.device, sizes_vary=True)
     def loss_of(k):
         drawn = [draw_episode(labels, cfg.shot, cfg.queries, g) for _ in range(cfg.episodes)]
         clips, where = np.unique(np.concatenate([i for e in drawn for i in e]), return_inverse=True)

@@ -134,6 +134,28 @@ def test_frames_in_place_of_3d_convolutions(monkeypatch):
     assert len(called) == 5 and torch.allclose(y, z, atol=1e-4) and float((g - h).norm()/g.norm()) < 1e-3
 
 
+def test_compiled_graphs_serve_all_folds(monkeypatch):
+    "One graph for a size, one for all further sizes, no break, nothing on another device; the next fold's networks find them."
+    graphs, compiled, breaks = [], torch.compile, torch._dynamo.utils.counters['graph_break']
+    def note(graph, inputs): graphs.append(graph); return graph.forward
+    monkeypatch.setattr(torch, 'compile', lambda net, mode=None: compiled(net, backend=note))
+    monkeypatch.setattr(priors, 'train', lambda module, loss_of, updates, *args, **kwargs: [loss_of(k).backward() for k in range(updates)])
+    s, found, before = override(SETTINGS, 'compute.compile=default,pltn.batch=10,pltn.epochs=2'), [], dict(breaks)
+    for _ in range(2):
+        train_pltn(Prepared(a_fold(), device='meta', compute=s.compute), s.encoder, s.pltn, AugmentConfig())
+        found.append(len(graphs))
+    devices = {v.device.type for g in graphs for node in g.graph.nodes if torch.is_tensor(v := node.meta.get('example_value'))}
+    assert found == [found[0]]*2 and 1 <= found[0] <= 2 and devices == {'meta'} and dict(breaks) == before
+
+
+def test_episodes_use_no_cuda_graphs(monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch, 'compile', lambda net, mode=None: modes.append(mode) or net)
+    s = override(SETTINGS, 'compute.compile=reduce-overhead')
+    fit_matcher('pltn', a_fold(), Context(settings=s))
+    assert modes == ['reduce-overhead', 'default']
+
+
 @cuda
 @pytest.mark.parametrize('compute', ['compute.precision=float32', 'compute.precision=bf16', 'compute.compile=reduce-overhead'])
 def test_a_fold_on_the_gpu(compute):

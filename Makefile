@@ -53,8 +53,9 @@ test: $(READY) ## everything that must hold: drift gate, every notebook, pytest
 notebooks: $(READY) ## run every notebook of nbs/ as a test
 	$(ONE_THREAD) "$(BIN)/nbdev_test" --n_workers $(WORKERS)
 
+# A test that hangs ends its process after ten minutes, with every stack; pytest-xdist would then try it again, up to eight times.
 pytest: $(READY) ## run tests/
-	$(ONE_THREAD) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadfile
+	$(ONE_THREAD) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadfile --max-worker-restart 0 --timeout 600 --timeout-method thread
 
 bench: $(READY) ## measure speed and quality, into benchmarks/RESULTS.md; BENCH=train_step for one of them
 	for b in $(BENCH); do $(ONE_THREAD) "$(BIN)/python" benchmarks/$$b.py || exit 1; done

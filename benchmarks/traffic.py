@@ -1,0 +1,77 @@
+"""Floating-point operations and bytes of a training step, operation by operation, and the time below which no GPU of given rates can be.
+
+    python benchmarks/traffic.py [--quick] [--copy 4.3] [--matrix 790]
+
+A count, not a measurement: a few clips in float32 on any computer, each floating-point number taken for the bytes that it would have. Every operation reads its inputs and writes its outputs through the GPU's memory; batch norm reads its input twice, a convolution's gradient reads the outer one twice. Caches help and bad kernels hurt; neither is counted.
+"""
+from collections import defaultdict
+
+import torch
+from reference_i3d import I3D
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from turns import parser, publish
+
+from mpfnet.ca_i3d import CAI3D, encoder_preset
+
+FAMILIES = dict(convolution='convolutions, matrix products', mm='convolutions, matrix products', bmm='convolutions, matrix products', addmm='convolutions, matrix products',
+                batch_norm='batch norm', threshold='ReLU', relu='ReLU', max_pool='max-pool', cat='concatenation, copies', copy='concatenation, copies', clone='concatenation, copies')
+TWICE = {'native_batch_norm': [0], 'native_batch_norm_backward': [0, 1], 'convolution_backward': [0]}      # arguments read a second time
+
+
+def family(name): return next((f for part, f in FAMILIES.items() if part in name), 'attention and other')
+
+
+def size(x, width): # tensor, or some; bytes of a floating-point number
+    if isinstance(x, (list, tuple)): return sum(size(v, width) for v in x)
+    return x.numel()*(width if x.is_floating_point() else x.element_size()) if torch.is_tensor(x) else 0
+
+
+class Traffic(TorchDispatchMode):
+    "Per operation: its family, floating-point operations, bytes."
+    def __init__(self, width): super().__init__(); self.width, self.ops = width, []
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out, name = func(*args, **kwargs or {}), func.overloadpacket.__name__
+        moves = not func.is_view and 'view' not in name and not name.startswith(('empty', 'detach'))
+        count = flop_registry.get(func.overloadpacket)
+        flops = count(*args, **kwargs or {}, out_val=out) if count else 0
+        again = [args[i] for i in TWICE.get(name, ())]
+        if moves: self.ops.append((family(name), flops, size([args, out, again], self.width)))
+        return out
+
+
+def step(net, batch, spatial, layout, width):
+    "What one forward and backward pass does."
+    x = torch.randn(batch, 5, 10, spatial, spatial).to(memory_format=layout)
+    with Traffic(width) as t: net(x).square().mean().backward()
+    return t.ops
+
+
+def lowest(ops, copy, matrix):
+    "Seconds: of each operation the longer of moving its bytes and of computing."
+    return sum(max(b/copy, f/matrix) for _, f, b in ops)
+
+
+def main(argv=None):
+    p = parser(__doc__)
+    p.add_argument('--copy', type=float, default=4.3, help='TB/s that a copy moves, read and written bytes together')
+    p.add_argument('--matrix', type=float, default=790., help='TFLOP/s of a large bf16 matrix product')
+    args = p.parse_args(argv)
+    preset, spatial, batch = ('tiny', 32, 4) if args.quick else ('paper', 128, 8)
+    c = encoder_preset(preset)
+    ours, frozen = CAI3D(5, embedding=None, preset=c).to(memory_format=torch.channels_last_3d), I3D(5, c.width, c.embedding, c.grid, c.stem_stride)
+    counts = {'the library, bf16': step(ours, batch, spatial, torch.channels_last_3d, 2), 'the frozen one, float32': step(frozen, batch, spatial, torch.contiguous_format, 4)}
+    copy, matrix = args.copy*1e12, args.matrix*1e12
+    rows = []
+    for name, ops in counts.items():
+        groups = defaultdict(lambda: [0, 0])
+        for f, flops, moved in ops: groups[f][0] += flops; groups[f][1] += moved
+        for f, (flops, moved) in sorted(groups.items(), key=lambda kv: -kv[1][1]): rows.append(f'| {name} | {f} | {flops/batch/1e9:.1f} | {moved/batch/1e6:.0f} | {lowest([o for o in ops if o[0] == f], copy, matrix)*128/batch*1e3:.1f} ms |')
+        flops, moved, low = sum(o[1] for o in ops), sum(o[2] for o in ops), lowest(ops, copy, matrix)
+        rows.append(f'| **{name}** | **all** | **{flops/batch/1e9:.1f}** | **{moved/batch/1e6:.0f}** | **{low*128/batch*1e3:.1f} ms**, {flops/low/matrix:.0%} of the matrix rate |')
+    lines = [f'`{preset}`, {spatial}×{spatial}, forward and back, per clip. "No less than": of a batch of 128, with {args.copy:g} TB/s for copies and {args.matrix:g} TFLOP/s for matrix products in bf16 (about an H200\'s; give your own), operation by operation the longer of the two.', '',
+             '| encoder | operations | GFLOP | MB | no less than |', '|---|---|---|---|---|', *rows]
+    publish(args, 'traffic', 'Bytes of a training step', lines)
+
+
+if __name__ == '__main__': main()

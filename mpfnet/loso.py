@@ -25,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -445,6 +446,7 @@ def run_seed(p, settings, device, data, seed, progress=True, tell=None) -> Path:
 def engine_of(name): # 'local' or 'ray'
     "What runs folds: processes here, or a cluster."
     if name == 'local': return run_folds
+    if not find_spec('ray'): raise ValueError("engine='ray' needs Ray: pip install 'mpfnet[ray]'")
     from mpfnet.ray_engine import ray_folds
     return ray_folds
 
@@ -499,6 +501,7 @@ def run(**parameters) -> Path: # those of the parameters cell
         p.out_dir = str(mirror.here)
         mirror.fetch()
     seeds, (device, settings) = seeds_of(p.seed), resolve(p)
+    engine_of(p.engine)                                                    # one that is not installed is an error now, not after an hour
     data = prepare(p, settings)
     chosen_subjects(p.subjects, data.clips)
     tell = (lambda folder: mirror.send(Path(folder).name)) if mirror else None

@@ -58,8 +58,7 @@ def on_a_node(files, work, *args): # `package_files` of the driver; a pickled fu
 # %% ../nbs/05c_ray_engine.ipynb #1ed6669a
 def connect(workers): # CPUs, if a cluster is started here
     "Ray, connected to the cluster that there is, or to one started here."
-    try: import ray
-    except ImportError: raise ValueError("engine='ray' needs Ray: pip install 'mpfnet[ray]'") from None
+    import ray
     if ray.is_initialized(): return ray
     quiet = dict(log_to_driver=False, configure_logging=False)
     try: ray.init(address='auto', **quiet)

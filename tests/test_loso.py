@@ -283,3 +283,9 @@ def test_rows_in_any_order_give_the_same_table(flow_root, tmp_path):
     path = tmp_path / 'data' / 'megc2019_flow' / FLOW_LIST
     pd.read_csv(path, dtype=str).sample(frac=1, random_state=0).to_csv(path, index=False, lineterminator='\r\n')
     assert go(tmp_path / 'data', tmp_path, method='majority').name == go(flow_root, tmp_path / 'b', method='majority').name
+
+
+def test_an_engine_that_is_not_installed_is_an_error_at_once(flow_root, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    with pytest.raises(ValueError, match=r"mpfnet\[ray\]"): go(flow_root, tmp_path, engine='ray')
+    assert not list(tmp_path.iterdir())

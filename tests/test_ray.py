@@ -62,7 +62,8 @@ def test_nodes_run_the_drivers_code(cluster):
     files = package_files()
     files['__init__.py'] += b"\nNOTE = 'the driver wrote this'\n"
     ray = connect(1)
-    with by_value(ray): note = ray.remote(on_a_node).remote(files, pickle.dumps(eval), "__import__('mpfnet').NOTE")
+    fresh = ray.remote(runtime_env=dict(env_vars=dict(A='new process')))            # one of this driver's has its code already
+    with by_value(ray): note = fresh(on_a_node).remote(files, pickle.dumps(eval), "__import__('mpfnet').NOTE")
     assert ray.get(note) == 'the driver wrote this'
 
 

@@ -1,4 +1,5 @@
 """The site (`make docs`): every link leads somewhere, nothing is loaded from elsewhere, and a browser has nothing to complain about."""
+import asyncio
 import functools
 import http.server
 import json
@@ -169,29 +170,38 @@ def serve(folder):
 
 @pytest.fixture(scope='module')
 def browser():
+    "(look, address, options of the window) → complaints; `look` is a coroutine function of a `Visit`. Not by Playwright's sync API: its greenlets would outlive these tests in a process that goes on to train."
     if not CHROMIUM: pytest.skip('needs Chromium; on Debian and Ubuntu: apt install chromium')
-    playwright = pytest.importorskip('playwright.sync_api', reason="needs playwright: pip install -e '.[dev]'")
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+    playwright = pytest.importorskip('playwright.async_api', reason="needs playwright: pip install -e '.[dev]'")
+    with asyncio.Runner() as loop:
+        driver = loop.run(playwright.async_playwright().start())
+        chromium = loop.run(driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS))
+        yield lambda look, address, **options: loop.run(visited(chromium, look, address, **options))
+        loop.run(chromium.close()); loop.run(driver.stop())
+
+
+async def visited(chromium, look, address, **options):
+    context = await chromium.new_context(**options)
+    try:
+        visit = Visit(await context.new_page(), address)
+        await look(visit)
+        return visit.complaints
+    finally: await context.close()
 
 
 class Visit:
     "One page in the browser; everything that went wrong is in `complaints`."
-    def __init__(self, browser, base, **options):
-        self.base, self.complaints, self.page = base, [], browser.new_context(**options).new_page()
-        self.page.on('console', lambda m: self.complaints.append(f'console: {m.text}') if m.type in ('error', 'warning') else None)
-        self.page.on('pageerror', lambda e: self.complaints.append(f'script: {e}'))
-        self.page.on('request', lambda r: None if r.url.startswith((base, 'data:', 'blob:')) else self.complaints.append(f'elsewhere: {r.url}'))
-        self.page.on('response', lambda r: self.complaints.append(f'{r.status}: {r.url}') if r.status >= 400 else None)
-    def open(self, path):
-        self.page.goto(urljoin(self.base, path), wait_until='load')
+    def __init__(self, page, base):
+        self.base, self.complaints, self.page = base, [], page
+        page.on('console', lambda m: self.complaints.append(f'console: {m.text}') if m.type in ('error', 'warning') else None)
+        page.on('pageerror', lambda e: self.complaints.append(f'script: {e}'))
+        page.on('request', lambda r: None if r.url.startswith((base, 'data:', 'blob:')) else self.complaints.append(f'elsewhere: {r.url}'))
+        page.on('response', lambda r: self.complaints.append(f'{r.status}: {r.url}') if r.status >= 400 else None)
+    async def open(self, path):
+        await self.page.goto(urljoin(self.base, path), wait_until='load')
         return self.page
-    def sideways(self): # does the page as a whole scroll sideways?
-        return self.page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')
-    def __enter__(self): return self
-    def __exit__(self, *error): self.page.context.close()
+    async def sideways(self): # does the page as a whole scroll sideways?
+        return await self.page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')
 
 
 @pytest.fixture(scope='module')
@@ -204,41 +214,38 @@ def base(site):
 
 def test_pages_open_without_a_complaint(browser, base, site, pages):
     "Each page on a desktop, then as narrow as a phone."
-    with Visit(browser, base) as visit:
+    async def look(visit):
         for path in [p for p in pages if p != site / 'index.html']:         # that one only leads on
-            visit.page.set_viewport_size(dict(width=1280, height=844))
-            page = visit.open(path.relative_to(site).as_posix())
-            broken = page.evaluate('[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)')
-            assert page.title() and not broken, (path.name, broken)
+            await visit.page.set_viewport_size(dict(width=1280, height=844))
+            page = await visit.open(path.relative_to(site).as_posix())
+            broken = await page.evaluate('[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)')
+            assert await page.title() and not broken, (path.name, broken)
             for width in (1280, 390):
-                page.set_viewport_size(dict(width=width, height=844))
-                assert visit.sideways() <= 0, f'{path.name} is wider than a window of {width} pixels'
-        assert not visit.complaints, visit.complaints
+                await page.set_viewport_size(dict(width=width, height=844))
+                assert await visit.sideways() <= 0, f'{path.name} is wider than a window of {width} pixels'
+    assert browser(look, base) == []
 
 
 def test_dark_mode_search_and_folding_work(browser, base):
-    with Visit(browser, base, viewport=dict(width=1280, height=900), color_scheme='dark') as visit:
-        page = visit.open('')
-        page.wait_for_url('**/nbs/index.html')
-        shade = page.evaluate('getComputedStyle(document.body).backgroundColor')
+    async def look(visit):
+        page = await visit.open('')
+        await page.wait_for_url('**/nbs/index.html')
+        shade = await page.evaluate('getComputedStyle(document.body).backgroundColor')
         assert max(map(int, re.findall(r'\d+', shade)[:3])) < 60, shade
-        page = visit.open('search.html?q=triplet')
-        page.wait_for_selector('#search-results a[href*="03a_pltn"]')
-        page = visit.open('nbs/02_ca_i3d.html')
+        page = await visit.open('search.html?q=triplet')
+        await page.wait_for_selector('#search-results a[href*="03a_pltn"]')
+        page = await visit.open('nbs/02_ca_i3d.html')
         fold = page.locator('details.hide').first
-        assert not fold.locator('pre').is_visible()
-        fold.locator('summary').click()
-        assert fold.locator('pre').is_visible()
-        assert not visit.complaints, visit.complaints
+        assert not await fold.locator('pre').is_visible()
+        await fold.locator('summary').click()
+        assert await fold.locator('pre').is_visible()
+    assert browser(look, base, viewport=dict(width=1280, height=900), color_scheme='dark') == []
 
 
 def test_the_browser_hears_complaints(browser, tmp_path):
     (tmp_path / 'page.html').write_text('<script src="http://127.0.0.2:9/x.js"></script><script>throw Error("broken")</script><img src="gone.png">')
     server, address = serve(tmp_path)
-    try:
-        with Visit(browser, address) as visit:
-            visit.open('page.html')
-            said = ' '.join(visit.complaints)
+    try: said = ' '.join(browser(lambda visit: visit.open('page.html'), address))
     finally:
         server.shutdown()
         server.server_close()

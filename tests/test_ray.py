@@ -101,7 +101,17 @@ def test_the_driver_dies_and_another_goes_on(cluster, flow_root, tmp_path):
 
 
 def test_an_error_in_a_fold_is_an_error_of_the_run(cluster, flow_root, tmp_path):
-    with pytest.raises(Exception, match='not finite'): loso.run(**parameters(flow_root, tmp_path, engine='ray', overrides=CHEAP + ',meta.lr=1e30', method='scratch'))
+    what = parameters(flow_root, tmp_path, engine='ray', overrides=CHEAP + ',meta.lr=1e30', method='scratch')
+    for _ in range(2):
+        with pytest.raises(Exception, match='not finite'): loso.run(**what)
+        assert not ray.is_initialized()                                     # nothing goes on that nobody waits for
+
+
+def test_somebody_elses_connection_stays(cluster, flow_root, tmp_path):
+    ray.init(address=cluster[0].address)
+    with pytest.raises(Exception, match='not finite'): loso.run(**parameters(flow_root, tmp_path, engine='ray', subjects='samm/sa00', overrides=CHEAP + ',meta.lr=1e30', method='scratch'))
+    assert ray.is_initialized()
+    ray.shutdown()
 
 
 def test_results_on_a_store(alone, flow_root, tmp_path, monkeypatch):

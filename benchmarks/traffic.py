@@ -1,4 +1,4 @@
-"""Floating-point operations and bytes of a training step, operation by operation, and the time below which no GPU of given rates can be.
+"""Floating-point operations and bytes of a forward and a backward pass, operation by operation, and the time that a GPU of given rates needs at least if it does them one by one.
 
     python benchmarks/traffic.py [--quick] [--copy 4.3] [--matrix 790]
 
@@ -55,23 +55,24 @@ def lowest(ops, copy, matrix):
 def main(argv=None):
     p = parser(__doc__)
     p.add_argument('--copy', type=float, default=4.3, help='TB/s that a copy moves, read and written bytes together')
-    p.add_argument('--matrix', type=float, default=790., help='TFLOP/s of a large bf16 matrix product')
+    p.add_argument('--matrix', type=float, default=790., help='TFLOP/s of a large bf16 matrix product; TF32, which takes float32, has half of it')
     args = p.parse_args(argv)
     preset, spatial, batch = ('tiny', 32, 4) if args.quick else ('paper', 128, 8)
     c = encoder_preset(preset)
     ours, frozen = CAI3D(5, embedding=None, preset=c).to(memory_format=torch.channels_last_3d), I3D(5, c.width, c.embedding, c.grid, c.stem_stride)
     counts = {'the library, bf16': step(ours, batch, spatial, torch.channels_last_3d, 2), 'the frozen one, float32': step(frozen, batch, spatial, torch.contiguous_format, 4)}
-    copy, matrix = args.copy*1e12, args.matrix*1e12
-    rows = []
+    rows, copy = [], args.copy*1e12
     for name, ops in counts.items():
+        matrix = args.matrix*1e12/(2 if 'float32' in name else 1)
         groups = defaultdict(lambda: [0, 0])
         for f, flops, moved in ops: groups[f][0] += flops; groups[f][1] += moved
         for f, (flops, moved) in sorted(groups.items(), key=lambda kv: -kv[1][1]): rows.append(f'| {name} | {f} | {flops/batch/1e9:.1f} | {moved/batch/1e6:.0f} | {lowest([o for o in ops if o[0] == f], copy, matrix)*128/batch*1e3:.1f} ms |')
         flops, moved, low = sum(o[1] for o in ops), sum(o[2] for o in ops), lowest(ops, copy, matrix)
         rows.append(f'| **{name}** | **all** | **{flops/batch/1e9:.1f}** | **{moved/batch/1e6:.0f}** | **{low*128/batch*1e3:.1f} ms**, {flops/low/matrix:.0%} of the matrix rate |')
-    lines = [f'`{preset}`, {spatial}×{spatial}, forward and back, per clip. "No less than": of a batch of 128, with {args.copy:g} TB/s for copies and {args.matrix:g} TFLOP/s for matrix products in bf16 (about an H200\'s; give your own), operation by operation the longer of the two.', '',
-             '| encoder | operations | GFLOP | MB | no less than |', '|---|---|---|---|---|', *rows]
-    publish(args, 'traffic', 'Bytes of a training step', lines)
+    lines = [f'`{preset}`, {spatial}×{spatial}. What limits a training step on a GPU: every operation reads its maps from memory and writes them back. "At least" is the time of a batch of 128 with {args.copy:g} TB/s for copies and {args.matrix:g} TFLOP/s for matrix products in bf16, half of that in TF32 (about an H200; give your own rates): '
+             'of each operation the longer of moving and computing. Only fewer or fused operations (`compute.compile`) can be faster. These are counts; the speed-up from one encoder to the other is measured by `train_step.py`.', '',
+             '| encoder | operations | GFLOP a clip | MB a clip | at least, 128 clips |', '|---|---|---|---|---|', *rows]
+    publish(args, 'traffic', 'Bytes of a forward and a backward pass', lines)
 
 
 if __name__ == '__main__': main()

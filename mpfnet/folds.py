@@ -52,7 +52,7 @@ def _train_only(self:Fold, i):
         raise LeakageError(f'training position {i.min()}…{i.max()} asked for, {len(self._train)} training clips exist')
     return self._train[i]
 
-def _X(self:Fold, i=None, rows=None): # positions among the training clips; None = all
+def _X(self:Fold, i=None): # positions among the training clips; None = all
     "Features of training clips as a float32 tensor (n, C, T, H, W)."
     table = self._train_only(np.arange(len(self._train)) if i is None else i)
     return _to_float(self._features, self._rows[table])

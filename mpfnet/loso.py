@@ -17,6 +17,7 @@ import math
 import multiprocessing
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -100,6 +101,7 @@ def options_of(text) -> dict: # 'modality=vis,variant=raw'
 # %% ../nbs/05_loso.ipynb #e9eb7a72
 def check_values(p):
     "Ranges and types; text from a command line is accepted where a number is meant."
+    if re.match(r'\w{2,}:/(?!/)', str(p.out_dir)): raise ValueError(f'out_dir={p.out_dir!r}: an address is text with two slashes, no Path')
     for name in ('out_dir', 'data_root', 'overrides', 'data_options'):
         if not isinstance(getattr(p, name), (str, os.PathLike)) and not (name == 'data_root' and p.data_root is None):
             raise ValueError(f'{name}={getattr(p, name)!r}: expected text')
@@ -152,15 +154,16 @@ SLOW = ('mpfnet_c', 'mpfnet_p', 'plsm', 'pltn', 'scratch', 'fdp', 'afn')   # met
 
 def resolve(p:Parameters) -> tuple:
     "(device, Settings) of a run."
-    device = ('cuda' if torch.cuda.is_available() else 'cpu') if p.device == 'auto' else p.device
-    if device == 'cuda' and not torch.cuda.is_available(): raise ValueError("device='cuda', but PyTorch finds no GPU. Use device='auto' or install a CUDA build")
+    here = torch.cuda.is_available()
+    device = ('cuda' if here else 'cpu') if p.device == 'auto' else p.device
+    if device == 'cuda' and not here and p.engine == 'local': raise ValueError("device='cuda', but PyTorch finds no GPU. Use device='auto' or install a CUDA build")
     small = p.dataset in ('synth', 'megc2019_flow') and device == 'cpu'
     gamma = GAMMA.get(p.dataset, .7) if p.gamma is None else p.gamma
     preset = p.preset or ('tiny' if small else 'paper')
     if preset == 'paper' and device == 'cpu' and p.method in SLOW: warnings.warn("preset 'paper' on a CPU: minutes to hours a fold. For a first look: preset='tiny'")
     settings = settings_preset(preset, p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
-    if device == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False): settings.compute.precision = 'bf16'
+    if device == 'cuda' and here and torch.cuda.is_bf16_supported(including_emulation=False): settings.compute.precision = 'bf16'
     settings = override(settings, p.overrides)
     if idle := unused(p.method, p.overrides): warnings.warn(f'overrides that {p.method} has no use for: {known(idle)}')
     return device, settings
@@ -300,6 +303,7 @@ def resident(h): # Harness
     key, rows, shape = data_hash(h.data), len(h.data.rows) + len(h.data.copies), h.data.open().shape[1:]
     if key not in _resident:
         _resident.clear()
+        if h.device == 'cuda': torch.cuda.empty_cache()                    # what was just freed counts as free
         if not fits(2 * rows * math.prod(shape), h.device, .5 / h.sharing): return h
         _resident[key] = held(h.data, lambda features, used: moved(features, used, h.device))
     return replace(h, data=_resident[key])
@@ -439,7 +443,7 @@ def run_seed(p, settings, device, data, seed, progress=True, tell=None) -> Path:
     records = valid_records(h, everyone)                                 # another process may have worked on the same run
     write_results(folder, predictions_table(records.values()), h.n_classes, folds=dict(done=len(records), of=len(everyone)))
     note_environment(folder, dict(device=device, start=began.isoformat(timespec='seconds'), seconds=round(time.perf_counter() - start, 1),
-                                  folds_trained=len(todo), workers=p.workers))
+                                  folds_trained=len(todo), workers=p.workers, engine=p.engine))
     return folder
 
 # %% ../nbs/05_loso.ipynb #a44008f7
@@ -447,7 +451,8 @@ def engine_of(name): # 'local' or 'ray'
     "What runs folds: processes here, or a cluster."
     if name == 'local': return run_folds
     if not find_spec('ray'): raise ValueError("engine='ray' needs Ray: pip install 'mpfnet[ray]'")
-    from mpfnet.ray_engine import ray_folds
+    from mpfnet.ray_engine import cluster_address, ray_folds
+    cluster_address()                                                       # one that does not answer is an error
     return ray_folds
 
 # %% ../nbs/05_loso.ipynb #032ac5ef
@@ -495,15 +500,16 @@ def shared_rows(tables):
 def run(**parameters) -> Path: # those of the parameters cell
     "Run LOSO and return the run's folder; with several seeds, that of their summary."
     p, mirror = check_parameters(parameters), None
+    seeds, (device, settings) = seeds_of(p.seed), resolve(p)
+    engine_of(p.engine)                                                    # what cannot work is an error now, not after an hour
     if '://' in p.out_dir:                                                 # results on a store: work on a folder that mirrors it
         from mpfnet.ray_engine import Mirror
         mirror = Mirror(p.out_dir)
         p.out_dir = str(mirror.here)
         mirror.fetch()
-    seeds, (device, settings) = seeds_of(p.seed), resolve(p)
-    engine_of(p.engine)                                                    # one that is not installed is an error now, not after an hour
     data = prepare(p, settings)
     chosen_subjects(p.subjects, data.clips)
+    if mirror: mirror.send('cache')
     tell = (lambda folder: mirror.send(Path(folder).name)) if mirror else None
     folders = [run_seed(p, settings, device, data, s, tell=tell) for s in seeds]
     folder = folders[0] if len(folders) == 1 else summarise_seeds(p, folders, len(class_names(p.task, p.dataset)))
@@ -519,6 +525,7 @@ def validate(subject:str,  # the outer fold, 'samm/006': its subject takes no pa
     p = check_parameters(parameters)
     seeds, (device, settings) = seeds_of(p.seed), resolve(p)
     if len(seeds) != 1: raise ValueError(f'seed={p.seed!r}: expected one seed')
+    if p.engine != 'local' or '://' in p.out_dir: raise ValueError(f'validate works in processes of this machine and in a folder; found engine={p.engine!r}, out_dir={p.out_dir!r}')
     seed = seeds[0]
     data = prepare(p, settings, n_splits)
     outers, n_classes = chosen_subjects(subject, data.clips), len(class_names(p.task, p.dataset))

@@ -5,12 +5,14 @@ import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from conftest import CHEAP, ROOT
 
-from mpfnet import loso
-from mpfnet.ray_engine import by_value, connect, on_a_node, package_files
+from mpfnet import loso, ray_engine
+from mpfnet.loso import held
+from mpfnet.ray_engine import bring_home, by_value, cluster_address, connect, fold_task, needs, on_a_node, package_files, warn_if_nowhere
 
 ray = pytest.importorskip('ray', reason="pip install 'mpfnet[ray]'")
 FEW = 'samm/sa00,samm/sa01,smic/sm01,smic/sm02,casme2/ca02,casme2/ca03'
@@ -20,7 +22,7 @@ FEW = 'samm/sa00,samm/sa01,smic/sm01,smic/sm02,casme2/ca02,casme2/ca03'
 def cluster():
     "Two nodes of one CPU each on this machine."
     from ray.cluster_utils import Cluster
-    c = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1, include_dashboard=False))
+    c = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1, num_gpus=1, include_dashboard=False))
     second = c.add_node(num_cpus=1)
     old = os.environ.get('RAY_ADDRESS')
     os.environ['RAY_ADDRESS'] = c.address
@@ -51,10 +53,73 @@ def test_the_same_records(cluster, alone, flow_root, tmp_path):
     assert json.loads((run / 'env.json').read_text())['folds_trained'] == 6
 
 
-def test_a_running_cluster_is_found_without_its_address(cluster):
-    code = 'from mpfnet.ray_engine import connect; print(connect(2).get_runtime_context().gcs_address)'
-    out = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env={k: v for k, v in os.environ.items() if k != 'RAY_ADDRESS'}, capture_output=True, text=True, timeout=120)
-    assert out.stdout.strip() == cluster[0].address, out.stderr[-2000:]
+def test_which_cluster(cluster, tmp_path, monkeypatch):
+    "RAY_ADDRESS, else what `ray start` left here; none that somebody's program started for itself, and none that does not answer."
+    address = cluster[0].address
+    assert cluster_address() == address
+    monkeypatch.setattr(ray_engine, 'CURRENT', tmp_path / 'current')
+    monkeypatch.delenv('RAY_ADDRESS')
+    assert cluster_address() is None
+    for there, found in ((address, address), ('127.0.0.1:1', None)):
+        ray_engine.CURRENT.write_text(there)
+        assert cluster_address() == found
+    monkeypatch.setenv('RAY_ADDRESS', '127.0.0.1:1')
+    with pytest.raises(ValueError, match='RAY_ADDRESS=127.0.0.1:1: .*nothing answers'): loso.run(engine='ray', out_dir=str(tmp_path / 'out'))
+    assert not (tmp_path / 'out').exists()
+
+
+def in_a_new_process(code, **env):
+    "What a program prints that knows nothing of this one's settings for Ray."
+    env = {k: v for k, v in os.environ.items() if not k.startswith('RAY_')} | env
+    out = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
+    assert out.returncode == 0, out.stderr[-2000:]
+    return out.stdout.split()
+
+
+def test_a_driver_that_knows_the_address_only(cluster):
+    code = 'from mpfnet.ray_engine import connect; ray = connect(2); print(ray.get_runtime_context().gcs_address)'
+    assert in_a_new_process(code, RAY_ADDRESS=cluster[0].address) == [cluster[0].address]
+
+
+def test_a_cluster_of_our_own_grows_with_what_is_asked(tmp_path):
+    code = f"""
+from pathlib import Path
+from mpfnet import ray_engine
+ray_engine.CURRENT = Path({str(tmp_path)!r}) / 'none'
+for n in (1, 2, 1): print(int(ray_engine.connect(n).cluster_resources()['CPU']))"""
+    assert in_a_new_process(code) == ['1', '2', '2']
+
+
+def test_processes_stay_with_their_gpu(cluster):
+    "The head node says that it has one. What a process has on it serves the next fold, too."
+    ray = connect(1)
+    def pid(): return os.getpid()
+    pid = ray.remote(**needs('cuda', 1))(pid)
+    assert len(set(ray.get([pid.remote() for _ in range(4)]))) == 1
+
+
+def test_nobody_has_what_is_asked(cluster):
+    with pytest.warns(UserWarning, match="'GPU': 2"): warn_if_nowhere(connect(1), 'cuda', 1 / 2)
+
+
+def test_a_relative_folder_is_the_drivers(cluster, alone, flow_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = loso.run(**parameters(flow_root, 'runs', engine='ray', subjects='samm/sa00'))
+    assert set(scores(run)) == {'samm__sa00.json'} and list((tmp_path / 'runs' / 'cache' / 'priors').iterdir())
+
+
+def test_a_node_that_may_not_write_there(alone, flow_root, tmp_path, monkeypatch):
+    "Gives the same records and weights."
+    nowhere = dict(folder='/proc/none/run', artefacts='/proc/none/priors', weights='/proc/none/run/weights')
+    def elsewhere(h, subjects, workers):
+        for s in subjects:
+            data = held(h.data)
+            record, weights, _ = fold_task(replace(h, data=None, **nowhere), data, data.array, s)
+            bring_home(h, s, record, weights)
+            yield s, record
+    monkeypatch.setattr(loso, 'engine_of', lambda name: elsewhere)
+    run = loso.run(**parameters(flow_root, tmp_path, subjects='samm/sa00', keep_weights=True))
+    assert scores(run) == {'samm__sa00.json': scores(alone)['samm__sa00.json']} and (run / 'weights' / 'samm__sa00.safetensors').is_file()
 
 
 def test_nodes_run_the_drivers_code(cluster):

@@ -69,7 +69,7 @@ def main(argv=None):
         for f, (flops, moved) in sorted(groups.items(), key=lambda kv: -kv[1][1]): rows.append(f'| {name} | {f} | {flops/batch/1e9:.1f} | {moved/batch/1e6:.0f} | {lowest([o for o in ops if o[0] == f], copy, matrix)*128/batch*1e3:.1f} ms |')
         flops, moved, low = sum(o[1] for o in ops), sum(o[2] for o in ops), lowest(ops, copy, matrix)
         rows.append(f'| **{name}** | **all** | **{flops/batch/1e9:.1f}** | **{moved/batch/1e6:.0f}** | **{low*128/batch*1e3:.1f} ms**, {flops/low/matrix:.0%} of the matrix rate |')
-    lines = [f'`{preset}`, {spatial}×{spatial}. What limits a training step on a GPU: every operation reads its maps from memory and writes them back. "At least" is the time of a batch of 128 with {args.copy:g} TB/s for copies and {args.matrix:g} TFLOP/s for matrix products in bf16, half of that in TF32 (about an H200; give your own rates): '
+    lines = [f'`{preset}`, {spatial}×{spatial}. What limits a training step on a GPU: every operation reads its maps from memory and writes them back. "At least" is the time of a batch of 128 with {args.copy:g} TB/s for copies and {args.matrix:g} TFLOP/s for matrix products in bf16, half of that in TF32 (taken for an H200, not measured here; give your own rates): '
              'of each operation the longer of moving and computing. Only fewer or fused operations (`compute.compile`) can be faster. These are counts; the speed-up from one encoder to the other is measured by `train_step.py`.', '',
              '| encoder | operations | GFLOP a clip | MB a clip | at least, 128 clips |', '|---|---|---|---|---|', *rows]
     publish(args, 'traffic', 'Bytes of a forward and a backward pass', lines)

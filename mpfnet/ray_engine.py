@@ -119,7 +119,7 @@ def needs(device, workers) -> dict:
 
 def warn_if_nowhere(ray, device, workers):
     "Ray waits for a node that fits, without a word."
-    asked = {k: v for k, v in zip(('CPU', 'GPU'), (1, 0 if device == 'cpu' else 1/workers))}
+    asked = dict(CPU=1, GPU=0 if device == 'cpu' else 1/workers)
     fits = [n for n in ray.nodes() if n['Alive'] and all(n['Resources'].get(k, 0) >= v for k, v in asked.items())]
     if not fits: warnings.warn(f'no node of the Ray cluster has what a fold asks for ({asked}): the run waits until one joins')
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -289,3 +290,12 @@ def test_an_engine_that_is_not_installed_is_an_error_at_once(flow_root, tmp_path
     monkeypatch.setitem(sys.modules, 'ray', None)
     with pytest.raises(ValueError, match=r"mpfnet\[ray\]"): go(flow_root, tmp_path, engine='ray')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('more', [dict(engine='ray'), dict(out_dir='memory://somewhere/runs')])
+def test_validate_says_what_it_cannot_do(flow_root, more):
+    with pytest.raises(ValueError, match='processes of this machine'): validate('samm/sa00', dataset='megc2019_flow', data_root=str(flow_root), method='majority', **more)
+
+
+def test_an_address_that_became_a_path(flow_root):
+    with pytest.raises(ValueError, match='two slashes'): run(dataset='megc2019_flow', data_root=str(flow_root), method='majority', out_dir=Path('s3://bucket/runs'))

@@ -12,7 +12,7 @@ from conftest import CHEAP, ROOT
 
 from mpfnet import loso, ray_engine
 from mpfnet.loso import held
-from mpfnet.ray_engine import bring_home, by_value, cluster_address, connect, fold_task, needs, on_a_node, package_files, warn_if_nowhere
+from mpfnet.ray_engine import bring_home, by_value, cluster_address, connect, fold_task, give_up, needs, on_a_node, package_files, warn_if_nowhere
 
 ray = pytest.importorskip('ray', reason="pip install 'mpfnet[ray]'")
 FEW = 'samm/sa00,samm/sa01,smic/sm01,smic/sm02,casme2/ca02,casme2/ca03'
@@ -192,3 +192,21 @@ def test_results_on_a_store(alone, flow_root, tmp_path, monkeypatch):
     assert scores(run) == scores(alone) and run.is_relative_to(tmp_path / 'second')
     assert {f.name: f.stat().st_mtime_ns for f in (tmp_path / 'store').glob('*/folds/*.json') if f.name in kept} == kept
     assert scores(tmp_path / 'store' / run.name) == scores(alone)
+
+
+class Finished:
+    "Stands for Ray, with some tasks that are done: a value, or an error."
+    class exceptions: RayError = KeyError
+    def __init__(self, done): self.done, self.ended = done, []
+    def wait(self, refs, num_returns, timeout): return [r for r in refs if r in self.done], []
+    def get(self, ref): return self.done[ref] if self.done[ref] else {}[ref]
+    def cancel(self, ref): self.ended.append(ref)
+
+
+def test_finished_folds_are_kept_when_another_fails(monkeypatch):
+    kept, version = [], ray_engine.torch.__version__
+    monkeypatch.setattr(ray_engine, 'bring_home', lambda h, *what: kept.append(what))
+    monkeypatch.setattr(connect, 'ours', False)
+    fake = Finished({'b': ('record', None, version), 'c': None})
+    give_up(fake, None, {'a': ('d', 's1'), 'b': ('d', 's2'), 'c': ('d', 's3')})
+    assert kept == [(('d', 's2'), 'record', None)] and fake.ended == ['a', 'c']

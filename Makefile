@@ -26,10 +26,14 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 demo: $(READY) ## a whole leave-one-subject-out run on synthetic clips, and its table
+	@echo 'MPFNet-C on 100 synthetic clips, ten folds with $(WORKERS) processes: about a minute and a half on 2 cores.'
 	mkdir -p runs
-	"$(BIN)/papermill" nbs/05_loso.ipynb runs/demo.ipynb -p dataset synth -p workers $(WORKERS)
+	"$(BIN)/papermill" nbs/05_loso.ipynb runs/demo.ipynb -p dataset synth -p workers $(WORKERS) $(SHOW_FOLDS)
 	@"$(BIN)/python" -c "$$SHOW"
 	@echo; echo "The executed notebook: runs/demo.ipynb (make lab opens JupyterLab)"
+
+# What a notebook writes to its standard error, the bar of folds among it, goes to the terminal as it comes.
+SHOW_FOLDS := --no-progress-bar --stderr-file -
 
 # The run writes its metrics.json again even if every fold was there already, so the newest one is this one.
 define SHOW
@@ -61,7 +65,8 @@ bench: $(READY) ## measure speed and quality, into benchmarks/RESULTS.md; BENCH=
 	for b in $(BENCH); do $(ONE_THREAD) "$(BIN)/python" benchmarks/$$b.py || exit 1; done
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	"$(BIN)/jupyter" lab --notebook-dir . nbs/index.ipynb
+	@echo 'JupyterLab is open in a few seconds, in the browser or at the address below; Ctrl-C ends it. Most pages run within a minute; 05_loso takes a minute and a half on 2 cores.'
+	"$(BIN)/jupyter" lab --notebook-dir . $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb
 
 venv: $(READY) ## make .venv with the tested versions
 
@@ -70,6 +75,7 @@ $(READY): settings.ini setup.py constraints.txt
 	  echo "mpfnet needs Python 3.11 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1). Name another one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' || { \
 	  echo "$(PYTHON) comes without the venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo 'Installing the tested versions into .venv: one to three minutes and about 2 GB of disk, with CUDA more of both.'
 	test -x "$(BIN)/python" || "$(PYTHON)" -m venv .venv
 	$(if $(TORCH_INDEX),"$(BIN)/pip" install -q --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)")
 	"$(BIN)/pip" install -q -c constraints.txt -e '.[dev]'
@@ -86,8 +92,8 @@ export: $(READY) ## notebooks → mpfnet/ and README.md, and clean the notebooks
 	$(if $(wildcard paper_figures),"$(BIN)/nbdev_clean" --fname paper_figures)
 	@$(MAKE) --no-print-directory readme
 
-# README.md is nbs/index.ipynb without its hidden cells. Links are relative to nbs/ in the notebook, to the root in README.md.
-NBCONVERT = "$(BIN)/jupyter" nbconvert --to markdown --log-level ERROR \
+# README.md is what nbs/index.ipynb says when it is run, without its hidden cells: what was stored in it does not matter. Links are relative to nbs/ in the notebook, to the root in README.md.
+NBCONVERT = "$(BIN)/jupyter" nbconvert --to markdown --execute --log-level ERROR --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags=remove-input \
   --RegexRemovePreprocessor.enabled=True --RegexRemovePreprocessor.patterns='\#\|\s*hide\s*$$' --RegexRemovePreprocessor.patterns='\#\|\s*hide\s*\n'
 AS_README = sed -E -e '/^\#\|/d' -e 's,\]\(([A-Za-z0-9_][^):]*)\),](nbs/\1),g' -e 's,\]\(\.\./,](,g' -e '/./,$$!d'
 
@@ -96,16 +102,17 @@ readme: $(READY) ## nbs/index.ipynb → README.md
 	$(NBCONVERT) --output-dir "$$out" nbs/index.ipynb && \
 	{ echo '<!-- Made from nbs/index.ipynb by `make readme`; edit that. -->'; $(AS_README) "$$out/index.md" | cat -s; } > README.md
 
-# Exports a copy and compares, so that it changes nothing here and works with uncommitted edits, too.
-drift: $(READY) ## fail if mpfnet/, README.md or a notebook is not what `make export` would write
+# Exports a copy and compares, so that it changes nothing here and works with uncommitted edits, too. A notebook's outputs, counts and kernel
+# are not code: one that was only opened or run may be committed as it is, and `make export` cleans it.
+drift: $(READY) ## fail if mpfnet/ or README.md is not what the notebooks say
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; stale=0; \
 	cp -R Makefile settings.ini constraints.txt setup.py nbs "$$out"; if [ -d paper_figures ]; then cp -R paper_figures "$$out"; fi; \
 	mkdir "$$out/.venv" "$$out/mpfnet"; touch "$$out/$(READY)"; for f in __init__ __main__; do if [ -f mpfnet/$$f.py ]; then cp mpfnet/$$f.py "$$out/mpfnet"; fi; done; cp -R mpfnet/reference "$$out/mpfnet"; \
 	$(MAKE) --no-print-directory -s -C "$$out" BIN="$(BIN)" export; \
-	for f in mpfnet nbs paper_figures README.md; do \
+	for f in mpfnet README.md; do \
 	  if [ -e "$$f" ] || [ -e "$$out/$$f" ]; then diff -rq -x __pycache__ -x .ipynb_checkpoints "$$f" "$$out/$$f" >&2 || stale=1; fi; done; \
 	if [ $$stale = 1 ]; then echo 'The files above are not what the notebooks export: run `make export`, then look at the change.' >&2; exit 1; fi
-	@echo 'drift gate: mpfnet/, README.md and the notebooks agree'
+	@echo 'drift gate: mpfnet/ and README.md are what the notebooks say'
 
 clean: ## remove caches; leaves .venv and runs/ alone
 	rm -rf build dist _docs .pytest_cache .hypothesis

@@ -1,1 +1,6 @@
+import os
+
 __version__ = "0.1.0"
+
+# OpenCV reads this when it is first imported: no decoder fills the memory, whoever calls it. A limit that is set already stays. By hand, as the version is: nbdev exports modules, not this.
+os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', '100000000')

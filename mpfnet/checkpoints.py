@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from .frames import ordinary
+
 # %% ../nbs/01h_checkpoints.ipynb #91f2c4db
 def _numpy_scalars():
     "What a NumPy number in a checkpoint needs, and nothing else."
@@ -30,7 +32,7 @@ def read_checkpoint(path,         # a .pth, .pt, .pkl, .pth.tar or .safetensors 
                    ) -> dict:
     "The content of a checkpoint: tensors, numbers, text, lists and dicts."
     path, where = Path(path).expanduser(), f' It is published at {published}' if published else ''
-    if not path.is_file(): raise ValueError(f'{path}: no such file.{where}')
+    if not path.is_file(): raise ValueError(f'{path}: {"not an ordinary file" if path.exists() else "no such file"}.{where}')
     try:
         if path.suffix == '.safetensors': return load_file(path)
         with torch.serialization.safe_globals(_numpy_scalars()): found = torch.load(path, map_location='cpu', weights_only=True)
@@ -61,7 +63,7 @@ def load_strict(module:torch.nn.Module,
 def _state_of(path):
     "What tells a file from one that replaced it."
     path = Path(path).expanduser().resolve()
-    s = path.stat()
+    s = ordinary(path, most=float('inf'))      # reading a pipe would wait for ever
     return str(path), s.st_size, s.st_mtime_ns
 
 @lru_cache(maxsize=4)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COUNTED', 'FEW', 'MISSING', 'TITLES', 'printable', 'complain', 'show', 'protocols', 'load_tasks', 'counts',
-           'as_counts', 'merged', 'describe', 'show_report', 'files_of', 'damage', 'damaged', 'check_one',
-           'check_files', 'check', 'show_composite', 'found', 'found_row', 'how_to_get', 'where', 'lookalike',
-           'next_commands', 'verify', 'compare_runs', 'short', 'make_paper', 'parser', 'main']
+           'as_counts', 'merged', 'describe', 'show_report', 'files_of', 'examined', 'damaged', 'check_one',
+           'check_files', 'unlike_frames', 'how_stored', 'check', 'show_composite', 'found', 'found_row', 'how_to_get',
+           'where', 'lookalike', 'next_commands', 'verify', 'compare_runs', 'short', 'make_paper', 'parser', 'main']
 
 # %% ../nbs/07a_cli.ipynb #be0b6cc1
 import argparse
@@ -25,7 +25,7 @@ from . import __version__
 from .clips import COMPOSITE, HELP, LICENSED, NAMES, cache_folder, check_options, counts_of, dataset_folder, load_clips, stamp
 from .compare import SCORES, compare, comparison_table, find_run, verdict
 from .defects import KINDS, one_line, report_summary, report_table
-from .frames import list_frames, read_image
+from .frames import decode_image, header, list_frames, read_file, unlike
 from .labels import DATASETS, MEGC2019, TASKS
 from .readers import MARKER, SHARED, DataError
 from .synth import TREES, lookalike_truth, make_lookalike
@@ -145,25 +145,30 @@ def _by_subject(clips): # subject/clip
     return parts.groupby(0)[2].agg(['size', ', '.join]).reset_index().set_axis(['subject', 'clips', 'names'], axis=1)
 
 # %% ../nbs/07a_cli.ipynb #06362068
-def files_of(clips) -> list:
-    "Every file of every clip, once."
-    files = {}
-    for r in clips.itertuples():
+def files_of(clips) -> dict:
+    "Every file of every clip, once: {path: bits that its data set was found to use; None for 8-bit files}."
+    files, depths = {}, clips['depth'] if 'depth' in clips else [None]*len(clips)
+    for r, depth in zip(clips.itertuples(), depths):
         here = dict(r.frames)
         if r.input == 'frames' and r.dataset not in SHARED: here |= list_frames(Path(next(iter(r.frames.values()))).parent)[0]
-        files |= dict.fromkeys(map(str, here.values()))
-    return list(files)
+        files |= dict.fromkeys(map(str, here.values()), depth)
+    return files
 
-def damage(path): # what is wrong with an image; None if nothing is
-    try: read_image(path)
-    except ValueError as e: return str(e).removeprefix(f'{path}: ')
+def examined(path, depth=None) -> tuple: # (what its header says, what is wrong with it; None if nothing is)
+    "Decode an image."
+    try: data = read_file(path)
+    except OSError as e: return None, f'cannot be read ({e.strerror})'
+    try: decode_image(data, path, depth)
+    except ValueError as e: return header(data), str(e).removeprefix(f'{path}: ')
+    return header(data), None
 
-def damaged(files, first=False) -> pd.DataFrame: # paths; stop at the first one
+def damaged(files, first=False, heads=None) -> pd.DataFrame: # as of `files_of`; stop at the first one; a dict that is told what each header says
     "Decode images; the damaged ones."
     pool, bad = ThreadPoolExecutor(min(8, os.cpu_count() or 1)), []
     try:
-        for path, problem in tqdm(zip(files, pool.map(damage, files)), total=len(files), unit='image', disable=None):
+        for path, (head, problem) in tqdm(zip(files, pool.map(examined, files, files.values())), total=len(files), unit='image', disable=None):
             if problem: bad.append((path, problem))
+            elif heads is not None: heads[path] = head
             if bad and first: break
     finally: pool.shutdown(cancel_futures=True)
     return pd.DataFrame(bad, columns=['file', 'problem'])
@@ -188,12 +193,27 @@ def check_one(name, args, options) -> tuple: # ({task: clips}, True if there is 
 
 def check_files(clips, name, args, told) -> bool: # told: what to say at the end, added to
     "Decode every file; True if one is damaged."
-    files = files_of(clips)
-    bad, folder = damaged(files, args.strict), dataset_folder(name, args.root).resolve()
+    files, heads = files_of(clips), {}
+    bad, folder = damaged(files, args.strict, heads), dataset_folder(name, args.root).resolve()
     inside = [Path(name)/Path(f).resolve().relative_to(folder) if Path(f).resolve().is_relative_to(folder) else f for f in bad['file']]
     show(bad.assign(file=inside), f'Damaged files: {len(bad)}' if len(bad) else '', range(len(bad)))
     told.append(f'{len(bad)} damaged of {len(files)} files')
-    return bool(len(bad)) or any(f['decision'] == 'frame-unreadable' for f in clips.attrs['report']['findings'])
+    odd = pd.DataFrame([(f'{r.subject}/{r.clip}', p) for r in clips.itertuples() if (p := unlike_frames(r, heads))], columns=['clip', 'problem'])
+    show(odd, f'Clips whose frames are not alike: {len(odd)}' if len(odd) else '', range(len(odd)))
+    told += how_stored(files, heads, len(odd))
+    return bool(len(bad) or len(odd)) or any(f['decision'] == 'frame-unreadable' for f in clips.attrs['report']['findings'])
+
+# %% ../nbs/07a_cli.ipynb #7a93c422
+def unlike_frames(row, heads) -> str: # of the clip table; path → Header
+    "What is not the same in all frames from onset to offset, in words."
+    return unlike({Path(p).name: heads[str(p)] for p in row.frames.values() if str(p) in heads})
+
+def how_stored(files, heads, odd) -> list: # path → bits in use; path → Header; clips whose frames are not alike
+    "What is to be said of the frames' depth and orientation, as sentences."
+    deep, turned = [p for p, h in heads.items() if h.bits > 8], sum(h.turn > 1 for h in heads.values())
+    return [f'{odd} clip(s) of frames that are not alike' if odd else '',
+            f'{len(deep)} files of 16 bits a sample, read as {files[deep[0]]}-bit' if deep else '',
+            f'{turned} files turned as their EXIF orientation says' if turned else '']
 
 # %% ../nbs/07a_cli.ipynb #9b652bcb
 def check(args) -> int: # what argparse read

@@ -22,6 +22,7 @@ DECISIONS = {
     'checksum': ('doubtful', 'not the release that the reported numbers stand on'),
     'no-folder': ('dropped', 'the sheet has a row, the disk has no frames for it'),
     'no-frames': ('dropped', 'the folder has no two readable frames between onset and offset'),
+    'frames-differ': ('dropped', 'its frames differ in bits a sample or in EXIF orientation: what differs between them is no motion'),
     'bad-row': ('dropped', 'a cell that is needed is empty or not what it should be'),
     'bad-name': ('dropped', 'the name does not have the form that this dataset uses'),
     'onset-after-offset': ('dropped', 'onset, apex and offset contradict each other'),
@@ -60,6 +61,7 @@ DECISIONS |= {
     'no-file': ('noted', 'a folder, a pipe or the like under the name of a frame or a sheet: not used'),
     'unreadable-folder': ('noted', 'a folder that may not be read'),
     'no-sheet': ('noted', 'no annotation file: emotions from names, first and last frame of each folder'),
+    'deep-frames': ('noted', '16 bits a sample, fewer in use: all frames of the data set scaled from the bits that hold all values'),
     'whole-frames': ('noted', 'frames are not cropped to the face: it is found in the onset'),
 }
 

@@ -272,7 +272,7 @@ def onset_face(row, recipe, size=None) -> np.ndarray: # a row of the clip table;
     recipe = replace(recipe, size=size or recipe.size)
     job = job_of(row, recipe)
     first = list(job.paths.values())[0]
-    return faces_of([read_image(first)], job, {})[0].permute(1, 2, 0).numpy()
+    return faces_of([read_image(first, job.depth)], job, {})[0].permute(1, 2, 0).numpy()
 
 def overlay(face, heat, strength=.55) -> np.ndarray: # (S, S, 3) in [0, 1]; (T, H, W) or (H, W), scaled by its own maximum
     "The heat over the face: (S, S, 3) float in [0, 1]."
@@ -300,7 +300,7 @@ def drawn_motion(script, stray=True) -> np.ndarray: # stray: with the units that
 def moving_region(row, recipe, script, share=.5, stray=True) -> np.ndarray: # a row of the clip table; the run's recipe; of the clip
     "Where the face moves by at least `share` of its peak, on the grid of the features: bool (S, S)."
     job = job_of(row, recipe)
-    onset = read_image(list(job.paths.values())[0])
+    onset = read_image(list(job.paths.values())[0], job.depth)
     length, (h, w) = drawn_motion(script, stray), onset.shape[:2]
     if (h, w) != length.shape: raise ValueError(f'{job.name}: frames of {w}×{h} px, drawn were {script.size}: another tree?')
     matrix = align_clip([onset], recipe.size, job.face, fallback=recipe.no_face)[1]['matrix']

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from .faces import ACTION_UNITS, CENTRE, EXTENT
+from .frames import ordinary
 
 # %% ../nbs/01a_face.ipynb #d8b747bb
 def pick(
@@ -257,7 +258,7 @@ def read_landmarks(
     path, # .csv or .json file
 ) -> dict: # dataset/subject/clip -> (n, 2) points of the onset frame, px
     "Read the points of a data set's faces; once, as long as the file does not change."
-    try: info = os.stat(path)
+    try: info = ordinary(path)
     except OSError as e: raise ValueError(f'{path}: the landmarks cannot be read ({e.strerror}); expected a .csv or .json file') from e
     return _read_landmarks(Path(path), (info.st_mtime_ns, info.st_size))
 

@@ -39,7 +39,7 @@ from tqdm import tqdm
 from .checkpoints import check_weights, fingerprint
 from .face import FALLBACKS, FINDERS, FaceNotFound, align_clip
 from .flow import FLOWS, LEARNED as LEARNED_FLOWS, flow, one_thread
-from .frames import decode_image
+from .frames import decode_clip, read_file
 from .interpolate import INTERPOLATORS, LEARNED as LEARNED_INTERPOLATORS, interpolate, sample_recorded
 from .magnify import LEARNED as LEARNED_MAGNIFIERS, MAGNIFIERS, magnify
 
@@ -195,12 +195,14 @@ class Job:
     face: str    # a key of `FINDERS`
     recipe: Recipe
     apex: int    # frame number of the apex; None for flow28
+    depth: int = None  # bits in use, where the files have 16 a sample; None = as the clip's own values have it
 
 def job_of(row, recipe) -> Job: # of the clip table
     "What a clip's features are made from."
     cropped = getattr(row, 'cropped', True) if not hasattr(row, 'keys') else row.get('cropped', True)
     face, kind = recipe.face if recipe.face != 'auto' else 'precropped' if cropped else 'haar', _value(row, 'input')
-    return Job(clip_name(row), files_used(row, recipe), kind, face, recipe, int(_value(row, 'apex')) if kind == 'frames' else None)
+    depth = getattr(row, 'depth', None) if not hasattr(row, 'keys') else row.get('depth')
+    return Job(clip_name(row), files_used(row, recipe), kind, face, recipe, int(_value(row, 'apex')) if kind == 'frames' else None, None if pd.isna(depth) else int(depth))
 
 def faces_of(images, job, note) -> torch.Tensor: # (H, W, 3) uint8 arrays → (N, 3, S, S); a dict that is told how it went
     "The faces of a clip's frames."
@@ -215,7 +217,7 @@ def faces_of(images, job, note) -> torch.Tensor: # (H, W, 3) uint8 arrays → (N
 # %% ../nbs/01_preprocess.ipynb #53da965e
 def _features(job, datas, phis, note):
     "Yield a clip's features for each φ, from the bytes of its files."
-    images = [decode_image(d, f'{job.name}: {p}') for d, p in zip(datas, job.paths.values())]
+    images = decode_clip({f'{job.name}: {p}': d for d, p in zip(datas, job.paths.values())}, job.depth)
     if job.kind == 'flow28':
         if any(phis): raise ValueError(f'{job.name}: a flow28 clip cannot be magnified: expected phi 0, found {max(phis)}')
         if images[0].shape != (28, 28, 3):
@@ -227,7 +229,7 @@ def _features(job, datas, phis, note):
         yield F
 
 def _read(name, path):
-    try: return Path(path).read_bytes()
+    try: return read_file(path)
     except OSError as e: raise ValueError(f'{name}: {path}: cannot be read ({e.strerror})') from e
 
 # %% ../nbs/01_preprocess.ipynb #4856be5f
@@ -358,7 +360,7 @@ def settings_of(kind, recipe):
 def _key(digests, job, settings, phi):
     times = [n - min(job.paths) for n in job.paths] if job.recipe.span != 'ends' else []
     if job.recipe.span == 'whole' and job.apex is not None: times.append(job.apex - min(job.paths))
-    return _hash(FORMAT, job.kind, settings, job.face, times, job.name if job.face == 'landmarks' else '', int(phi), digests)
+    return _hash(FORMAT, job.kind, settings, job.face, times, job.name if job.face == 'landmarks' else '', job.depth, int(phi), digests)
 
 def _work(work):
     "Digests of a clip's files, its copies' features and how the face was found; runs in a worker process."

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'CASME2', 'SAMM', 'MMEW', 'CASME_SQ', 'SLIPS', 'CASME3', 'EMPTY', 'SAME', 'EXTRA', 'SHARED', 'MARKER',
-           'SOURCES', 'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'DataError', 'refuse', 'inside', 'Source',
-           'Entry', 'part', 'smic', 'read_annotation', 'name_like', 'not_used', 'understood', 'is_note', 'emotion_of',
-           'variant_of', 'choose_tree', 'of_camera', 'one_clip', 'frames_lister', 'within', 'read_dataset', 'unlisted',
-           'wanted', 'assemble', 'flow_list', 'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow',
-           'read_synth']
+           'SOURCES', 'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'MAX_LIST', 'MAX_IMAGE', 'DataError',
+           'refuse', 'inside', 'Source', 'Entry', 'part', 'smic', 'read_annotation', 'name_like', 'not_used',
+           'understood', 'is_note', 'emotion_of', 'variant_of', 'choose_tree', 'of_camera', 'one_clip', 'frames_lister',
+           'within', 'depth_of', 'read_dataset', 'unlisted', 'wanted', 'assemble', 'flow_file', 'flow_list',
+           'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow', 'read_synth']
 
 # %% ../nbs/00b_readers.ipynb #de2b3b49
 import hashlib
+import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -24,7 +25,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .defects import Report, printable
-from .frames import list_frames, walk
+from .frames import decode_raw, depth_for, header, image_problem, list_frames, read_file, walk
 from .labels import DATASETS, LEFT_OUT, MEGC2019, class_names, label_of
 from .settle import Draft, Refused, settle
 from .sheets import SheetError, Table, author_of, find_table, plain, read_workbook, table_by_position, text, whole
@@ -333,6 +334,23 @@ def frames_lister(report, root):
 def within(task, dataset, entry): # True if the task has a class for it
     return task is None or label_of(entry.emotion, task, dataset) is not None
 
+# %% ../nbs/00b_readers.ipynb #58a98c98
+def depth_of(rows, folders, root, report) -> int: # clip table; key → Clip; the dataset's folder; Report
+    "Bits that a data set of 16-bit frames uses; None if its frames have 8."
+    onsets = (header(read_file(r.frames[r.onset])) for r in rows.itertuples())
+    if not any(h.bits > 8 for h in onsets): return None
+    largest = max((_largest(p) for c in folders.values() for p in _spread(list(list_frames(c.path, root)[0].values()))), default=0)
+    report.add('deep-frames', column='frames', found=f'16-bit files, values up to {largest}', done=f'scaled from {depth_for(largest)} bits')
+    return depth_for(largest)
+
+def _spread(paths, n=5): return paths if len(paths) <= n else [paths[k*(len(paths) - 1)//(n - 1)] for k in range(n)]
+
+def _largest(path):
+    "The largest value in a 16-bit image; 0 if it has 8 or cannot be read."
+    try: image = decode_raw(read_file(path))
+    except (OSError, ValueError): return 0
+    return int(image.max()) if image.dtype == np.uint16 else 0
+
 # %% ../nbs/00b_readers.ipynb #743cea71
 def read_dataset(name, root, task='3class', apex='given', *, variant=None, annotation=None, modality='hs'):
     "Rows of one of the six datasets and its report; task=None: every clip, without labels."
@@ -349,6 +367,7 @@ def read_dataset(name, root, task='3class', apex='given', *, variant=None, annot
     folders = choose_tree(name, tree, source, [e for _, e in pairs], variant, report)
     pairs += unlisted(source, folders, pairs, table, report, tree.root)
     rows = assemble(facts, table, wanted(facts, table, pairs, task, report), folders, task, apex, frames_lister(report, tree.root), report)
+    if depth := depth_of(rows, folders, tree.root, report): rows['depth'] = depth
     return rows.assign(label=[label_of(e, task, name) if task else pd.NA for e in rows['emotion']]), report.as_dict()
 
 MARKER = 'LOOKALIKE.json'   # in the folder of a look-alike, beside what the dataset has
@@ -406,11 +425,18 @@ FLOW_HELP = ('Expected {list} and {images}/*.png (442 images of 28×28) of the p
              'README.md shows the sparse clone.').format(list=FLOW_LIST, images=FLOW_IMAGES)
 
 # %% ../nbs/00b_readers.ipynb #1a1d1d63
+MAX_LIST, MAX_IMAGE = 4_000_000, 100_000    # bytes; the release's list has 30,000, an image 2,000
+
+def flow_file(path, most) -> bytes:
+    "A file of the release; a DataError if it is no ordinary one."
+    try: return read_file(path, most)
+    except FileNotFoundError: raise DataError(f'{path} is missing. {FLOW_HELP}') from None
+    except OSError as e: raise DataError(f'{path} cannot be read ({e.strerror}). {FLOW_HELP}') from None
+
 def flow_list(root): # the folder megc2019_flow
     "The release's list as text columns dataset, subject, clip, label."
     path = Path(root) / FLOW_LIST
-    try: table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError: raise DataError(f'{path} is missing. {FLOW_HELP}') from None
+    try: table = pd.read_csv(io.BytesIO(flow_file(path, MAX_LIST)), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise DataError(f'{path} is not a readable CSV ({e}). {FLOW_HELP}') from None
     table = table.rename(columns={'sub': 'subject', 'filename_o': 'clip'})
     missing = [c for c in ('dataset', 'subject', 'clip', 'label') if c not in table]
@@ -422,21 +448,25 @@ def flow_problems(table, folder): # the list; the folder of images
     "What is wrong with the list and its images, as sentences."
     names = table['subject'] + '_' + table['clip'] + ' .png'
     here = {p.name for p in Path(folder).glob('*.png')}
-    name = lambda r: f'{r.dataset}/{r.subject}/{r.clip}'
-    bad = [f'row {i + 2}: label {r.label!r} is not 0, 1 or 2 ({name(r)})' for i, r in enumerate(table.itertuples()) if r.label not in ('0', '1', '2')]
-    bad += [f'row {i + 2}: unknown dataset {r.dataset!r} ({name(r)})' for i, r in enumerate(table.itertuples()) if r.dataset not in MEGC2019]
-    bad += [f'row {i + 2}: {name(r)} occurs twice' for i, r in enumerate(table.itertuples()) if table.duplicated().iat[i]]
-    bad += [f'row {i + 2}: the name of {name(r)} leads out of the folder' for i, r in enumerate(table.itertuples()) if inside(folder, names.iat[i]) is None]
-    bad += [f'{name(r)}: its image {n!r} is missing' for r, n in zip(table.itertuples(), names) if n not in here]
+    bad = []
+    for n, (r, image, twice) in enumerate(zip(table.itertuples(), names, table.duplicated()), 2):
+        clip = f'{r.dataset}/{r.subject}/{r.clip}'
+        if r.label not in ('0', '1', '2'): bad.append(f'row {n}: label {r.label!r} is not 0, 1 or 2 ({clip})')
+        if r.dataset not in MEGC2019: bad.append(f'row {n}: unknown dataset {r.dataset!r} ({clip})')
+        if twice: bad.append(f'row {n}: {clip} occurs twice')
+        if inside(folder, image) is None: bad.append(f'row {n}: the name of {clip} leads out of the folder')
+        elif image not in here: bad.append(f'{clip}: its image {image!r} is missing')
     return bad + [f'image {n!r} has no row in the list' for n in sorted(here - set(names))]
 
 # %% ../nbs/00b_readers.ipynb #7ca2614a
 def flow_image(data, name): # bytes of a file; what to call it in an error
     "(28, 28, 3) uint8 RGB: u, v, strain."
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if image is None: raise DataError(f'{name} is not a readable image ({len(data)} bytes): truncated, perhaps. {FLOW_HELP}')
-    if image.shape != (28, 28, 3) or image.dtype != np.uint8:
-        raise DataError(f'{name} is {image.dtype} {"×".join(map(str, image.shape))}, expected uint8 28×28×3. {FLOW_HELP}')
+    if problem := image_problem(data): raise DataError(f'{name} is not a readable image: {problem}. {FLOW_HELP}')
+    size = header(data).size
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if size == (28, 28) else None
+    if image is None or image.shape != (28, 28, 3) or image.dtype != np.uint8:
+        found = f'{size[0]}×{size[1]} pixels' if image is None else f'{image.dtype} {"×".join(map(str, image.shape))}'
+        raise DataError(f'{name} is {found}, expected uint8 28×28×3. {FLOW_HELP}')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 # %% ../nbs/00b_readers.ipynb #693245ac
@@ -454,7 +484,7 @@ def read_megc2019_flow(root, task='3class'): # the folder megc2019_flow
     table, folder = flow_list(root), Path(root) / FLOW_IMAGES
     refuse(flow_problems(table, folder), root, FLOW_HELP)
     names = table['subject'] + '_' + table['clip'] + ' .png'
-    datas = {n: (folder / n).read_bytes() for n in names}
+    datas = {n: flow_file(folder / n, MAX_IMAGE) for n in names}
     for r, n in zip(table.itertuples(), names): flow_image(datas[n], f'{r.dataset}/{r.subject}/{r.clip} ({folder / n})')
     rows = table.assign(label=table['label'].astype(int), onset=pd.NA, apex=pd.NA, offset=pd.NA, apex_policy='released',
                         frames=[{0: str(folder / n)} for n in names], input='flow28')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'SHORTEST', 'FAR', 'POLICIES', 'Refused', 'Draft', 'first_and_last', 'between', 'nearest', 'near',
-           'given_apex', 'beyond_head', 'motion_apex', 'smooth', 'readable', 'settle']
+           'given_apex', 'beyond_head', 'motion_apex', 'greys', 'smooth', 'readable', 'settle']
 
 # %% ../nbs/00i_settle.ipynb #f28dca54
 from bisect import bisect_left
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from .defects import DECISIONS
-from .frames import decode_image, image_problem, read_file
+from .frames import decode_raw, depth_for, header, image_problem, in_8_bits, read_file, unlike
 from .sheets import text, whole
 
 # %% ../nbs/00i_settle.ipynb #c2bf1a29
@@ -127,15 +127,22 @@ def beyond_head(flow:np.ndarray, # (H, W, 2) px
 # %% ../nbs/00i_settle.ipynb #aa43edb6
 def motion_apex(frames:dict, size=128) -> int: # frame number → path, from the onset; flow is measured at this size, px
     "The frame that moved most since the onset, apart from the head; frames that cannot be read are passed over."
-    flow, onset, moved = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), None, {}
-    for n, path in frames.items():
-        try: image = decode_image(read_file(path), path)
-        except (OSError, ValueError): continue
-        grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
-        if onset is None: onset = grey
-        else: moved[n] = beyond_head(flow.calc(onset, grey, None))
+    flow, small = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), greys(frames, size)
+    onset = next(iter(small.values()), None)
+    moved = {n: beyond_head(flow.calc(onset, grey, None)) for n, grey in list(small.items())[1:]}
     if not moved: return None
     return max(moved, key=dict(zip(moved, smooth(np.array([*moved.values()])))).get)
+
+def greys(frames:dict, size) -> dict: # frame number → path; → (size, size) uint8
+    "Small grey frames, all as bright as their clip's depth says; those that cannot be read are left out."
+    heads, found = {}, {}
+    for n, path in frames.items():
+        try: data = read_file(path); image = decode_raw(data, path)
+        except (OSError, ValueError): continue
+        heads[n], found[n] = header(data), cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
+    if problem := unlike(heads): raise Refused('frames-differ', 'folder', problem)
+    depth = depth_for(max((g.max() for g in found.values()), default=0))
+    return {n: in_8_bits(g, depth) for n, g in found.items()}
 
 def smooth(curve, part=.1): # share of the curve to either side
     "Moving average under a bell: one noisy frame is no apex."
@@ -171,4 +178,5 @@ def settle(d:Draft, policy='given') -> dict:
     if apex is None: apex = near(after, (onset + offset)//2, onset, offset)
     if apex <= first: d.note('apex-at-onset', 'apex', apex, min(after))
     apex = readable(d, after, max(apex, min(after)), 'apex')
+    if problem := unlike({f'frame {n}': header(read_file(frames[n])) for n in (first, apex)}): raise Refused('frames-differ', 'apex', problem)
     return dict(onset=first, apex=apex, offset=max(frames), apex_policy=used, frames=frames)

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['SCORES', 'EXACT', 'NOT_STATED', 'MEAN', 'AVERAGED', 'ONE', 'WORDS', 'score_stack', 'quantiles', 'subject_draws',
-           'seed_weights', 'drawn', 'swap_test', 'verdict_of', 'compare_matrices', 'Side', 'one_line', 'read_json',
-           'read_config', 'checked', 'read_table', 'read_side', 'check_part', 'side_of_tables', 'kind_of', 'check_same',
-           'joint_stamp', 'common_clips', 'coverage', 'flattened', 'differences', 'as_text', 'settings_note',
-           'Comparison', 'matrices', 'parts_of', 'seed_rows', 'agreement', 'compare', 'one_prediction', 'all_rows',
-           'all_notes', 'signed', 'row_text', 'verdict', 'comparison_table', 'forest', 'find_run', 'listed',
-           'without_parts']
+           'seed_weights', 'drawn', 'swap_test', 'verdict_of', 'compare_matrices', 'Side', 'one_line', 'read_config',
+           'checked', 'read_table', 'read_side', 'check_part', 'side_of_tables', 'kind_of', 'check_same', 'joint_stamp',
+           'common_clips', 'coverage', 'flattened', 'differences', 'as_text', 'settings_note', 'Comparison', 'matrices',
+           'parts_of', 'seed_rows', 'agreement', 'compare', 'one_prediction', 'all_rows', 'all_notes', 'signed',
+           'row_text', 'verdict', 'comparison_table', 'forest', 'find_run', 'listed', 'without_parts']
 
 # %% ../nbs/05b_compare.ipynb #ae5087ae
 import json
@@ -22,6 +21,7 @@ import pandas as pd
 
 from .labels import class_names
 from .metrics import KEY, check_predictions, class_pairs, ensemble, per_class, read_predictions, subject_confusions
+from .records import read_json
 
 # %% ../nbs/05b_compare.ipynb #23d38493
 SCORES = dict(uf1='UF1', uar='UAR', acc='Acc', f1_weighted='weighted F1')  # the scores that are compared, and their full names
@@ -143,15 +143,6 @@ class Side:
 
 # %% ../nbs/05b_compare.ipynb #faf411e0
 def one_line(error) -> str: return ' '.join(str(error).split())
-
-def read_json(path: Path) -> dict:
-    "A JSON object, strictly; a ValueError names the file."
-    def refuse(x): raise ValueError(f'{x} is no JSON number')
-    try: x = json.loads(path.read_text(encoding='utf-8'), parse_constant=refuse)
-    except (OSError, RecursionError) as e: raise ValueError(f'{path}: cannot be read ({type(e).__name__}); expected a run, a folder with config.json and predictions.csv') from None
-    except ValueError as e: raise ValueError(f'{path}: is damaged: {one_line(e)}. Run again to write it anew') from None
-    if not isinstance(x, dict): raise ValueError(f'{path}: expected a JSON object, found {type(x).__name__}')
-    return x
 
 # %% ../nbs/05b_compare.ipynb #3b2da60d
 def read_config(folder: Path) -> dict:

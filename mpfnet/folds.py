@@ -39,7 +39,7 @@ class Fold:
         self._test = np.array([p in held for p in pairs])
         self._train = np.flatnonzero(~self._test)
         self.n_classes = n_classes or int(clips['label'].max()) + 1
-        self.seed, self._sealed, self._is_inner = seed, None, False
+        self.seed, self._sealed, self._is_inner, self._is_trunk = seed, None, False, False
         if not self._test.any(): raise ValueError(f'no clip of {self.held_out} in the table')
         if not len(self._train): raise ValueError(f'nothing to train on: every clip belongs to {self.held_out}')
 
@@ -98,7 +98,10 @@ def sha256_of(state:dict) -> str: # name → tensor, array or number
 
 # %% ../nbs/00d_folds.ipynb #ece9e53e
 def _seal(self:Fold, state) -> str:
-    "End training: hash the learnt `state`, open the test features."
+    "End training: hash the learnt `state`, open the test features. Once; a `LeakageError` else."
+    if self._sealed: raise LeakageError(f'fold {self.held_out} is sealed already: whoever tests a model seals its fold, once; `fit` never does')
+    if self._is_trunk: raise LeakageError(f'fold {self.held_out} is a trunk: it trains for several folds and is never tested')
+    if not state: raise LeakageError(f'fold {self.held_out}: the state is empty; expected every number that the model has learnt')
     self._sealed = sha256_of(state)
     return self._sealed
 
@@ -111,6 +114,11 @@ def _check_unchanged(self:Fold, state):
     "Raise if the model is not the one that was sealed."
     if sha256_of(state) != self._sealed: raise LeakageError(f'the model of fold {self.held_out} changed while it predicted')
 Fold.seal, Fold.test_features, Fold.check_unchanged = _seal, _test_features, _check_unchanged
+
+# %% ../nbs/00d_folds.ipynb #a9c41d03
+def _no_copy(self:Fold, protocol=None):
+    raise LeakageError(f'fold {self.held_out}: a fold is not copied; another process makes its own')
+Fold.__reduce_ex__ = _no_copy
 
 # %% ../nbs/00d_folds.ipynb #9cba8bb2
 def _row_sha(self, row, digests): # sha256 of a feature row: known already, or computed
@@ -162,7 +170,10 @@ def fold_group(subject, subjects, size): # (dataset, subject); all of them; how 
 def _trunk(self:Fold, size):
     "The fold that holds out the test subjects of its whole group; None for a group of one, and for inner folds, which have no group."
     held = [] if self._is_inner else fold_group(self.held_out[0], subjects_of(self._clips), size)
-    return Fold(self._clips, self._features, held, self._rows, self._copies, self.n_classes, self.seed) if len(held) > 1 else None
+    if len(held) < 2: return None
+    trunk = Fold(self._clips, self._features, held, self._rows, self._copies, self.n_classes, self.seed)
+    trunk._is_trunk = True
+    return trunk
 Fold.trunk = _trunk
 
 # %% ../nbs/00d_folds.ipynb #d3e4ff53

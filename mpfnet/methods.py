@@ -6,11 +6,20 @@
 __all__ = ['TINY_RELEASED_FLOW', 'FACE', 'LOOKS', 'INNER_SPLITS', 'LEARNT', 'METHODS', 'Settings', 'settings_preset',
            'parse_value', 'override', 'Fitted', 'Context', 'starting_encoder', 'build', 'fit_matcher', 'watch_matcher',
            'inner_gamma', 'held_out_labels', 'Method', 'FittedBaseline', 'one', 'episodic', 'method_of', 'fit',
-           'recipe_of', 'check_input', 'decided_by', 'unused']
+           'class_of', 'source_of', 'imported_by', 'modules_behind', 'code_deciding', 'recipe_of', 'check_input',
+           'decided_by', 'unused']
 
 # %% ../nbs/04_methods.ipynb #cfe90850
+import ast
+import hashlib
+import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import lru_cache, partial, update_wrapper
+from importlib import import_module
+from importlib.util import resolve_name
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,7 +36,7 @@ from .mpfnet_p import GAMMA, MPFNetP, Single
 from .metrics import evaluate
 from .plsm import PLSMConfig, plsm_preset, plsm_prior
 from .pltn import PLTNConfig, pltn_preset, pltn_prior
-from .preprocess import INPUTS, PreprocessConfig, Recipe, settings_of
+from .preprocess import INPUTS, PreprocessConfig, Recipe, code_of, settings_of
 from .priors import DECIDING, NO_AUGMENT, Artefacts, AugmentConfig, ComputeConfig, Prepared, channels, each_epoch, seeded, stage_generator
 from .svm import DescriptorSVM, SVMConfig
 
@@ -203,10 +212,11 @@ class Method:
     fit: Callable              # (name, fold, ctx) → model
     reads: str = 'preprocess'  # field of `Settings`: the recipe of its rows
     stages: tuple = ()         # other fields of `Settings` that decide its numbers
-    modules: tuple = ()        # modules that do
+    modules: tuple = ()        # modules of mpfnet that do; () = that of its class and all that it imports
     copies: bool = False       # whether it learns from magnified copies
     features: bool = False     # whether the parameter `features` chooses channels for it
     resident: bool = False     # whether it takes features that lie on the GPU
+    gives: str = 'numbers'     # its scores: 'probabilities', 'similarities' (weighed sums of cosines), or any finite 'numbers'
 
 # %% ../nbs/04_methods.ipynb #ead2c146
 class FittedBaseline:
@@ -217,12 +227,15 @@ class FittedBaseline:
     def scores(self, x): return self.model.scores(np.asarray(x)[:, self.index])
     def state(self): return self.model.state()
 
-def one(model): return lambda method, fold, ctx: model(fold, ctx)
+def one(model):
+    "`fit` of a class that needs no name: (name, fold, ctx) → model(fold, ctx)."
+    return update_wrapper(lambda method, fold, ctx: model(fold, ctx), model, updated=())
 
 # %% ../nbs/04_methods.ipynb #ea982859
 def episodic(*stages, **kwargs): # stages besides the common ones
     modules = (*DECIDING, 'episodes', 'mpfnet_p', 'mpfnet_c', 'metrics', 'methods')
-    return Method(fit=fit_matcher, stages=('features', 'encoder', 'augment', *stages, 'meta', 'compute'), modules=modules, features=True, resident=True, **kwargs)
+    return Method(fit=fit_matcher, stages=('features', 'encoder', 'augment', *stages, 'meta', 'compute'), modules=modules,
+                  features=True, resident=True, gives='similarities', **kwargs)
 
 LEARNT = ('frames', 'face', 'flow', 'preprocess', 'folds', 'priors')      # modules that decide the numbers of all others
 
@@ -230,13 +243,15 @@ LEARNT = ('frames', 'face', 'flow', 'preprocess', 'folds', 'priors')      # modu
 METHODS = dict(
     mpfnet_c=episodic('pltn', 'plsm', 'cascade', copies=True), mpfnet_p=episodic('pltn', 'plsm', 'gamma', copies=True),
     plsm=episodic('plsm', copies=True), pltn=episodic('pltn'), scratch=episodic(),
-    fdp=Method(fit=one(FDP), reads='gray', stages=('fdp',), modules=(*LEARNT, 'dynamic', 'fdp')),
-    afn=Method(fit=one(AFN), reads='dynamic', stages=('afn',), modules=(*LEARNT, 'dynamic', 'afn')),
-    ststnet=Method(fit=one(FittedSTSTNet), reads='strain', stages=('ststnet', 'features'), modules=(*LEARNT, 'descriptors', 'baselines'), features=True),
+    fdp=Method(fit=one(FDP), reads='gray', stages=('fdp',), modules=(*LEARNT, 'dynamic', 'fdp'), gives='probabilities'),
+    afn=Method(fit=one(AFN), reads='dynamic', stages=('afn',), modules=(*LEARNT, 'dynamic', 'afn'), gives='probabilities'),
+    ststnet=Method(fit=one(FittedSTSTNet), reads='strain', stages=('ststnet', 'features'),
+                   modules=(*LEARNT, 'descriptors', 'baselines'), features=True, gives='probabilities'),
     lbp_top=Method(fit=one(DescriptorSVM), reads='lbp_top', stages=('svm',), modules=(*LEARNT, 'descriptors', 'svm')),
     bi_woof=Method(fit=one(DescriptorSVM), reads='bi_woof', stages=('svm',), modules=(*LEARNT, 'descriptors', 'svm')),
-    pca_lda=Method(fit=FittedBaseline, stages=('features',), modules=(*LEARNT, 'interpolate', 'magnify', 'baselines', 'methods'), features=True),
-    majority=Method(fit=FittedBaseline, modules=(*LEARNT, 'interpolate', 'magnify', 'baselines', 'methods')))
+    pca_lda=Method(fit=FittedBaseline, stages=('features',), modules=(*LEARNT, 'interpolate', 'magnify', 'baselines', 'methods'),
+                   features=True, gives='probabilities'),
+    majority=Method(fit=FittedBaseline, modules=(*LEARNT, 'interpolate', 'magnify', 'baselines', 'methods'), gives='probabilities'))
 
 # %% ../nbs/04_methods.ipynb #a21fead1
 def method_of(name) -> Method:
@@ -247,6 +262,59 @@ def method_of(name) -> Method:
 def fit(method:str, fold, ctx:Context):
     "Fit a method of the table on a fold's training clips."
     return method_of(method).fit(method, fold, ctx)
+
+# %% ../nbs/04_methods.ipynb #7b3c9d12
+def class_of(fit): # `fit` of a row
+    "The class or function behind it, and what a partial adds."
+    added = []
+    while isinstance(fit, partial): added, fit = [*added, fit.args, fit.keywords], fit.func
+    return inspect.unwrap(fit), added
+
+def source_of(module) -> str: # full name of a loaded module
+    "The file's text as it was when the module was loaded, or loaded again."
+    spec = sys.modules[module].__spec__
+    if _sources.get(module, (None,))[0] is not spec: _sources[module] = spec, Path(spec.origin).read_text(encoding='utf-8')
+    return _sources[module][1]
+
+_sources = {}      # module → its spec, its text
+_code = lru_cache(code_of)
+
+# %% ../nbs/04_methods.ipynb #2e8f4a06
+def imported_by(module) -> set: # full name of a loaded module
+    "Full names that its source imports, at its top or inside a function."
+    names, package = set(), sys.modules[module].__package__
+    for node in ast.walk(ast.parse(source_of(module))):
+        if isinstance(node, ast.Import): names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name('.'*node.level + (node.module or ''), package)
+            names |= {base, *(f'{base}.{a.name}' for a in node.names)}
+    return names
+
+# %% ../nbs/04_methods.ipynb #9d5b7e31
+def modules_behind(module) -> list: # full name of a loaded module
+    "It, and the modules of its package, of its folder and of mpfnet that it imports, and so on; sorted."
+    def file(m): return Path(getattr(sys.modules.get(m), '__file__', None) or '-')
+    def near(m): return m.partition('.')[0] in (module.partition('.')[0], 'mpfnet') or file(m).parent == file(module).parent
+    todo, found = {module}, set()
+    while todo:
+        found |= todo
+        todo = {m for k in todo for m in imported_by(k) if file(m).suffix == '.py' and near(m)} - found
+    return sorted(found)
+
+# %% ../nbs/04_methods.ipynb #c4a1e8f7
+def code_deciding(name:str) -> str: # of a method
+    "A short hash of the code that decides its numbers. A ValueError if its class stands in no module."
+    row = method_of(name)
+    made, added = class_of(row.fit)
+    home = getattr(made, '__module__', None)
+    if home in (None, '__main__') or not getattr(sys.modules.get(home), '__file__', None):
+        raise ValueError(f'{name}: its class is defined in a notebook or in the script that runs, where nobody can tell whether it has changed. '
+                         'Write it into a module and import it from there: export it from a notebook of nbs/, or put it into a file of its own')
+    if not (inspect.isclass(made) or inspect.isroutine(made)) or ' at 0x' in repr(added):
+        raise ValueError(f'{name}: fit={row.fit!r}: expected a class or a function; numbers that it is given belong into a stage of `Settings`')
+    own = [home] if row.modules else [*(f'mpfnet.{m}' for m in LEARNT), *modules_behind(home)]
+    for m in (modules := sorted({*(f'mpfnet.{m}' for m in row.modules), *own})): import_module(m)
+    return hashlib.sha256('\0'.join([*(_code(source_of(m)) for m in modules), *map(repr, added)]).encode()).hexdigest()[:16]
 
 # %% ../nbs/04_methods.ipynb #3a4e0081
 def recipe_of(method:str, settings:Settings) -> Recipe:

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['REFERENCE', 'STRATEGIES', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'DATA', 'KINDS', 'STAMPS', 'DOUBT', 'reference',
            'Wanted', 'runs_of_frames', 'runs_of_flow', 'runs_of', 'merged', 'checkout', 'folder_of', 'Paper', 'plain',
-           'expected', 'same_data', 'configs', 'same', 'read_record', 'folds_done', 'weights_kept', 'Found', 'look_for',
-           'fingerprint', 'made', 'note_made', 'clip_passes', 'paid_epochs', 'seconds_a_pass', 'plan', 'present',
-           'known_data', 'Cost', 'seconds_of', 'measured', 'make_trees', 'fill_features', 'rounds', 'prepared',
-           'papermill', 'end_with_us', 'notebook', 'chains_of', 'train_chain', 'train_runs', 'draw', 'make', 'alone_in',
-           'plan_text', 'find_runs', 'note_paper', 'paper_of', 'config_of_run', 'stamp_of', 'kind_of', 'made_from',
-           'save_figure']
+           'expected', 'same_data', 'configs', 'same', 'folds_done', 'weights_kept', 'Found', 'look_for', 'fingerprint',
+           'made', 'note_made', 'clip_passes', 'paid_epochs', 'seconds_a_pass', 'plan', 'present', 'known_data', 'Cost',
+           'seconds_of', 'measured', 'make_trees', 'fill_features', 'rounds', 'prepared', 'papermill', 'end_with_us',
+           'notebook', 'chains_of', 'train_chain', 'train_runs', 'draw', 'make', 'alone_in', 'plan_text', 'find_runs',
+           'note_paper', 'paper_of', 'config_of_run', 'stamp_of', 'kind_of', 'made_from', 'save_figure']
 
 # %% ../nbs/06b_paper.ipynb #bdef6e91
 import contextlib
@@ -44,11 +43,12 @@ from .flow import one_thread
 from .folds import fold_group, subjects_of
 from .guard import allowed_place, parameters_of
 from .labels import class_names
-from .loso import as_json, check_parameters, hash_of, prepare, resolve, seeds_of, write_json
-from .methods import METHODS, Settings, decided_by, override, settings_preset, unused
+from .loso import check_parameters, prepare, resolve, seeds_of, write_json
+from .methods import METHODS, Settings, code_deciding, decided_by, override, settings_preset, unused
 from .plsm import copies_of
-from .preprocess import code_hash, in_order
+from .preprocess import in_order
 from .priors import forward_of, write_atomically
+from .records import as_json, hash_of, if_whole, read_config, read_json, records_in
 
 # %% ../nbs/06b_paper.ipynb #5ab596bb
 REFERENCE = ('table1_balance', 'table2_sde', 'table3_cde', 'table4_priors', 'table5_features', 'fig9_class_std', 'siblings')
@@ -169,27 +169,21 @@ def expected(paper, w, seed) -> dict: # Paper, Wanted, one of its seeds
     p = check_parameters(paper.parameters(w))
     device, settings = resolve(p)
     kind = 'flow28' if w.dataset == 'megc2019_flow' else 'frames'
-    return plain(dict(code=code_hash(METHODS[w.method].modules), dataset=w.dataset, task=w.task, method=w.method, seed=seed, device=device, settings=decided_by(w.method, settings, kind)))
+    return plain(dict(code=code_deciding(w.method), dataset=w.dataset, task=w.task, method=w.method, seed=seed, device=device, settings=decided_by(w.method, settings, kind)))
 
 def same_data(config) -> bool: return config['data'].get('apex', 'given') == 'given' and not config['data'].get('options')
 
 def configs(folder) -> dict: # → {run folder: config}
-    "config.json of every run in a folder, the newest first."
+    "config.json of every run in a folder, the newest first; one that is odd is told of."
     found = sorted(Path(folder).glob('*/config.json'), key=lambda f: f.stat().st_mtime, reverse=True)
-    return {f.parent: json.loads(f.read_text(encoding='utf-8')) for f in found}
+    return {f.parent: config for f in found if (config := if_whole(read_config, f))}
 
 def same(config, wanted) -> bool: return all(config.get(k) == v for k, v in wanted.items())
 
 # %% ../nbs/06b_paper.ipynb #54356db9
-def read_record(path) -> dict | None:
-    "A fold's record, if it can be read."
-    try: return json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError): return None
-
 def folds_done(folder, config) -> int:
     "Fold records of this very config."
-    mine = hash_of(config)
-    return sum((read_record(f) or {}).get('config') == mine for f in (Path(folder)/'folds').glob('*.json'))
+    return len(records_in(folder, hash_of(config)))
 
 def weights_kept(folder) -> int: return len(list((Path(folder)/'weights').glob('*.safetensors')))
 
@@ -221,7 +215,7 @@ def fingerprint(clips) -> str: # a clip table with frames
 
 def made(folder) -> dict: # {'run/seed': fingerprint of the clips it saw}
     "Which runs were made to their end, and from what."
-    return read_record(Path(folder)/'made.json') or {}
+    return if_whole(read_json, Path(folder)/'made.json') or {}
 
 def note_made(paper, w):
     "Remember the clips that a run has just seen."
@@ -305,7 +299,7 @@ class Cost:
         self.n = len(self.clips)*(self.folds - 1)/self.folds                        # training clips of a fold, on average
     def seconds(self, folds, seed, seen, here): # folds to train; (chain, seed, stage) already paid for; see `configs`
         "Seconds of one process; nan where there is no telling."
-        copies = copies_of(self.clips, len(class_names(self.w.task, self.w.dataset)), self.settings.plsm.phi_limit).sum()*(self.folds - 1)/self.folds
+        copies = copies_of(self.clips, len(class_names(self.w.task, self.w.dataset)), self.settings.plsm.phi_limit, self.settings.plsm.phi).sum()*(self.folds - 1)/self.folds
         passes = clip_passes(self.w.method, self.settings, self.n, copies, self.folds)
         if not passes: return folds*measured(self.w.method, here, self.n)
         for stage in [s for s in passes if s in ('pltn', 'plsm')]:
@@ -330,7 +324,7 @@ def measured(method, here, n) -> float: # training clips of a fold
     rates = []
     for folder, config in here.items():
         if config['method'] != method or 'seeds' in config: continue
-        seconds = [r['seconds'] for r in map(read_record, (folder/'folds').glob('*.json')) if r]
+        seconds = [r['seconds'] for r in records_in(folder, hash_of(config))]
         if seconds: rates.append(np.median(seconds)/config['data']['clips'])
     return float(np.median(rates))*n if rates else math.nan
 
@@ -496,10 +490,11 @@ def note_paper(paper):
 
 def paper_of(folder) -> Paper | None:
     "What the last `make paper` in a folder was told."
-    known = read_record(Path(folder)/'paper.json')
-    return known and Paper(**known | dict(lengths=tuple(known['lengths']), out_dir=str(folder)))
+    known = if_whole(read_json, path := Path(folder)/'paper.json')
+    try: return known and Paper(**known | dict(lengths=tuple(known['lengths']), out_dir=str(folder)))
+    except (KeyError, TypeError) as e: raise ValueError(f'{path}: is not what `make paper` writes ({e}). Remove it') from None
 
-def config_of_run(folder) -> dict: return json.loads((Path(folder)/'config.json').read_text(encoding='utf-8'))
+def config_of_run(folder) -> dict: return read_config(Path(folder)/'config.json')
 
 # %% ../nbs/06b_paper.ipynb #affe3796
 KINDS = {'REAL clips, public flow': 'public flow', 'REAL': 'real', 'LOOK-ALIKE': 'look-alike', 'SYNTHETIC': 'synthetic'}
@@ -525,7 +520,7 @@ def made_from(runs) -> str: # run folders
     found = [config_of_run(r) for r in runs]
     sizes = {f"{c['dataset']} {c['task']}: {c['data']['clips']} clips of {c['data']['subjects']} subjects": None for c in found}
     paper = paper_of(Path(next(iter(runs))).parent)
-    commits = sorted({(read_record(Path(r)/'env.json') or {}).get('commit') or 'unknown' for r in runs})
+    commits = sorted({(if_whole(read_json, Path(r)/'env.json') or {}).get('commit') or 'unknown' for r in runs})
     return '; '.join([*sizes, f"preset {paper.preset or 'as the run chose'}" if paper else 'preset not noted', 'seeds ' + ', '.join(map(str, sorted({c['seed'] for c in found}))), 'commit ' + ', '.join(c[:8] for c in commits)])
 
 # %% ../nbs/06b_paper.ipynb #36dbeb22

@@ -19,17 +19,18 @@ from .magnify import PHI_MAX, phi_max
 from .priors import PriorConfig, augment, learn, prior
 
 # %% ../nbs/03b_plsm.ipynb #757a614a
-def copies_of(clips,      # training clips
+def copies_of(clips,        # training clips
               n_classes,
-              limit=14):  # φ_max of the rarest class; 14 in the paper
+              limit=14,     # φ_max of the rarest class; 14 in the paper
+              phi='table'): # Table I where it has the dataset, or 'fold': always the rule
     "φ_max of each training clip (n,)."
     y = clips['label'].to_numpy()
     out = np.zeros(len(clips), int)
     for name in clips['dataset'].unique():
         here = (clips['dataset'] == name).to_numpy()
-        if n_classes == 3 and limit == 14 and name in PHI_MAX: phi = dict(enumerate(PHI_MAX[name].values()))
-        else: phi = phi_max({int(c): int(n) for c, n in zip(*np.unique(y[here], return_counts=True))}, limit)
-        out[here] = [phi[c] for c in y[here]]
+        printed = phi == 'table' and n_classes == 3 and limit == 14 and name in PHI_MAX
+        of = dict(enumerate(PHI_MAX[name].values())) if printed else phi_max({int(c): int(n) for c, n in zip(*np.unique(y[here], return_counts=True))}, limit)
+        out[here] = [of[c] for c in y[here]]
     return out
 
 # %% ../nbs/03b_plsm.ipynb #88804d96
@@ -45,9 +46,11 @@ class PLSMConfig(PriorConfig):
     schedule: str = 'step'
     epochs: int = 80        # passes over the balanced set
     phi_limit: int = 14     # φ_max of the rarest class
+    phi: str = 'table'      # φ_max from Table I where it has the dataset, or from the training clips of each 'fold'
     smoothing: float = 0.   # label smoothing
     def __post_init__(self):
         PriorConfig.__post_init__(self)
+        if self.phi not in ('table', 'fold'): raise ValueError(f"plsm.phi is 'table' or 'fold', got {self.phi!r}")
         if not 0 <= self.phi_limit <= 14: raise ValueError(f'plsm.phi_limit lies in 0…14 (beyond 15 faces distort, §3.3.3), got {self.phi_limit}')
 
 # %% ../nbs/03b_plsm.ipynb #c2040efe
@@ -71,7 +74,7 @@ class Copies:
 # %% ../nbs/03b_plsm.ipynb #81e55f32
 def train_plsm(data, encoder, cfg, aug, n_classes, epochs=None, start=None): # Prepared fold, EncoderConfig, PLSMConfig, AugmentConfig; …; see `priors.learn`
     "Train the balanced classifier on a fold; returns (encoder → ReLU → linear, losses)."
-    copies = Copies(data, copies_of(data.fold.clips, n_classes, cfg.phi_limit))
+    copies = Copies(data, copies_of(data.fold.clips, n_classes, cfg.phi_limit, cfg.phi))
     def make(): return nn.Sequential(CAI3D(data.in_channels, embedding=None, preset=encoder, size=data.x.shape[2:]), nn.ReLU(), nn.Linear(encoder.embedding, n_classes))
     def loss_of(net, i, g):
         x, y = copies(i)
@@ -82,7 +85,7 @@ def train_plsm(data, encoder, cfg, aug, n_classes, epochs=None, start=None): # P
 def plsm_prior(data, encoder, cfg, aug, n_classes, artefacts): # Prepared fold, EncoderConfig, PLSMConfig, AugmentConfig, …, Artefacts
     "State dict of the trained classifier's encoder, from the artefacts or trained now."
     def decides(fold):
-        i, phi = balanced_items(copies_of(fold.clips, n_classes, cfg.phi_limit))
+        i, phi = balanced_items(copies_of(fold.clips, n_classes, cfg.phi_limit, cfg.phi))
         return [None if data.released_flow else fold.copies_digest(i[phi > 0], phi[phi > 0], data.digests), asdict(encoder), asdict(aug), n_classes]
     train_on = lambda d, epochs, start: train_plsm(d, encoder, cfg, aug, n_classes, epochs, start)[0]
     return prior('plsm', data, train_on, decides, cfg, artefacts, part=lambda net: net[0])

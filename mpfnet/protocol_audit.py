@@ -29,6 +29,7 @@ from .methods import METHODS, fit
 from .metrics import evaluate, per_class, subject_confusions
 from .preprocess import in_order
 from .priors import Artefacts, write_atomically
+from .records import make_way
 
 # %% ../nbs/06a_protocol_audit.ipynb #2f1f161f
 NORMALISED = ('training', 'everyone', 'own')   # by whose statistics features are standardised
@@ -72,7 +73,7 @@ def work(job):
     record = watch_fold(job.harness, job.subject, job.normalise)
     def save(temporary):
         with open(temporary, 'wb') as f: np.savez_compressed(f, **record)
-    write_atomically(job.path, save)
+    write_atomically(make_way(job.path), save)
 
 def read_curve(path, clips, config) -> dict | None: # file; names of the fold's clips; hash
     "A record, if it is whole and of this audit."

@@ -37,6 +37,7 @@ from .mpfnet_p import MPFNetP, Single
 from .paper import config_of_run
 from .preprocess import FeatureStore, faces_of, job_of
 from .priors import Scaling, channels
+from .records import read_record
 from .synth import TREES, lookalike_clips, scripts_of
 
 # %% ../nbs/06d_explain.ipynb #924e8c26
@@ -119,7 +120,7 @@ def load_fold(run_folder,     # of one run, made with keep_weights
 def fold_record(folder, name) -> dict: # run folder; dataset__subject
     "The record of a finished fold."
     path = Path(folder)/'folds'/f'{name}.json'
-    if path.is_file(): return json.loads(path.read_text(encoding='utf-8'))
+    if path.is_file(): return read_record(path)
     known = sorted(p.stem.replace('__', '/') for p in path.parent.glob('*.json'))
     raise ValueError(f'{folder} has no finished fold {name.replace("__", "/")}; known: {", ".join(known) or "none"}')
 

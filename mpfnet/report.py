@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from .records import if_whole, read_config, read_json
+
 # %% ../nbs/06_report.ipynb #5d29e4f2
 METHOD_ORDER = ['majority', 'pca_lda', 'scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c']
 
@@ -22,19 +24,20 @@ def setting_of(config) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:4]
 
 def read_run(folder): # a run's folder
-    "One row: method, seeds, folds, and each pooled score with its interval."
-    config, metrics = (json.loads((Path(folder) / f'{n}.json').read_text(encoding='utf-8')) for n in ('config', 'metrics'))
-    pooled, seeds = metrics['pooled'], metrics.get('seeds')
-    done = metrics['folds']
-    return dict(run=Path(folder).name, dataset=config['dataset'], method=config['method'], seed='average' if seeds else str(config['seed']),
-                setting=setting_of(config), complete=done['done'] == done['of'], spread=seeds and (seeds['uf1']['mean'], seeds['uf1']['std']),
-                **{k: pooled[k] for k in ('n', 'acc', 'f1_weighted', 'uf1', 'uar', 'uf1_ci95', 'uar_ci95')})
+    "One row: method, seeds, folds, and each pooled score with its interval. A ValueError names a file that is odd."
+    config, metrics = read_config(Path(folder) / 'config.json'), read_json(Path(folder) / 'metrics.json')
+    try:
+        pooled, seeds, done = metrics['pooled'], metrics.get('seeds'), metrics['folds']
+        return dict(run=Path(folder).name, dataset=config['dataset'], method=config['method'], seed='average' if seeds else str(config['seed']),
+                    setting=setting_of(config), complete=done['done'] == done['of'], spread=seeds and (seeds['uf1']['mean'], seeds['uf1']['std']),
+                    **{k: pooled[k] for k in ('n', 'acc', 'f1_weighted', 'uf1', 'uar', 'uf1_ci95', 'uar_ci95')})
+    except (AttributeError, KeyError, TypeError) as e: raise ValueError(f'{folder}: config.json and metrics.json are not those of a run ({type(e).__name__}: {e})') from None
 
 # %% ../nbs/06_report.ipynb #a0f29bf7
 def collect(out_dir='runs', dataset='megc2019_flow', task='3class') -> pd.DataFrame:
-    "Every complete run of a dataset below `out_dir`, one row each, in the order of Table IV."
+    "Every complete run of a dataset below `out_dir`, one row each, in the order of Table IV; a folder that is odd is told of."
     folders = [p.parent for p in sorted(Path(out_dir).glob(f'{dataset}-{task}-*/metrics.json'))]
-    table = pd.DataFrame([r for r in map(read_run, folders) if r['complete']])
+    table = pd.DataFrame([r for f in folders if (r := if_whole(read_run, f)) and r['complete']])
     if not len(table): return table
     many = table.groupby('method')['setting'].transform('nunique') > 1
     table['name'] = table['method'].where(~many, table['method'] + ' ' + table['setting'])

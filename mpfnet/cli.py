@@ -26,7 +26,7 @@ from .clips import COMPOSITE, HELP, LICENSED, NAMES, cache_folder, check_options
 from .compare import SCORES, compare, comparison_table, find_run, verdict
 from .defects import KINDS, one_line, report_summary, report_table
 from .frames import decode_image, header, list_frames, read_file, unlike
-from .labels import DATASETS, MEGC2019, TASKS
+from .labels import DATASETS, MEGC2019, TASKS, in_the_paper
 from .readers import MARKER, SHARED, DataError
 from .synth import TREES, lookalike_truth, make_lookalike
 
@@ -184,6 +184,7 @@ def check_one(name, args, options) -> tuple: # ({task: clips}, True if there is 
     counted = pd.concat([counts(c, name, t, options.get('modality', 'hs')) for t, c in tables.items()], ignore_index=True)
     differ = counted['mark'] == 'differs'
     show(counted.rename(columns={'mark': ''}), 'Counts', differ[differ].index)
+    if name in LICENSED and (other := in_the_paper(name)): print(printable(other))
     show_report(report, args.all)
     for w in wrong: complain(w)
     told = [one_line(report), f'{differ.sum()} count(s) differ from the published ones' if differ.any() else 'counts as published' if counted['published'].notna().any() else '']
@@ -413,7 +414,7 @@ def _lookalike_arguments(p):
     share = p.add_mutually_exclusive_group()
     share.add_argument('--subjects', type=int, metavar='N', help='this many subjects instead of all')
     share.add_argument('--scale', type=float, metavar='X', default=1., help='this share of the subjects instead of all')
-    p.add_argument('--size', type=int, metavar='PX', default=128, help='pixels along a side of a frame (128)')
+    p.add_argument('--size', type=int, metavar='PX', help='pixels along a side of a frame (128, of MMEW 231)')
     p.add_argument('--variant', metavar='V', help='; '.join(f'{d}: {", ".join(t)}' for d, t in TREES.items()))
     p.add_argument('--blank', action='store_true', help='small grey pictures instead of faces: seconds instead of minutes')
     p.add_argument('--seed', type=int, metavar='S', default=0, help='another seed, another cast (0)')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'DECISIONS', 'FINDING', 'printable', 'Report', 'report_table', 'report_summary', 'in_words', 'one_line',
-           'against']
+           'against', 'csv_text', 'csv_read']
 
 # %% ../nbs/00f_defects.ipynb #da220fa0
 from collections import Counter
@@ -16,9 +16,11 @@ import pandas as pd
 KINDS = ('doubtful', 'dropped', 'repaired', 'protocol', 'noted')
 #: decision -> (kind, what it means)
 DECISIONS = {
-    'partial-copy': ('doubtful', 'fewer clips than were published: scores do not compare with the literature'),
+    'partial-copy': ('doubtful', 'fewer clips than a complete copy has: scores do not compare with the literature'),
     'other-list': ('doubtful', 'another version of the annotation than the benchmark used'),
     'changed-labels': ('doubtful', 'every clip is there, but the emotions are not those that were published'),
+    'other-subjects': ('doubtful', 'every clip and emotion is there, but not as many subjects as the sheet has'),
+    'resampled': ('doubtful', 'every folder holds the same frames: made anew at one length, not the frames that were filmed'),
     'checksum': ('doubtful', 'not the release that the reported numbers stand on'),
     'no-folder': ('dropped', 'the sheet has a row, the disk has no frames for it'),
     'no-frames': ('dropped', 'the folder has no two readable frames between onset and offset'),
@@ -26,7 +28,7 @@ DECISIONS = {
     'bad-row': ('dropped', 'a cell that is needed is empty or not what it should be'),
     'bad-name': ('dropped', 'the name does not have the form that this dataset uses'),
     'onset-after-offset': ('dropped', 'onset, apex and offset contradict each other'),
-    'too-long': ('dropped', 'onset to offset is far longer than a micro-expression and there is no apex to go by'),
+    'too-long': ('dropped', 'far longer than a micro-expression, and no apex or row to go by'),
     'duplicate': ('dropped', 'two rows describe the same clip differently: neither can be trusted'),
     'unknown-emotion': ('dropped', 'the word for the emotion is not one this dataset uses'),
     'apex-missing': ('repaired', 'no number in the apex cell: the midpoint of onset and offset'),
@@ -51,8 +53,13 @@ DECISIONS |= {
     'left-out': ('protocol', 'the benchmark leaves this clip out'),
     'no-class': ('protocol', 'the task has no class for this emotion'),
     'folder-without-row': ('noted', 'frames on disk that no row speaks of: not used'),
+    'no-pattern': ('noted', 'a folder with frames whose name fits no clip of this dataset: not used'),
+    'other-table': ('noted', 'a sheet without the columns of an annotation: set aside'),
     'remark': ('noted', 'a row without name or frame numbers: taken for a remark'),
     'second-expression': ('noted', 'the row describes two expressions: the first is used, as the benchmark does'),
+    'third-expression': ('noted', 'the row fills the columns of a third expression: not used, as a number before the onset is what a formula left behind'),
+    'apex-at-offset': ('noted', 'apex = offset: used as the sheet has it'),
+    'long-clip': ('noted', 'onset to offset is longer than a second: used as the sheet has it'),
     'text-for-number': ('noted', 'text in a number cell that is not needed'),
     'same-number': ('noted', 'two files have the same frame number: the first by name is used'),
     'choice': ('noted', 'there are several to choose from'),
@@ -117,3 +124,18 @@ def one_line(report:dict) -> str:
 def against(report:dict, kinds=('doubtful', 'dropped')) -> list:
     "The cases that strict mode refuses, as sentences."
     return [in_words(f) for f in report.get('findings', []) if f['kind'] in kinds]
+
+# %% ../nbs/00f_defects.ipynb #1609dbc2
+_FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠', "'")   # the wide ones count in some languages; the last is ours
+
+def _texts(table, change):
+    "The table with its texts changed."
+    return table.apply(lambda c: c if pd.api.types.is_numeric_dtype(c) else c.map(lambda v: change(v) if isinstance(v, str) else v))
+
+def csv_text(table:pd.DataFrame) -> pd.DataFrame:
+    "The table with an apostrophe before every text that a spreadsheet would compute: what is written to a CSV file."
+    return _texts(table, lambda v: "'" + v if v.lstrip(' ').startswith(_FORMULA) else v)
+
+def csv_read(table:pd.DataFrame) -> pd.DataFrame:
+    "The table as it was before `csv_text`."
+    return _texts(table, lambda v: v[1:] if v[:1] == "'" and v[1:].lstrip(' ').startswith(_FORMULA) else v)

@@ -68,7 +68,7 @@ class Tree:
     "What lies in a dataset's folder."
     root: Path
     clips: list  # of Clip, sorted by path
-    sheets: list # paths of .xlsx and .xls files
+    sheets: list # paths of .xlsx, .xls and .csv files
     odd: list    # (decision, what)
 
 def match_parts(parts, pattern): # parts of a path; regular expressions, one a part
@@ -108,7 +108,7 @@ def _look(path, tree):
     "The folders in a folder that may be entered; sheets are noted on the way."
     try:
         with os.scandir(path) as entries: inside = sorted((e for e in entries if e.name[0] not in '.~' and _may_enter(e, tree)), key=lambda e: e.name)
-        sheets = [e for e in inside if e.name.lower().endswith(('.xlsx', '.xls'))]
+        sheets = [e for e in inside if e.name.lower().endswith(('.xlsx', '.xls', '.csv'))]
         tree.sheets += [path/e.name for e in sheets if e.is_file()]
         tree.odd += [('no-file', str((path/e.name).relative_to(tree.root))) for e in sheets if not e.is_file()]
         return [e for e in inside if e.is_dir()]

@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .clips import NAMES, OPTIONS, load_clips, stamp
-from .defects import report_summary
+from .defects import csv_text, report_summary
 from .flow import one_thread
 from .folds import Fold, fold_group, inner_groups, subjects_of
 from .labels import TASKS, class_names
@@ -501,7 +501,7 @@ def predictions_table(records) -> pd.DataFrame:
 
 def write_results(folder, table, n_classes, **more):
     "predictions.csv and metrics.json of a run."
-    write_atomically(make_way(Path(folder) / 'predictions.csv'), lambda t: table.to_csv(t, index=False))
+    write_atomically(make_way(Path(folder) / 'predictions.csv'), lambda t: csv_text(table).to_csv(t, index=False))
     metrics = summarise(table, n_classes) | more
     write_json(Path(folder) / 'metrics.json', metrics)
     return metrics

@@ -12,6 +12,8 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import pandas as pd
 
+from .defects import csv_read
+
 # %% ../nbs/05a_metrics.ipynb #b4f16b95
 def class_indices(
     values: Sequence,  # class indices, one a clip
@@ -119,7 +121,7 @@ def read_predictions(
     path,  # a run's predictions.csv: a path, or an open file
 ) -> pd.DataFrame:  # dataset, subject, clip (all text), label, prediction, score_0 …
     "A run's predictions, with `006` still `006`."
-    return pd.read_csv(path, dtype=dict.fromkeys(KEY, str), keep_default_na=False)
+    return csv_read(pd.read_csv(path, dtype=dict.fromkeys(KEY, str), keep_default_na=False))
 
 # %% ../nbs/05a_metrics.ipynb #476e485d
 def check_predictions(

@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['MAX_FILE', 'MAX_UNPACKED', 'MAX_PART', 'MAX_ROWS', 'LAST_ROW', 'LAST_COLUMN', 'MAX_SPAN', 'SAVE_ANEW', 'SheetError',
            'kind_of', 'check_zip', 'read_workbook', 'author_of', 'text', 'whole', 'plain', 'Row', 'Table', 'find_table',
-           'table_by_position']
+           'table_by_position', 'read_csv_sheet']
 
 # %% ../nbs/00g_sheets.ipynb #36349d84
+import csv
+import io
 import os
 import re
 import unicodedata
@@ -196,3 +198,33 @@ def table_by_position(grid, keys, file='', sheet='') -> Table: # rows; our colum
     rows = [Row(n + 1, cells(row)) for n, row in enumerate(grid) if any(text(v) for v in row[:len(keys)])]
     while rows and not any(rows[0].whole(k) is not None for k in keys if k): rows = rows[1:]
     return Table(file, sheet, {k: chr(65 + c) for c, k in enumerate(keys) if k}, rows)
+
+# %% ../nbs/00g_sheets.ipynb #ea9e965b
+def read_csv_sheet(path) -> dict: # a .csv file
+    "Its one sheet as rows of text; a SheetError that names the file if that cannot be done."
+    path = Path(path)
+    try:
+        if not path.is_file(): raise SheetError('it is not an ordinary file')
+        if path.stat().st_size > MAX_FILE: raise SheetError(f'it has {path.stat().st_size/1e6:,.0f} MB; an annotation sheet has at most {MAX_FILE/1e6:.0f} MB')
+        data = path.read_bytes()
+        kind = kind_of(data)
+        if kind in ('xlsx', 'xls'): return read_workbook(path)
+        if kind.startswith('it is'): raise SheetError(kind)
+        return {path.stem: _capped(_csv_rows(_decoded(data)), path.name)}
+    except (SheetError, OSError, csv.Error) as e: raise SheetError(f'{path} cannot be read as a sheet: {e}') from None
+
+def _decoded(data):
+    "Text of a file whose encoding nobody states; the names of columns, clips and emotions are ASCII in all of them."
+    codes = ['utf-16'] if data[:2] in (b'\xff\xfe', b'\xfe\xff') else ['utf-8-sig', 'gb18030', 'latin-1']
+    for code in codes:
+        try: found = data.decode(code)
+        except UnicodeDecodeError: continue
+        if '\0' not in found: return found
+    raise SheetError(f'it starts with {data[:8]!r}, which is no text. {SAVE_ANEW}')
+
+def _csv_rows(found):
+    "Rows of cells, empty ones as None."
+    lines = io.StringIO(found, newline='').readlines()
+    widths = lambda by: sorted(map(len, csv.reader(lines[:100], delimiter=by)))
+    by = max(',;\t', key=lambda by: widths(by)[len(lines[:100])//2:][:1] or [0])
+    return [tuple(v or None for v in row) for row in csv.reader(lines, delimiter=by)]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUBJECTS', 'PARTICIPANTS', 'SHARES', 'FIXED', 'TIMES', 'RELABELLED', 'MMEW_NUMBERS', 'VIDEOS', 'HABITS', 'SPOKEN',
-           'TREES', 'COLUMNS', 'DEFECTS', 'SMIC_MISSING', 'plan', 'make_synth', 'scripts_of', 'true_motion', 'Habits',
-           'LookClip', 'Tree', 'lookalike_clips', 'make_lookalike', 'lookalike_truth']
+           'TREES', 'COLUMNS', 'DEFECTS', 'SMIC_MISSING', 'SIDES', 'plan', 'make_synth', 'scripts_of', 'true_motion',
+           'Habits', 'LookClip', 'Tree', 'lookalike_clips', 'make_lookalike', 'lookalike_truth']
 
 # %% ../nbs/00c_synth.ipynb #8dad04f6
 import csv
@@ -139,8 +139,8 @@ def _ids(
 #: source (a key of DATASETS) -> subjects as the MEGC list writes them
 SUBJECTS = {
     'smic': _ids('s{:02d}', '1-6 8-9 11-15 18-20'), 'smic_vis': _ids('s{:02d}', '11-15 18-20'), 'smic_nir': _ids('s{:02d}', '11-15 18-20'),
-    'casme2': _ids('sub{:02d}', '1-26'), 'samm': _ids('{:03d}', '6-7 9-26 28 30-37'), 'mmew': _ids('S{:02d}', '1-36'),
-    'casme_sq': _ids('s{}', '15 19-20 22-27 30 32 35 37 40'), 'casme3': _ids('spNO.{}', '1-20 39-50 77-90 100-109 138-152 166-180 207-220'),
+    'casme2': _ids('sub{:02d}', '1-26'), 'samm': _ids('{:03d}', '6-7 9-26 28 30-37'), 'mmew': _ids('S{:02d}', '1-30'),
+    'casme_sq': _ids('s{}', '15 19-20 22-27 30 32 35 37 40'), 'casme3': _ids('spNO.{}', '1-20 39-50 77-90 100-109 138-152 166-180 209-216'),
 }
 PARTICIPANTS = {**SUBJECTS, 'casme_sq': _ids('s{}', '15-16 19-27 29-38 40')}  # eight of CAS(ME)²'s 22 showed no micro-expression
 
@@ -155,15 +155,16 @@ SHARES = {
 FIXED = {
     'smic': {'s01/s01_ne_02': 'negative', 's02/s02_sur_05': 'surprise', 's18/s18_sur_03': 'surprise', 's03/s03_ne_03': 'negative',
              's03/s03_ne_20': 'negative', 's04/s04_ne_05': 'negative', 's04/s04_ne_06': 'negative', 's09/s09_sur_02': 'surprise'},
+    'smic_vis': {'s18/s18_sur_03': 'surprise'},
     'casme2': {'sub04/EP12_01f': 'disgust', 'sub05/EP09_05f': 'repression', 'sub05/EP16_04f': 'others', 'sub12/EP09_06': 'disgust',
                'sub20/EP16_01': 'others', 'sub25/EP18_04f': 'surprise', 'sub24/EP07_01': 'sadness', 'sub24/EP07_04f': 'sadness',
-               'sub24/EP10_03': 'sadness', 'sub09/EP02_02f': None, 'sub24/EP02_07': None},
+               'sub24/EP10_03': 'sadness', 'sub09/EP09f': 'happiness', 'sub09/EP02_02f': None, 'sub24/EP02_07': None},
     'samm': {'006/006_1_2': 'anger', '028/028_4_1': 'anger', '032/032_3_1': 'happiness'},
-    'mmew': {'S13/S13-07-001': 'others'},
+    'mmew': {'S13/S13-07-001': 'anger'},
     'casme3': {'spNO.1/a': 'disgust', 'spNO.2/c': 'surprise', 'spNO.149/d': 'disgust', 'spNO.216/d': 'surprise', 'spNO.216/e': 'anger'},
 }
 #: true onset, apex and offset of fixed clips
-TIMES = {'spNO.1/a': (355, 359, 366), 'spNO.2/c': (331, 338, 346), 'spNO.216/d': (2647, 2668, 2694), 'spNO.216/e': (1, 12, 25)}
+TIMES = {'spNO.1/a': (355, 359, 366), 'spNO.2/c': (331, 338, 346), 'spNO.149/d': (112, 167, 358), 'spNO.216/d': (2647, 2668, 2694), 'spNO.216/e': (1, 12, 25)}
 RELABELLED = ('sub24/EP07_01', 'sub24/EP07_04f', 'sub24/EP10_03')  # surprise in CASME II's sheet of 2019
 
 # %% ../nbs/00c_synth.ipynb #87630357
@@ -201,7 +202,7 @@ def _name_samm(rng, s, emotion, taken):
     return _next_free(rng, recording + '_{}', taken), recording
 
 # %% ../nbs/00c_synth.ipynb #90f23014
-MMEW_NUMBERS = {e: k for k, e in enumerate('happiness surprise anger disgust fear sadness others'.split(), 1)}  # S13-07-001 shows others
+MMEW_NUMBERS = {e: k for k, e in enumerate('happiness surprise disgust others fear sadness anger'.split(), 1)}  # S13-07-001 shows anger
 #: CAS(ME)²'s videos: name in the sheet -> code and name in the folder
 VIDEOS = {'disgust1': '0101disgustingteeth', 'disgust2': '0102eatingworms', 'anger1': '0401girlcrashing', 'anger2': '0402beatingpregnantwoman',
           'happy1': '0502funnyfaces', 'happy2': '0503unluckyman', 'happy3': '0505funnyerrors', 'happy4': '0507climbingthewall', 'happy5': '0508funnydubbing'}
@@ -322,10 +323,12 @@ class Tree:
     cut: bool = False # only the frames onset…offset
     source: str = '' # key of DATASETS, where it is not the dataset's name
     numeric: bool = False # subjects (of CAS(ME)²: video codes) are numbers in the sheet, not text
+    form: str = '' # key of COLUMNS and DEFECTS, where it is not the source's
+    pad: int = 0 # more frames before and after the clip, of a neutral face
 
-def _smic(top, camera, file, book='{top}/SMIC-{camera}-E_annotation', source=''):
+def _smic(top, camera, file, book='{top}/SMIC-{camera}-E_annotation', source='', form=''):
     "SMIC's usual form: camera, subject, emotion, clip."
-    return Tree(f'{top}/{camera}/{{s}}/micro/{{emotion}}/{{name}}', file, book.format(top=top, camera=camera), camera, True, source)
+    return Tree(f'{top}/{camera}/{{s}}/micro/{{emotion}}/{{name}}', file, book.format(top=top, camera=camera), camera, True, source, form=form)
 
 # %% ../nbs/00c_synth.ipynb #e342bfe4
 #: dataset -> variant -> its tree; the first variant is the default
@@ -333,9 +336,10 @@ TREES = {
     'smic': {
         'cropped': _smic('SMIC_all_cropped', 'HS', 'reg_image{n:06d}.bmp'),
         'raw': _smic('SMIC_all_raw', 'HS', 'image{n:06d}.bmp'),
-        'long': Tree('SMIC-E_raw image/HS_long/SMIC-HS-E/{id}/{name}', 'image{n:06d}.jpg', 'SMIC-E_raw image/HS_long/SMIC-HS-E_annotation', 'HS'),
+        'long': Tree('SMIC-E_raw image/HS_long/SMIC-HS-E/{id}/{name}', 'image{n:06d}.jpg', 'SMIC-E_raw image/HS_long/SMIC-HS-E_annotation', 'HS', pad=100),
+        '2019': _smic('SMIC_all_cropped', 'HS', 'reg_image{n:06d}.bmp', '{top}/SMIC-HS-E_annotation_2019', form='smic_2019'),
         'no_sheet': _smic('SMIC_all_cropped', 'HS', 'reg_image{n:06d}.bmp', book=''),
-        'vis': _smic('SMIC_all_cropped', 'VIS', 'reg_image{n:06d}.bmp', source='smic_vis'),
+        'vis': _smic('SMIC_all_cropped', 'VIS', 'reg_image{n:06d}.bmp', '{top}/SMIC-HS-E_annotation', source='smic_vis'),
         'nir': _smic('SMIC_all_cropped', 'NIR', 'reg_image{n:06d}.bmp', source='smic_nir')},
     'casme2': {
         'raw': Tree('CASME2_RAW_selected/{id}/{name}', 'img{n}.jpg', 'CASME2-coding-20140508', 'Sheet1'),
@@ -348,8 +352,8 @@ TREES = {
         'by_emotion': Tree('MMEW_Final/Micro_Expression/{emotion}/{name}', '{n}.jpg', 'MMEW_Final/MMEW_Micro_Exp', 'Sheet1'),
         'by_subject': Tree('MMEW_Final/Micro_Expression/{id}/{emotion}/{name}', '{n}.jpg', 'MMEW_Final/MMEW_Micro_Exp', 'Sheet1')},
     'casme_sq': {
-        'text_codes': Tree('rawpic/{id}/{number}_{video}', 'img{n}.jpg', 'CAS(ME)^2code_final', 'CASFEcode_final'),
-        'int_codes': Tree('rawpic/{id}/{number}_{video}', 'img{n}.jpg', 'CAS(ME)^2code_final', 'CASFEcode_final', numeric=True)},
+        'text_codes': Tree('rawpic/rawpic/{id}/{number}_{video}', 'img{n:03d}.jpg', 'CAS(ME)^2code_final', 'CASFEcode_final'),
+        'int_codes': Tree('rawpic/{id}/{number}_{video}', 'img{n:03d}.jpg', 'CAS(ME)^2code_final', 'CASFEcode_final', numeric=True)},
     'casme3': {
         'frames': Tree('part_A/{id}/{recording}/color', '{n}.jpg', 'part_A/annotation/cas(me)3_part_A_ME_label_JpgIndex_v2', 'label'),
         'clips': Tree('Part_A_ME_clip/frame/spNo.{number}_{clip}', '{n}.jpg', 'Part_A_ME_clip/cas(me)3_part_A_ME_label_JpgIndex_v2', 'label', cut=True)},
@@ -360,9 +364,10 @@ _HS = {'Subject': 'subject', 'Filename': 'name', '': None, 'OnsetF': 'onset', 'O
        'FirstF': 'first', 'LastF': 'last', ' ': None, 'TotalMF1': 'total', 'TotalMF2': 'total2', 'TotalVL': 'long', 'Emotion': 'emotion'}
 _VIS = {k: v for k, v in _HS.items() if v not in ('first', 'last')}
 _CODED = {'Action Units': 'units', 'Estimated Emotion': 'emotion'}
-#: source -> column of the sheet -> cell of a clip; a blank name is a blank column
+_2019 = {**{k: v for k, v in _HS.items() if k != 'Emotion'}, 'Onset3F': 'onset3', 'Offset3F': 'offset3', 'TotalMF3': 'total3', 'Emotion': 'emotion'}
+#: source or form -> column of the sheet -> cell of a clip; a blank name is a blank column
 COLUMNS = {
-    'smic': _HS, 'smic_vis': _VIS, 'smic_nir': {k + ' NIR' if k in ('OnsetF', 'OffsetF') else k: v for k, v in _VIS.items()},
+    'smic': _HS, 'smic_2019': _2019, 'smic_vis': _VIS, 'smic_nir': {k + ' NIR' if k in ('OnsetF', 'OffsetF') else k: v for k, v in _VIS.items()},
     'casme2': {'Subject': 'subject', 'Filename': 'name', '': None, 'OnsetFrame': 'onset', 'ApexFrame': 'apex', 'OffsetFrame': 'offset', ' ': None, **_CODED},
     'samm': {'Subject': 'subject', 'Filename': 'name', 'Inducement Code': 'film', 'Onset Frame': 'onset', 'Apex Frame': 'apex', 'Offset Frame': 'offset',
              'Duration': 'total', 'Micro': 'micro', **_CODED, 'Objective Classes': 'objective', 'Notes': None},
@@ -383,17 +388,18 @@ def _fill(source, c, tree):
     if tree.numeric and source != 'casme_sq': subject = number
     emotion = 'surprise' if '2019' in tree.book and c.key in RELABELLED else c.emotion
     return dict(subject=subject, name=_on_disk(source, c), onset=s.onset, apex=s.apex, offset=s.offset, units='+'.join(map(str, s.units)),
-        emotion=emotion.capitalize() if source == 'samm' else emotion, first=s.first, last=s.last, total=s.offset - s.onset + 1, long=s.last - s.first + 1,
+        emotion=emotion.capitalize() if source == 'samm' else emotion, first=s.first - tree.pad, last=s.last + tree.pad, total=s.offset - s.onset + 1, long=s.last - s.first + 1 + 2*tree.pad,
         film=int(c.recording.split('_')[1]) if source == 'samm' else None, micro='1/2', objective=1 + list(DATASETS[source].emotions).index(c.emotion),
         type='macro-expression' if c.macro else 'micro-expression', report=emotion)
 
 # %% ../nbs/00c_synth.ipynb #7d7417fb
-#: source -> defect -> (who: subject/clip …, or how many by lot and of which emotion; what it changes in the cells, given the script, or None = no row)
+#: source or form -> defect -> (who: subject/clip …, or how many by lot and of which emotion; what it changes in the cells, given the script, or None = no row)
 DEFECTS = {
     'smic': {'no row': ('s01/s01_ne_02 s02/s02_sur_05', None),
              'emotion against the name': ('s18/s18_sur_03', lambda s: dict(emotion='negative')),
              'second expression': ('5', lambda s: dict(onset2=s.offset + 4, offset2=s.offset + 12, total2=9)),
              'text in FirstF': ('1', lambda s: dict(first=f'image{s.first:06d}'))},
+    'smic_vis': {'emotion against the name': ('s18/s18_sur_03', lambda s: dict(emotion='negative'))},
     'casme2': {'no row': ('sub09/EP02_02f sub24/EP02_07', None),
                'apex is text': ('sub04/EP12_01f', lambda s: dict(apex='/')),
                'apex is the onset': ('sub05/EP09_05f', lambda s: dict(apex=s.onset)),
@@ -406,7 +412,7 @@ DEFECTS = {
              'offset beyond the folder': ('5', lambda s: dict(offset=s.last + 7)),
              'apex beyond the offset': ('5', lambda s: dict(apex=s.offset + 3))},
     'casme_sq': {'offset 0': ('4', lambda s: dict(offset=0)), 'apex 0': ('1', lambda s: dict(apex=0))},
-    'casme3': {'apex before the onset': ('spNO.149/d', lambda s: dict(apex=s.onset - 3)),
+    'casme3': {'apex mistyped': ('spNO.149/d', lambda s: dict(apex=83)),
                'onset mistyped': ('spNO.216/d', lambda s: dict(onset=s.onset + 1000)),
                'onset and apex 0': ('spNO.216/e', lambda s: dict(onset=0, apex=0)),
                'offset mistyped': ('spNO.2/c', lambda s: dict(offset=10*s.offset)),
@@ -418,11 +424,17 @@ DEFECTS = {
 
 # %% ../nbs/00c_synth.ipynb #2f13c1f7
 SMIC_MISSING = ('s03/s03_ne_03', 's03/s03_ne_20', 's04/s04_ne_05', 's04/s04_ne_06', 's09/s09_sur_02')  # folders that some copies of SMIC lack
+DEFECTS['smic_2019'] = {
+    'no row': (' '.join(('s01/s01_ne_02', 's02/s02_sur_05', *SMIC_MISSING)), None),
+    'emotion against the name': DEFECTS['smic']['emotion against the name'],
+    'third expression': ('1', lambda s: dict(onset2=s.offset + 4, offset2=s.offset + 12, total2=9, onset3=s.offset + 20, offset3=s.offset + 26, total3=7)),
+    'rubbish for a third': ('4', lambda s: dict(onset3=s.onset % 1000, total3=1 - s.onset % 1000)),
+}
 
 # %% ../nbs/00c_synth.ipynb #e2eff1e7
-def _mar(rng, source, clips):
+def _mar(rng, form, clips): # form: a key of DEFECTS
     "Write the known defects into the cells."
-    for defect, (who, change) in DEFECTS.get(source, {}).items():
+    for defect, (who, change) in DEFECTS.get(form, {}).items():
         if '/' in who: chosen = [c for c in clips if c.key in who.split()]
         else:
             n, _, emotion = who.partition(' ')
@@ -438,7 +450,7 @@ def _settle(source, c, tree, defects):
     "Final name, folder and frames of a clip."
     s, cells = c.script, c.cells or {}
     c.clip = c.clip.format(onset=cells.get('onset'))
-    first, last = (s.onset, s.offset) if tree.cut else (s.first, s.last)
+    first, last = (s.onset, s.offset) if tree.cut else (s.first - tree.pad, s.last + tree.pad)
     c.frames = [] if c.macro else [n for n in range(first, last + 1) if n not in cells.get('missing', ())]
     if defects == 'missing' and c.key in SMIC_MISSING: c.frames, c.defect = [], 'folder missing'
     if source == 'casme3': cells.update({k: str(cells[k]) for k in ('onset', 'apex', 'offset')})
@@ -454,7 +466,7 @@ def lookalike_clips(source, tree, *, seed, size, defects):
     for c in clips: _direct(rng, source, c, seed, size)
     clips = [c for c in _place(rng, source, clips) if defects or c.emotion]
     for c in clips: c.cells = c.emotion and _fill(source, c, tree)
-    if defects: _mar(rng, source, clips)
+    if defects: _mar(rng, tree.form or source, clips)
     for c in clips: _settle(source, c, tree, defects)
     return clips
 
@@ -517,12 +529,13 @@ _NOTE = 'synthetic faces: a look-alike, not the dataset'
 
 def _sheets(source, tree, clips):
     "The annotation: {sheet: rows}."
-    columns = COLUMNS[source]
+    columns = COLUMNS[tree.form or source]
     header = [[k.strip() or None for k in columns]]
     rows = [[c.cells.get(v) for v in columns.values()] for c in clips if c.cells]
     if source == 'samm': header = [[_NOTE], *12*[[None]], *header]
     if source != 'casme_sq': return {tree.sheet: header + rows}
-    people = [[int(s[1:]), s, i] for i, s in enumerate(PARTICIPANTS[source], 1)]
+    who = [PARTICIPANTS[source][r[0] - 1] for r in rows]                     # one row a row of the codes, not one a person
+    people = [[int(s[1:]), s, r[0]] for s, r in zip(who, rows)]
     return {tree.sheet: rows, 'naming rule1': people, 'naming rule2': [[int(v[:4]) if tree.numeric else v[:4], k] for k, v in VIDEOS.items()]}
 
 # %% ../nbs/00c_synth.ipynb #183c6cd3
@@ -533,7 +546,9 @@ def _link(old, new):
     try: os.link(old, new)
     except OSError: shutil.copyfile(old, new)
 
-def _write_frames(root, tree, clips, *, blank, grey, progress):
+SIDES = {'mmew': 231}  # px: MMEW comes as crops of the face
+
+def _write_frames(root, tree, clips, *, blank, grey, progress): # blank: side in px, or False
     "Draw the frames, or write one small grey image again and again."
     suffix, first = tree.file[-4:], None
     for c in tqdm(clips, unit='clip', disable=not progress):
@@ -541,7 +556,7 @@ def _write_frames(root, tree, clips, *, blank, grey, progress):
         folder = root/c.folder
         folder.mkdir(parents=True, exist_ok=True)
         if folder.name == 'color': (folder.parent/'depth').mkdir(exist_ok=True)  # CAS(ME)³ has depth frames, too
-        images = repeat(np.full((16, 16, 1), 128, np.uint8)) if blank else draw_clip(c.script, c.frames, grey)
+        images = repeat(np.full((blank, blank, 1), 128, np.uint8)) if blank else draw_clip(c.script, c.frames, grey)
         for n, image in zip(c.frames, images):
             path = folder/tree.file.format(id=c.subject, n=n, width=c.width)
             if blank and first: _link(first, path)
@@ -549,12 +564,17 @@ def _write_frames(root, tree, clips, *, blank, grey, progress):
             first = first or path
 
 # %% ../nbs/00c_synth.ipynb #daeb7784
-def _truth(source, c):
+def _truth(source, tree, c):
     "What a reader can be held against."
     s, cells = c.script, c.cells
-    written = cells and {k: cells[k] if k in COLUMNS[source].values() else None for k in ('onset', 'apex', 'offset')}
+    written = cells and {k: cells[k] if k in COLUMNS[tree.form or source].values() else None for k in ('onset', 'apex', 'offset')}
     return dict(subject=c.subject, clip=c.clip, emotion=cells['emotion'].lower() if cells else c.emotion, onset=s.onset, apex=s.apex, offset=s.offset,
         written=written, folder=c.folder, defect=c.defect)
+
+def _with_hs(params, tree, clips):
+    "The workbook of SMIC-HS, which holds the sheet of VIS, too."
+    hs = TREES['smic']['cropped']
+    return _sheets('smic', hs, lookalike_clips('smic', hs, **{k: params[k] for k in ('seed', 'size', 'defects')})) | _sheets('smic_vis', tree, clips)
 
 def _write_lookalike(root, params, progress):
     "Everything in a dataset's folder."
@@ -564,12 +584,12 @@ def _write_lookalike(root, params, progress):
     if params['subjects'] < len(SUBJECTS[source]):
         chosen = _choose(clips, dataset, SUBJECTS[source], params['subjects'])
         clips = [c for c in clips if c.subject in chosen]
-    _write_frames(root, tree, clips, blank=params['blank'], grey=source == 'samm', progress=progress)
+    _write_frames(root, tree, clips, blank=params['blank'] and SIDES.get(dataset, 16), grey=source == 'samm', progress=progress)
     if tree.book:
         book = root/f'{tree.book}.xls{"" if params["xls"] else "x"}'
         book.parent.mkdir(parents=True, exist_ok=True)
-        _write_book(book, _sheets(source, tree, clips))
-    marker = {'format': 1, 'note': _NOTE, **params, 'truth': [_truth(source, c) for c in clips if not c.macro]}
+        _write_book(book, _sheets(source, tree, clips) if source != 'smic_vis' else _with_hs(params, tree, clips))
+    marker = {'format': 1, 'note': _NOTE, **params, 'truth': [_truth(source, tree, c) for c in clips if not c.macro]}
     (root/'LOOKALIKE.json').write_text(json.dumps(marker, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
 # %% ../nbs/00c_synth.ipynb #dc460f51
@@ -594,7 +614,7 @@ def make_lookalike(
     scale: float = 1., # share of the subjects; 1 = the published subjects and clips
     subjects: int = None, # … or how many subjects (of each dataset)
     seed: int = 0, # decides, with the rest, every byte
-    size: int = 128, # pixels along a side of a frame
+    size: int = None, # pixels along a side of a frame; None = 128, of MMEW 231
     variant: str = None, # a key of TREES[dataset]; None = the first
     blank: bool = False, # every frame is the same small grey image: full counts in seconds, for tests of readers
     defects = True, # write the known defects; 'missing' also leaves out the folders that some copies of SMIC lack
@@ -607,7 +627,7 @@ def make_lookalike(
         for d in MEGC2019:
             make_lookalike(d, root, scale=scale, subjects=subjects, seed=seed, size=size, blank=blank, defects=defects if d == 'smic' else bool(defects), xls=xls, progress=progress)
         return Path(root)
-    params = _lookalike_params(dataset, variant, scale, subjects, defects, seed=seed, size=size, blank=blank, xls=xls)
+    params = _lookalike_params(dataset, variant, scale, subjects, defects, seed=seed, size=size or SIDES.get(dataset, 128), blank=blank, xls=xls)
     return _build(Path(root)/dataset, 'LOOKALIKE.json', params, lambda temp: _write_lookalike(temp, params, progress))
 
 # %% ../nbs/00c_synth.ipynb #21be0f5d

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .compare import quantiles, score_stack, seed_weights, subject_draws
+from .defects import csv_text
 from .labels import class_names
 from .metrics import check_predictions, per_class, read_predictions, subject_confusions
 from .methods import METHODS, recipe_of, settings_preset
@@ -170,7 +171,7 @@ def save_table(name, cells, folder, stamp, notes=(), source='') -> str: # 'table
     out.mkdir(parents=True, exist_ok=True)
     page = as_html(name, cells, stamp, notes, source)
     write_atomically(out/f'{name}.html', lambda t: Path(t).write_text(f'<!doctype html><meta charset="utf-8"><title>{name}</title><style>body{{font-family:sans-serif}}td,th{{padding:.3em .6em;text-align:right}}</style>{page}', encoding='utf-8'))
-    write_atomically(out/f'{name}.csv', lambda t: cells.assign(stamp=stamp, made_from=source).to_csv(t, index=False))
+    write_atomically(out/f'{name}.csv', lambda t: csv_text(cells.assign(stamp=stamp, made_from=source)).to_csv(t, index=False))
     write_atomically(out/f'{name}.tex', lambda t: Path(t).write_text(as_latex(name, cells, stamp, source), encoding='utf-8'))
     return page
 
@@ -340,4 +341,4 @@ def class_table(found, folder, n=2000) -> pd.DataFrame: # what `matrices` return
 def write_csv(table, name, folder):
     "A table of numbers below `<folder>/tables/`."
     (Path(folder)/'tables').mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(folder)/'tables'/f'{name}.csv', lambda t: table.to_csv(t, index=False))
+    write_atomically(Path(folder)/'tables'/f'{name}.csv', lambda t: csv_text(table).to_csv(t, index=False))

@@ -346,7 +346,7 @@ def only_the_sheet(c):
     for p in (c.folder / 'SAMM').iterdir():
         if p.is_dir(): shutil.rmtree(p)
 
-@broken(says=('no annotation file', 'SAMM_Micro_FACS_Codes_v2.xlsx', 'no .xlsx or .xls file'))
+@broken(says=('no annotation file', 'SAMM_Micro_FACS_Codes_v2.xlsx', 'no .xlsx, .xls or .csv file'))
 def no_sheet(c): c.book.unlink()
 
 @broken(says=('no annotation file',))
@@ -604,13 +604,11 @@ def a_naming_rule_is_missing(c):
 
 @broken('casme_sq', finds='bad-row', column='A', row=False, clip='', touched='all')
 def a_naming_rule_says_two_things(c):
-    with c.sheet(1) as sheet: sheet.append([99, 's99', sheet.cell(next(r for r in range(1, 30) if sheet.cell(r, 2).value == c.t['subject']), 3).value])
+    with c.sheet(1) as sheet: sheet.append([99, 's99', sheet.cell(next(r for r in range(1, 400) if sheet.cell(r, 2).value == c.t['subject']), 3).value])
 
 @broken('casme_sq', finds='bad-row', column='A', row=False, clip='', touched='all')
 def a_naming_rule_leads_two_subjects_to_one_folder(c):
-    with c.sheet(1) as sheet:
-        for r in range(1, 30):
-            if sheet.cell(r, 2).value not in (c.t['subject'], None): sheet.cell(r, 1).value, sheet.cell(r, 2).value = int(c.t['subject'][1:]), c.t['subject']; break
+    with c.sheet(1) as sheet: sheet.append([int(c.t['subject'][1:]), c.t['subject'], 98])
 
 @broken('casme_sq', finds='bad-row', clip='', touched='all')
 def a_naming_rule_has_5000_digits(c):

@@ -1,13 +1,16 @@
 """Every licensed dataset from its folder to pooled metrics, on look-alike trees: the same code that a licence holder runs."""
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import CHEAP
+from openpyxl import load_workbook
 
-from mpfnet.clips import LICENSED, counts_of, load_clips
+from mpfnet.clips import LICENSED, counts_of, load_clips, stamp
 from mpfnet.defects import report_table
+from mpfnet.frames import list_frames
 from mpfnet.labels import DATASETS, FIVE, MEGC2019
 from mpfnet.loso import run
 from mpfnet.synth import lookalike_truth, make_lookalike
@@ -52,10 +55,13 @@ def test_the_protocols_have_the_published_counts(full):
     composite = load_clips('megc2019_cd', full, strict=True)
     assert counts_of(composite) == MEGC2019 and len(composite) == 442 and len(set(zip(composite['dataset'], composite['subject']))) == 68
     for name, published in FIVE.items(): assert counts_of(load_clips(name, full, task='5class', strict=True)) == {name: published}
-    for name in LICENSED: assert len(load_clips(name, full, task=None, strict=True)) == DATASETS[name].clips
+    every = {name: load_clips(name, full, task=None, strict=True) for name in LICENSED}
+    counts = {name: (len(t), t['subject'].nunique()) for name, t in every.items()}
+    assert counts == dict(smic=(164, 16), casme2=(255, 26), samm=(159, 29), mmew=(300, 30), casme_sq=(57, 14), casme3=(860, 94))
+    assert counts == {name: (f.clips, f.subjects) for name, f in DATASETS.items() if name in counts} and ('sub09', 'EP09f') in set(zip(composite['subject'], composite['clip']))
 
 
-VARIANTS = [('smic', v, {}) for v in ('cropped', 'raw', 'long', 'no_sheet')] + [('smic', m, dict(modality=m)) for m in ('vis', 'nir')] + [
+VARIANTS = [('smic', v, {}) for v in ('cropped', 'raw', '2019', 'no_sheet')] + [('smic', m, dict(modality=m)) for m in ('vis', 'nir')] + [
     ('casme2', v, {}) for v in ('raw', 'cropped', '2019')] + [('samm', 'beside', {}), ('mmew', 'by_subject', {}), ('casme_sq', 'int_codes', {}), ('casme3', 'clips', {})]
 
 @pytest.mark.filterwarnings('ignore:.*other-list')
@@ -81,6 +87,49 @@ def test_the_sheet_of_2019_is_read_and_said_not_to_be_the_benchmarks(tmp_path):
     with pytest.raises(ValueError, match='other-list'): load_clips('casme2', tmp_path, strict=True)
 
 
+def test_long_clips_are_cut_by_their_sheet_and_useless_without_a_row(tmp_path):
+    "SMIC's long form: two folders have no row, and nothing says where in them the expression is."
+    folder = make_lookalike('smic', tmp_path, variant='long', blank=True, progress=False)
+    truth = {(t['subject'], t['clip']): t for t in lookalike_truth(folder)}
+    with pytest.warns(UserWarning, match='2 dropped'): clips = load_clips('smic', tmp_path)
+    assert {f['clip']: f['decision'] for f in clips.attrs['report']['findings'] if f['kind'] == 'dropped'} == {'s01/s01_ne_02': 'too-long', 's02/s02_sur_05': 'too-long'} and len(clips) == 162
+    assert all((r.onset, r.offset) == tuple(truth[r.subject, r.clip][k] for k in ('onset', 'offset')) for r in clips.itertuples())
+
+
+@pytest.mark.parametrize('camera', ['vis', 'nir'])
+def test_a_slow_camera_of_smic_has_its_own_counts_and_its_own_name(tmp_path, camera):
+    make_lookalike('smic', tmp_path, variant=camera, blank=True, progress=False)
+    clips = load_clips('smic', tmp_path, modality=camera, strict=True)
+    assert counts_of(clips) == {'smic': ((23, 28, 20), 8)} and stamp(clips).startswith(f'LOOK-ALIKE of SMIC-{camera.upper()}:')
+    if camera == 'vis':   # in the workbook of HS, whose own sheet has 162 rows; one label against its name, as in HS
+        source, said = clips.attrs['report']['source'], [f for f in clips.attrs['report']['findings'] if f['decision'] == 'label-from-name']
+        assert (Path(source['annotation']).name, source['sheet'], source['rows']) == ('SMIC-HS-E_annotation.xlsx', 'VIS', 71) and [f['clip'] for f in said] == ['s18/s18_sur_03']
+
+
+def test_a_third_expression_is_noted(tmp_path):
+    make_lookalike('smic', tmp_path, variant='2019', blank=True, progress=False)
+    clips = load_clips('smic', tmp_path, strict=True)
+    found = [f['decision'] for f in clips.attrs['report']['findings']]
+    assert found.count('third-expression') == 5 and found.count('second-expression') == 1 and found.count('row-from-folder') == 7 and counts_of(clips) == {'smic': MEGC2019['smic']}
+    row = next(f for f in clips.attrs['report']['findings'] if f['decision'] == 'row-from-folder')
+    assert row['found'].endswith('frames') and 'onset' in row['done'] and 'offset' in row['done']
+
+
+def test_the_sheet_of_2018_is_another_list(tmp_path):
+    "CASME II's third sheet: 247 rows, no sadness, no fear, and one clip that the others do not list."
+    folder = make_lookalike('casme2', tmp_path, blank=True, progress=False)
+    first, *_, last = list_frames(folder / 'CASME2_RAW_selected/sub24/EP02_07')[0]
+    book = load_workbook(folder / 'CASME2-coding-20140508.xlsx')
+    grid = book.active
+    for r in range(grid.max_row, 1, -1):
+        if grid.cell(r, 9).value in ('sadness', 'fear'): grid.delete_rows(r)
+    grid.append(['24', 'EP02_07', None, first, first + 9, last, None, '4', 'disgust'])
+    (folder / 'CASME2-coding-20140508.xlsx').unlink(); book.save(folder / 'CASME2-coding-20181220.xlsx')
+    with pytest.warns(UserWarning, match='other-list'): clips = load_clips('casme2', tmp_path, task='5class')
+    assert counts_of(clips) == {'casme2': ((32, 25, 64, 27, 99), 26)}
+    with pytest.warns(UserWarning, match='other-list'): assert len(load_clips('casme2', tmp_path, task=None)) == 247
+
+
 def test_missing_folders_are_reported_clip_by_clip(tmp_path):
     make_lookalike('smic', tmp_path, blank=True, defects='missing', progress=False)
     with pytest.warns(UserWarning, match='5 dropped'): clips = load_clips('smic', tmp_path)
@@ -101,7 +150,6 @@ def test_xls_and_xlsx_give_the_same_table(tmp_path, name):
 
 
 def test_changed_labels_in_a_complete_copy_are_an_error(tmp_path):
-    from openpyxl import load_workbook
     sheet = make_lookalike('samm', tmp_path, blank=True, progress=False) / 'SAMM' / 'SAMM_Micro_FACS_Codes_v2.xlsx'
     book = load_workbook(sheet)
     grid = book['MICRO_ONLY']

@@ -6,11 +6,11 @@
 __all__ = ['PARAMETERS', 'CHOICES', 'ITEM', 'SLOW', 'Parameters', 'assigned', 'names_beside', 'given_in', 'known',
            'check_parameters', 'options_of', 'check_values', 'seeds_of', 'chosen_subjects', 'resolve', 'Data',
            'wanted_copies', 'check_subjects', 'prepare', 'check_rows', 'Held', 'held', 'data_hash', 'config_of',
-           'write_json', 'Harness', 'fits', 'moved', 'resident', 'run_fold', 'parts_of', 'keep_state', 'record_path',
-           'check_record', 'valid_record', 'if_free', 'lock_path', 'finish_fold', 'try_fold', 'record_of',
-           'in_processes', 'run_folds', 'predictions_table', 'write_results', 'environment', 'harness', 'still_to_do',
-           'run_seed', 'engine_of', 'valid_records', 'parts_of_run', 'note_environment', 'running_uf1',
-           'summarise_seeds', 'shared_rows', 'run', 'validate', 'run_inner']
+           'write_json', 'Harness', 'fits', 'moved', 'resident', 'run_fold', 'parts_of', 'weights_path', 'keep_state',
+           'weights_kept', 'record_path', 'check_record', 'valid_record', 'if_free', 'lock_path', 'finish_fold',
+           'try_fold', 'record_of', 'in_processes', 'run_folds', 'predictions_table', 'write_results', 'environment',
+           'harness', 'still_to_do', 'run_seed', 'engine_of', 'valid_records', 'parts_of_run', 'note_environment',
+           'libraries_of', 'running_uf1', 'summarise_seeds', 'shared_rows', 'run', 'validate', 'run_inner']
 
 # %% ../nbs/05_loso.ipynb #83aa1f85
 import ast
@@ -27,7 +27,7 @@ import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -36,8 +36,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
-from safetensors.torch import save_file
+from safetensors.torch import load, save
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -45,7 +44,8 @@ from . import __version__
 from .clips import NAMES, OPTIONS, load_clips, stamp
 from .defects import csv_text, report_summary
 from .flow import one_thread
-from .folds import Fold, fold_group, inner_groups, subjects_of
+from .folds import Fold, fold_group, inner_groups, sha256_of, subjects_of
+from .keep import file_name, sweep, tell_versions, versions
 from .labels import TASKS, class_names
 from .methods import GAMMA, INNER_SPLITS, METHODS, Context, Settings, check_input, code_deciding, decided_by, fit, held_out_labels, override, recipe_of, settings_preset, unused
 from .metrics import ensemble, evaluate, metrics_table, read_predictions, summarise
@@ -370,9 +370,9 @@ def resident(h): # Harness
 def run_fold(h, subject) -> dict: # Harness; (dataset, subject)
     "Train on everyone else, seal, predict; the fold's record."
     start, h = time.perf_counter(), resident(h)
-    fold = h.fold(subject)
+    fold, context = h.fold(subject), h.context()
     with one_thread(), threadpool_limits(1):                                # PyTorch and OpenCV; NumPy and scikit-learn
-        model = fit(h.method, fold, h.context())
+        model = fit(h.method, fold, context)
         sha = fold.seal(model.state())
         test = fold.test_features()
         scores = np.asarray(model.scores(test), float).round(6)
@@ -381,9 +381,10 @@ def run_fold(h, subject) -> dict: # Harness; (dataset, subject)
         if not possible(dict(scores=scores) | parts, gives := METHODS[h.method].gives): raise ValueError(f'{"/".join(subject)}: {h.method} gave scores that are no {gives}')
         fold.check_unchanged(model.state())
     here = h.data.clips[[t == subject for t in zip(h.data.clips['dataset'], h.data.clips['subject'])]]
-    if h.weights: keep_state(Path(h.weights) / f'{"__".join(subject)}.safetensors', model.state())
+    if h.weights: keep_state(weights_path(h, subject), model.state())
     record = dict(dataset=subject[0], subject=subject[1], clips=here['clip'].tolist(), labels=here['label'].tolist(), predictions=scores.argmax(1).tolist(),
-                  scores=scores.tolist(), weights_sha256=sha, seed=h.seed, seconds=round(time.perf_counter() - start, 2), config=h.config)
+                  scores=scores.tolist(), weights_sha256=sha, seed=h.seed, seconds=round(time.perf_counter() - start, 2), config=h.config,
+                  made=versions(), priors_made=context.artefacts.made)
     return with_hash(record | parts)
 
 # %% ../nbs/05_loso.ipynb #e8e29d7b
@@ -393,13 +394,24 @@ def parts_of(model, x) -> dict:
     return dict(parts=np.asarray(model.parts(x), float).round(6).tolist(), weights=list(map(float, model.weights)))
 
 # %% ../nbs/05_loso.ipynb #a4c39ba4
+def weights_path(h, subject): return Path(h.weights) / f'{file_name(*subject)}.safetensors'
+
 def keep_state(path, state):
     "Write a learnt state as safetensors."
-    state = {k: (v if torch.is_tensor(v) else torch.as_tensor(np.asarray(v))).detach().cpu().contiguous() for k, v in state.items()}
-    write_atomically(make_way(path), lambda t: save_file(state, t))
+    state = {k: (v if torch.is_tensor(v) else torch.as_tensor(np.ascontiguousarray(v))).detach().cpu().contiguous() for k, v in state.items()}
+    write_atomically(make_way(path), lambda t: Path(t).write_bytes(save(state)))
+
+def weights_kept(h, subject, record) -> bool:
+    "Whether the weights of a fold are there, and are those of its record."
+    path = weights_path(h, subject)
+    if not path.exists(): return False
+    try: why = '' if sha256_of(load(path.read_bytes())) == record['weights_sha256'] else "not those of the fold's record"
+    except Exception as e: why = f'unreadable ({e})'
+    if why: print(f'{path}: {why}: the fold is trained again')
+    return not why
 
 # %% ../nbs/05_loso.ipynb #629f1d83
-def record_path(folder, subject): return Path(folder) / 'folds' / f'{"__".join(subject)}.json'
+def record_path(folder, subject): return Path(folder) / 'folds' / f'{file_name(*subject)}.json'
 
 def check_record(path, subject, h) -> dict: # file; (dataset, subject); Harness
     "The record, if it can be believed; a ValueError says why not."
@@ -423,13 +435,10 @@ def valid_record(path, subject, h) -> dict | None: # file; (dataset, subject); H
 @contextmanager
 def if_free(path):
     "A lock as `locked`, but without waiting: whether it was free."
-    lock = FileLock(path)
-    try: lock.acquire(blocking=False)
-    except Timeout: free = False
-    except (OSError, NotImplementedError): free = True          # a drive without locks: at worst, two train the same fold
-    else: free = True
-    try: yield free
-    finally: lock.release()
+    with ExitStack() as held:
+        try: held.enter_context(locked(path, wait=0))
+        except TimeoutError: yield False
+        else: yield True
 
 def lock_path(h, subject) -> Path: # Harness; (dataset, subject)
     path = make_way(record_path(h.folder, subject))
@@ -459,10 +468,10 @@ def record_of(h, subject): # a fold whose lock is held
 # %% ../nbs/05_loso.ipynb #92c5e4eb
 _harness = None
 
-def _start(h, parent):
+def _start(h):
     global _harness
     _harness = h
-    start_worker(parent)
+    start_worker()
 
 def _work(subject, wait): return try_fold(_harness, subject, wait)
 
@@ -472,7 +481,7 @@ def in_processes(h, subjects, workers, wait):
     if workers == 1 or len(subjects) < 2:
         yield from ((s, try_fold(h, s, wait)) for s in subjects)
         return
-    with ProcessPoolExecutor(min(workers, len(subjects)), multiprocessing.get_context('spawn'), _start, (h, os.getpid())) as pool:
+    with ProcessPoolExecutor(min(workers, len(subjects)), multiprocessing.get_context('spawn'), _start, (h,)) as pool:
         jobs = {pool.submit(_work, s, wait): s for s in subjects}
         try:
             for job in as_completed(jobs): yield jobs[job], job.result()
@@ -510,10 +519,10 @@ def write_results(folder, table, n_classes, **more):
 def environment() -> dict:
     "Versions, commit and machine of a run."
     def git(*a):
-        try: return subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True).stdout.strip()
+        try: return subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True, encoding='utf-8', errors='replace').stdout.strip()
         except OSError: return ''                                              # no git on this machine
     here = git('ls-files', '--error-unmatch', Path(__file__).name)             # a checkout of this package, not somebody's project around it
-    return dict(mpfnet=__version__, python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__, pandas=pd.__version__, platform=platform.platform(),
+    return dict(mpfnet=__version__, python=sys.version.split()[0], **versions(), pandas=pd.__version__, platform=platform.platform(),
                 processor=torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
                 commit=git('rev-parse', 'HEAD') if here else None, uncommitted=bool(git('status', '--porcelain', '--', '.')) if here else None)
 
@@ -526,8 +535,7 @@ def harness(p, settings, device, data, seed, config, folder='') -> Harness:
 
 def still_to_do(h, wanted, records): # Harness; (dataset, subject) pairs; {pair: record}
     "Folds without a valid record, or without the weights that were asked for."
-    def kept(s): return not h.weights or (Path(h.weights) / f'{"__".join(s)}.safetensors').exists()
-    return [s for s in wanted if s not in records or not kept(s)]
+    return [s for s in wanted if s not in records or h.weights and not weights_kept(h, s, records[s])]
 
 # %% ../nbs/05_loso.ipynb #02968fc7
 def run_seed(p, settings, device, data, seed, progress=True, tell=None) -> Path: # …; called with the folder after each fold
@@ -535,6 +543,7 @@ def run_seed(p, settings, device, data, seed, progress=True, tell=None) -> Path:
     config, began, start = config_of(p, settings, device, data, seed), datetime.now(timezone.utc), time.perf_counter()
     folder = Path(p.out_dir) / f'{p.dataset}-{p.task}-{p.method}-{hash_of(config)[:8]}'
     h = harness(p, settings, device, data, seed, hash_of(config), folder)
+    for place in (folder, folder / 'folds', folder / 'weights'): sweep(place)     # what killed processes left
     write_json(folder / 'config.json', config)
     write_json(folder / 'data_report.json', data.report)
     wanted, everyone = chosen_subjects(p.subjects, data.clips), subjects_of(data.clips)
@@ -551,7 +560,7 @@ def run_seed(p, settings, device, data, seed, progress=True, tell=None) -> Path:
         records = valid_records(h, everyone)
         write_results(folder, predictions_table(records.values()), h.n_classes, folds=dict(done=len(records), of=len(everyone)))
         note_environment(folder, dict(device=device, start=began.isoformat(timespec='seconds'), seconds=round(time.perf_counter() - start, 1),
-                                      folds_trained=trained, workers=p.workers, engine=p.engine))
+                                      folds_trained=trained, workers=p.workers, engine=p.engine, libraries=libraries_of(h, records.values())))
     return folder
 
 # %% ../nbs/05_loso.ipynb #a44008f7
@@ -582,6 +591,16 @@ def note_environment(folder, part):
     parts.append(environment() | part)
     total = dict(seconds=round(sum(q['seconds'] for q in parts), 1), folds_trained=sum(q['folds_trained'] for q in parts))
     write_json(Path(folder) / 'env.json', parts[-1] | total | dict(start=parts[0]['start'], parts=parts))
+
+def libraries_of(h, records) -> dict:
+    "Which versions of the libraries made the rows, priors and folds of a run; warns of others than today's."
+    index, rows = FeatureStore(*h.data.store).table.index, {*h.data.rows.tolist(), *h.data.copies.values()}
+    found = dict(features=[index[r].get('made') for r in rows], folds=[r.get('made') for r in records])
+    for r in records:
+        for stage, made in r.get('priors_made', {}).items(): found.setdefault(stage, []).extend(made)
+    tell_versions(f'folds in {h.folder}', found['folds'], 'remove that folder')
+    for stage in found.keys() - {'features', 'folds'}: tell_versions(f'priors ({stage}) in {h.artefacts}', found[stage], 'remove that folder')
+    return {k: list({as_json(m): m for m in v}.values()) for k, v in found.items()}
 
 # %% ../nbs/05_loso.ipynb #eb4dbdd5
 def running_uf1(records, n_classes):
@@ -650,7 +669,7 @@ def validate(subject:str,  # the outer fold, 'samm/006': its subject takes no pa
     jobs = [(h, outer, n_splits, k) for k in range(n_splits)]
     if p.workers == 1: parts = [run_inner(*j) for j in jobs]
     else:
-        with ProcessPoolExecutor(p.workers, multiprocessing.get_context('spawn'), start_worker, (os.getpid(),)) as pool: parts = list(pool.map(run_inner, *zip(*jobs)))
+        with ProcessPoolExecutor(p.workers, multiprocessing.get_context('spawn'), start_worker) as pool: parts = list(pool.map(run_inner, *zip(*jobs)))
     y, q = (np.concatenate(v) for v in zip(*parts))
     return {k: v for k, v in evaluate(y, q, n_classes).items() if k in ('n', 'uf1', 'uar')}
 

@@ -14,7 +14,6 @@ __all__ = ['REFERENCE', 'STRATEGIES', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'D
 # %% ../nbs/06b_paper.ipynb #bdef6e91
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import json
 import math
@@ -42,6 +41,7 @@ from .clips import load_clips
 from .flow import one_thread
 from .folds import fold_group, subjects_of
 from .guard import allowed_place, parameters_of
+from .keep import locked
 from .labels import class_names
 from .loso import check_parameters, prepare, resolve, seeds_of, write_json
 from .methods import METHODS, Settings, code_deciding, decided_by, override, settings_preset, unused
@@ -363,8 +363,8 @@ def papermill(notebook, output, parameters, log): # paths; {name: value}; where 
     output.parent.mkdir(parents=True, exist_ok=True)
     flags = [part for k, v in parameters.items() if v is not None for part in ('-r' if isinstance(v, str) else '-p', k, str(v))]
     command = [sys.executable, '-m', 'papermill', str(notebook), str(output), '--log-level', 'WARNING', '--no-progress-bar', *flags]
-    with open(log, 'w') as f: code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT, env=os.environ | {'PYDEVD_DISABLE_FILE_VALIDATION': '1'}, preexec_fn=end_with_us).returncode
-    if code: raise RuntimeError(f'{Path(notebook).name} failed ({output.name}); the end of {log}:\n' + Path(log).read_text(errors='replace')[-2000:])
+    with open(log, 'w', encoding='utf-8') as f: code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT, env=os.environ | {'PYDEVD_DISABLE_FILE_VALIDATION': '1', 'PYTHONIOENCODING': 'utf-8'}, preexec_fn=end_with_us if os.name == 'posix' else None).returncode
+    if code: raise RuntimeError(f'{Path(notebook).name} failed ({output.name}); the end of {log}:\n' + Path(log).read_text(encoding='utf-8', errors='replace')[-2000:])
 
 def end_with_us():
     "In a child, Linux: end when this process is killed; papermill's kernel and its workers end with papermill."
@@ -451,9 +451,9 @@ def make(paper:Paper, only=(), plan_only=False, progress=True): # tables and fig
 def alone_in(folder):
     "Two of these in one folder would train everything twice."
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder/'paper.lock', 'w') as f:
-        try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError: raise ValueError(f'{folder}: another `mpfnet paper` is at work there') from None
+    with contextlib.ExitStack() as held:
+        try: held.enter_context(locked(folder/'paper.lock', wait=0))
+        except TimeoutError: raise ValueError(f'{folder}: another `mpfnet paper` is at work there') from None
         yield
 
 # %% ../nbs/06b_paper.ipynb #4e874049

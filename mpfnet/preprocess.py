@@ -5,28 +5,26 @@
 # %% auto #0
 __all__ = ['STEPS', 'INPUTS', 'COMMON', 'FORMAT', 'Recipe', 'PreprocessConfig', 'fuse', 'frames_to_features', 'check_kind',
            'clip_name', 'files_used', 'onset_and_apex', 'offset_of', 'Job', 'job_of', 'faces_of', 'clip_features',
-           'locked', 'RowFile', 'beyond', 'open_rows', 'corrupt_rows', 'code_hash', 'code_of', 'settings_of',
-           'start_worker', 'keep_freed_memory', 'in_order', 'FeatureStore', 'described', 'verify_folder', 'tell_faces',
-           'ensure_rows']
+           'as_line', 'entry_of', 'RowFile', 'beyond', 'open_rows', 'corrupt_rows', 'code_hash', 'code_of',
+           'settings_of', 'start_worker', 'keep_freed_memory', 'in_order', 'FeatureStore', 'described', 'verify_folder',
+           'tell_faces', 'ensure_rows']
 
 # %% ../nbs/01_preprocess.ipynb #83dfee31
 import ast
 import ctypes
-import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import threading
-import time
 import warnings
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,6 +39,7 @@ from .face import FALLBACKS, FINDERS, FaceNotFound, align_clip
 from .flow import FLOWS, LEARNED as LEARNED_FLOWS, flow, one_thread
 from .frames import decode_clip, read_file
 from .interpolate import INTERPOLATORS, LEARNED as LEARNED_INTERPOLATORS, interpolate, sample_recorded
+from .keep import locked, say_once, tell_versions, told, versions, write_text
 from .magnify import LEARNED as LEARNED_MAGNIFIERS, MAGNIFIERS, magnify
 
 # %% ../nbs/01_preprocess.ipynb #3aad2fd5
@@ -245,12 +244,19 @@ def clip_features(
     with one_thread(): return next(_features(job, [_read(job.name, p) for p in job.paths.values()], [int(phi)], {}))
 
 # %% ../nbs/01_preprocess.ipynb #17ecd764
-@contextmanager
-def locked(path):
-    with open(path, 'ab') as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        try: yield
-        finally: fcntl.flock(f, fcntl.LOCK_UN)
+def as_line(
+    entry:dict, # key, number and hash of a row, and what else is known of it
+) -> bytes:
+    "A line of the index, with a check over all that it says."
+    check = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
+    return json.dumps(entry | dict(check=check)).encode() + b'\n'
+
+def entry_of(line:bytes) -> dict | None:
+    "What a line says; None if it is torn, or not what was written."
+    try: entry = json.loads(line)
+    except (ValueError, RecursionError): return None
+    said = isinstance(entry, dict) and {k: v for k, v in entry.items() if k != 'check'}
+    return said if said and as_line(said) == line else None
 
 # %% ../nbs/01_preprocess.ipynb #7f9423a7
 class RowFile:
@@ -271,9 +277,8 @@ class RowFile:
         with open(self.lines, 'rb') as f:
             f.seek(self._end)
             for line in f:
-                try: entry = json.loads(line) if line.endswith(b'\n') else None
-                except ValueError: entry = None
-                if not isinstance(entry, dict) or entry.get('row') != len(self.index) or entry['row'] >= whole or not {'key', 'sha256'} <= set(entry): break
+                entry = entry_of(line)
+                if not entry or entry.get('row') != len(self.index) or entry['row'] >= whole or not {'key', 'sha256'} <= set(entry): break
                 self.index.append(entry); self.rows[entry['key']] = entry['row']; self._end += len(line)
         return self
 
@@ -282,7 +287,7 @@ class RowFile:
         raw = np.ascontiguousarray(array, self.dtype)
         if raw.shape != self.shape: raise ValueError(f'expected a row of shape {self.shape}, found {raw.shape}')
         raw = raw.tobytes()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with told(self.data): self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder/'lock'):
             self.refresh()
             if key in self.rows: return self.rows[key]
@@ -290,7 +295,7 @@ class RowFile:
             row = len(self.index)
             _write_at(self.data, row*self.bytes, raw)
             entry = dict(key=key, row=row, sha256=hashlib.sha256(raw).hexdigest(), **info)
-            _write_at(self.lines, self._end, json.dumps(entry).encode() + b'\n')
+            _write_at(self.lines, self._end, as_line(entry))
             return self.refresh().rows[key]
 
 # %% ../nbs/01_preprocess.ipynb #a768caa1
@@ -305,19 +310,29 @@ def beyond(table) -> tuple: # (whole lines after the last that counts, those of 
 # %% ../nbs/01_preprocess.ipynb #481a72ea
 def _write_at(path, offset, data):
     "Cut a file at offset and write there; the operating system has it all when this returns."
-    with open(path, 'r+b' if path.exists() else 'w+b', buffering=0) as f:
-        f.truncate(offset); f.seek(offset)
+    with told(path), open(path, 'r+b' if path.exists() else 'w+b', buffering=0) as f:
+        if f.seek(0, os.SEEK_END) > offset: f.truncate(offset)      # Windows cuts no file that is mapped
+        f.seek(offset)
         view = memoryview(data)
         while view: view = view[f.write(view):]
 
 # %% ../nbs/01_preprocess.ipynb #538411ea
 def open_rows(
     table: RowFile,
-) -> np.ndarray: # read-only memmap (rows, *shape)
+) -> np.ndarray: # read-only memmap (rows, *shape); an array in memory where the drive maps no files
     "Map a row file's valid rows into memory."
     if not (n := len(table.index)): return np.empty((0, *table.shape), table.dtype)
-    if table._map is None or len(table._map) != n: table._map = np.memmap(table.data, table.dtype, 'r', shape=(n, *table.shape))
+    if table._map is None or len(table._map) != n: table._map = _mapped(table, n)
     return table._map
+
+def _mapped(table, n):
+    try: return np.memmap(table.data, table.dtype, 'r', shape=(n, *table.shape))
+    except OSError as e: why = e.strerror or e
+    rows = np.fromfile(table.data, table.dtype, n*math.prod(table.shape)).reshape(n, *table.shape)
+    rows.flags.writeable = False
+    say_once(f'{table.folder}: this drive maps no files ({why}): all its {rows.nbytes/1e9:.1f} GB are read into memory. '
+             'Faster: a folder on a local disk (out_dir)')
+    return rows
 
 def corrupt_rows(
     table: RowFile,
@@ -345,7 +360,7 @@ def code_of(source) -> str: # of a Python file
     return ast.unparse(tree)
 
 # %% ../nbs/01_preprocess.ipynb #572be648
-FORMAT = 2 # raised whenever the same files would give other features of any recipe
+FORMAT = 3 # raised whenever the same files would give other features of any recipe, or the index other lines
 
 def _hash(*parts):
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -369,12 +384,13 @@ def _work(work):
     with one_thread(): return [hashlib.sha256(d).hexdigest() for d in datas], list(_features(job, datas, phis, note)), note
 
 # %% ../nbs/01_preprocess.ipynb #791271a5
-def start_worker(parent): # the process that starts it: by the time that this runs it may be gone
+def start_worker():
     "In a worker process: end when the process that started it was killed; keep freed memory."
     def watch():
-        while os.getppid() == parent: time.sleep(1)
+        parent_process().join()
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
+    warnings.filterwarnings('ignore', '.* were made under ')     # of other versions: the run says that, once
     keep_freed_memory()
 
 def keep_freed_memory():
@@ -395,7 +411,7 @@ def in_order(
     if workers <= 1 or len(jobs) < 2:
         yield from map(f, jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context('spawn'), initializer=start_worker, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context('spawn'), initializer=start_worker) as pool:
         try:
             waiting = deque()
             for job in jobs:
@@ -469,9 +485,7 @@ def described(store) -> RowFile: # FeatureStore
     "The store's rows; its folder has a store.json."
     table, kind = store.table, store.input or 'frames'
     if not (about := table.folder/'store.json').exists():
-        table.folder.mkdir(parents=True, exist_ok=True)
-        (part := table.folder/f'store.{os.getpid()}.part').write_text(json.dumps(dict(format=FORMAT, input=kind, shape=table.shape, settings=settings_of(kind, store.config)), indent=1))
-        os.replace(part, about)
+        write_text(about, json.dumps(dict(format=FORMAT, input=kind, shape=table.shape, settings=settings_of(kind, store.config)), indent=1))
     return table
 
 def verify_folder(
@@ -479,7 +493,7 @@ def verify_folder(
 ) -> tuple: # (dict of store.json, number of whole rows, index entries of the damaged ones)
     "Hash every row of a store again."
     try:
-        about = json.loads((Path(folder)/'store.json').read_text())
+        about = json.loads((Path(folder)/'store.json').read_text(encoding='utf-8'))
         table = RowFile(folder, [int(n) for n in about['shape']])
     except (OSError, ValueError, KeyError, TypeError) as e: raise ValueError(f'{folder}: no readable store.json: not a feature store, or one of an older version ({e})') from None
     lines, _, surplus = beyond(table)
@@ -517,10 +531,11 @@ def ensure_rows(
     with tqdm(total=len(todo), unit='clip', desc='features', disable=not (progress and todo)) as bar:
         for (job, copies), (found, arrays, note) in zip(groups, results):
             if found != [digest[p] for p in job.paths.values()]: raise ValueError(f'{job.name}: {list(job.paths.values())}: a file changed while it was being read; try again')
-            for (phi, key), array in zip(copies, arrays): table.append(key, array, clip=job.name, phi=phi, **note)
+            for (phi, key), array in zip(copies, arrays): table.append(key, array, clip=job.name, phi=phi, made=versions(), **note)
             bar.update(len(copies))
     found = np.array([table.rows[k] for k in keys], np.int64)
     tell_faces(table, found)
+    tell_versions(f'feature rows in {table.folder}', [table.index[r].get('made') for r in found], 'remove that folder')
     return found
 
 # %% ../nbs/01_preprocess.ipynb #e7e60106

@@ -6,14 +6,12 @@
 __all__ = ['NO_AUGMENT', 'NO_GRAPHS', 'DECIDING', 'Scaling', 'channels', 'check_fields', 'AugmentConfig', 'affine', 'augment',
            'generator', 'stage_generator', 'seeded', 'TrainConfig', 'SGDConfig', 'AdamConfig', 'rate', 'train',
            'watch_update', 'each_epoch', 'calibrate_norms', 'ComputeConfig', 'forward_of', 'batches', 'key_of',
-           'write_atomically', 'Artefacts', 'read_checked', 'Prepared', 'PriorConfig', 'learn', 'prior']
+           'header_of', 'read_checked', 'Artefacts', 'Prepared', 'PriorConfig', 'learn', 'prior']
 
 # %% ../nbs/03_priors.ipynb #f06f1a46
 import hashlib
 import json
 import math
-import os
-import tempfile
 import zlib
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -21,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .folds import sha256_of
-from .preprocess import code_hash, locked
+from .keep import locked, tell_versions, told, versions, write_atomically
+from .preprocess import code_hash
 
 # %% ../nbs/03_priors.ipynb #d7410327
 class Scaling:
@@ -269,45 +267,55 @@ def key_of(*parts) -> str: # JSON-able parts
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 # %% ../nbs/03_priors.ipynb #96a94c60
-def write_atomically(path, write): # final path; a function that writes to the path it is given
-    "Write beside the target and rename: readers see the old file, or the whole new one."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-')
-    os.close(handle)
+def header_of(
+    data:bytes, # of a safetensors file
+) -> dict:      # str → str
+    "What was noted beside its tensors."
+    length = int.from_bytes(data[:8], 'little')
+    return json.loads(data[8:8 + length]).get('__metadata__') or {}
+
+def read_checked(
+    path,
+    whose:str,    # 'stage/key' of what is wanted
+    quiet=False,  # say nothing of a file that is not used
+) -> tuple | None: # (tensors, versions of the libraries that made them)
+    "A safetensors file with its own name and hash in the header; None if it is missing, damaged, or another's."
+    if not path.exists(): return None
     try:
-        write(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary): os.unlink(temporary)
-    return path
+        state, noted = load(data := path.read_bytes()), header_of(data)
+        if noted.get('whose') != whose: why = f'that of {noted.get("whose", "an unknown key")}'
+        elif noted.get('sha256') != sha256_of(state): why = 'not what was written'
+        else: return state, json.loads(noted['made'])
+    except Exception as e: why = f'unreadable ({e})'
+    if not quiet: print(f'cached {whose} is {why}: computed again')
 
 # %% ../nbs/03_priors.ipynb #20b0f2e4
 class Artefacts:
     "Tensors found by key in a folder, or computed and kept there; `root=None` keeps nothing."
-    def __init__(self, root=None): self.root = None if root is None else Path(root)
+    def __init__(self, root=None):
+        self.root = None if root is None else Path(root)
+        self.made = {}   # stage → versions of the libraries that made what was handed out, each once
     def path(self, stage, key): return self.root / stage / f'{key}.safetensors'
-    def get(self, stage:str, key:str, make): # make: () → {name: tensor}
-        "The artefact of `key`; `make()` is called if it is missing or unreadable. Of several processes that ask at once, one makes it and the others wait."
+    def get(self,
+            stage:str,  # 'pltn', …
+            key:str,    # hash of what decides it
+            make):      # () → {name: tensor}
+        "The artefact of `key`, made if it is missing or damaged. Of several processes that ask at once, one makes it and the others wait."
         if self.root is None: return make()
-        path = self.path(stage, key)
-        if (state := read_checked(path, quiet=True)) is not None: return state
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_name(f'.{key}.lock')):
-            if (state := read_checked(path)) is not None: return state
-            state = {k: v.detach().cpu().contiguous() for k, v in make().items()}
-            write_atomically(path, lambda p: save_file(state, p, metadata=dict(sha256=sha256_of(state))))
+        state, made = self._find(stage, key, quiet=True) or self._make(stage, key, make)
+        if made not in (known := self.made.setdefault(stage, [])): known.append(made)
+        tell_versions(f'priors ({stage}) in {self.root}', [made], 'remove that folder')
         return state
-
-def read_checked(path, quiet=False): # a safetensors file with its own hash in the header
-    "Its tensors, or None if it is missing, damaged, or not what was written."
-    if not path.exists(): return None
-    try:
-        with safe_open(path, 'pt') as f: state, noted = {k: f.get_tensor(k) for k in f.keys()}, (f.metadata() or {}).get('sha256')
-        if sha256_of(state) == noted: return state
-        why = 'not what was written'
-    except Exception as e: why = f'unreadable ({e})'
-    if not quiet: print(f'cached {path.parent.name}/{path.stem} is {why}: computed again')
+    def _find(self, stage, key, quiet=False): return read_checked(self.path(stage, key), f'{stage}/{key}', quiet)
+    def _make(self, stage, key, make):
+        path, made = self.path(stage, key), versions()
+        with told(path): path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name(f'.{key}.lock')):
+            if found := self._find(stage, key): return found
+            state = {k: v.detach().cpu().contiguous() for k, v in make().items()}
+            header = dict(whose=f'{stage}/{key}', sha256=sha256_of(state), made=json.dumps(made))
+            write_atomically(path, lambda t: Path(t).write_bytes(save(state, header)))
+        return state, made
 
 # %% ../nbs/03_priors.ipynb #72a8c0c5
 #: modules that decide MPFNet's features and its priors

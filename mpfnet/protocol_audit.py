@@ -23,6 +23,7 @@ from tqdm import tqdm
 from .compare import quantiles, score_stack, seed_weights, subject_draws
 from .flow import one_thread
 from .folds import Fold, subjects_of
+from .keep import file_name
 from .labels import class_names
 from .loso import check_parameters, chosen_subjects, config_of, harness, hash_of, prepare, resolve, seeds_of, write_json
 from .methods import METHODS, fit
@@ -107,7 +108,7 @@ def runs_of(method, seeds): # → [(seed, normalisation)]
     "What is trained. Only methods that take features as they come can be told apart by whose statistics were used; the others scale for themselves."
     return [(s, None) for s in seeds] + ([(seeds[0], how) for how in NORMALISED] if method in ('ststnet', 'pca_lda') else [])
 
-def curve_path(folder, seed, how, subject): return folder/f'seed{seed}{f"-{how}" if how else ""}'/f'{"__".join(subject)}.npz'
+def curve_path(folder, seed, how, subject): return folder/f'seed{seed}{f"-{how}" if how else ""}'/f'{file_name(*subject)}.npz'
 
 # %% ../nbs/06a_protocol_audit.ipynb #169a3fe1
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 import mpfnet
-from .loso import finish_fold, held, record_path, write_json
+from .loso import finish_fold, held, record_path, weights_path, write_json
 from .priors import write_atomically
 
 # %% ../nbs/05c_ray_engine.ipynb #eb1b65ae
@@ -40,13 +40,13 @@ def fold_task(h, data, array, subject) -> tuple: # Harness without data; Held wi
     with tempfile.TemporaryDirectory() as d:
         if not writable(h.folder): h = replace(h, folder=d, artefacts=f'{d}/priors', weights=h.weights and f'{d}/weights')
         record = finish_fold(replace(h, data=data), subject)
-        path = Path(h.weights)/f'{"__".join(subject)}.safetensors' if h.weights else None
+        path = weights_path(h, subject) if h.weights else None
         return record, path.read_bytes() if path else None, torch.__version__
 
 # %% ../nbs/05c_ray_engine.ipynb #ee28cb14
 def bring_home(h, subject, record, weights):
     "Write a record and weights that were made elsewhere. Weights first: a record means that the fold is done."
-    if weights is not None: write_atomically(Path(h.weights)/f'{"__".join(subject)}.safetensors', lambda t: Path(t).write_bytes(weights))
+    if weights is not None: write_atomically(weights_path(h, subject), lambda t: Path(t).write_bytes(weights))
     write_json(record_path(h.folder, subject), record)
 
 # %% ../nbs/05c_ray_engine.ipynb #2074940c
@@ -71,9 +71,10 @@ def on_a_node(files, work, *args): # `package_files` of the driver; a pickled fu
     if 'mpfnet' not in sys.modules:
         installed = importlib.util.find_spec('mpfnet')
         if not (installed and installed.origin and same(Path(installed.origin).parent)):
-            root = Path(tempfile.gettempdir())/f'mpfnet-{os.getuid()}-{hashlib.sha256(b"".join(files.values())).hexdigest()[:16]}'
+            user = os.getuid() if hasattr(os, 'getuid') else 0                      # Windows: folders have no numbered owner
+            root = Path(tempfile.gettempdir())/f'mpfnet-{user}-{hashlib.sha256(b"".join(files.values())).hexdigest()[:16]}'
             if not root.exists(): write(root)
-            if root.stat().st_uid != os.getuid() or not same(root/'mpfnet'): raise RuntimeError(f'{root}: expected the files of the driver, found others. Remove it')
+            if root.stat().st_uid != user or not same(root/'mpfnet'): raise RuntimeError(f'{root}: expected the files of the driver, found others. Remove it')
             sys.path.insert(0, str(root))
     return pickle.loads(work)(*args)
 
@@ -95,7 +96,7 @@ def cluster_address() -> str | None:
     if named:
         if not answers(named): raise ValueError(f'RAY_ADDRESS={named}: expected host:port of a Ray cluster, but nothing answers there. Start it (ray start --head), or unset RAY_ADDRESS')
         return named
-    here = CURRENT.read_text().strip() if CURRENT.is_file() else ''
+    here = CURRENT.read_text(encoding='utf-8').strip() if CURRENT.is_file() else ''
     return here if answers(here) else None
 
 # %% ../nbs/05c_ray_engine.ipynb #3fa0c7d4

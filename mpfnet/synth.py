@@ -13,9 +13,9 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import repeat
@@ -27,6 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .faces import CLASSES, EMOTIONS, VERSION, Script, clip_fields, draw_clip, draw_frame, motion, subject_traits, write_script
+from .keep import sweep, temporary_for, told
 from .labels import DATASETS, LEFT_OUT, MEGC2019, TASKS, THREE, label_of
 
 # %% ../nbs/00c_synth.ipynb #df11bb9d
@@ -81,15 +82,18 @@ def _found(root, marker, params):
 def _build(root, marker, params, write):
     "Fill a folder by write(temporary folder) and rename it when it is complete, or find it finished."
     if _found(root, marker, params): return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temp = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', dir=root.parent))
-    try:
-        os.chmod(temp, 0o755)
-        write(temp)
-        try: os.replace(temp, root)
-        except OSError:  # somebody else was faster
-            if not _found(root, marker, params): raise
-    finally: shutil.rmtree(temp, ignore_errors=True)
+    with told(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        sweep(root.parent)
+        temp = temporary_for(root)
+        temp.mkdir()
+        try:
+            write(temp)
+            with suppress(OSError): root.rmdir()  # an empty one: Windows renames nothing over it
+            try: os.replace(temp, root)
+            except OSError:  # somebody else was faster
+                if not _found(root, marker, params): raise
+        finally: shutil.rmtree(temp, ignore_errors=True)
     return root
 
 # %% ../nbs/00c_synth.ipynb #0dae14d0

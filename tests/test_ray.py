@@ -12,7 +12,7 @@ from conftest import CHEAP, ROOT
 
 from mpfnet import loso, ray_engine
 from mpfnet.loso import held
-from mpfnet.ray_engine import bring_home, by_value, cluster_address, connect, fold_task, give_up, needs, on_a_node, package_files, warn_if_nowhere
+from mpfnet.ray_engine import bring_home, by_value, cluster_address, connect, fold_task, give_up, needs, of_this_user, on_a_node, package_files, warn_if_nowhere
 
 ray = pytest.importorskip('ray', reason="pip install 'mpfnet[ray]'")
 FEW = 'samm/sa00,samm/sa01,smic/sm01,smic/sm02,casme2/ca02,casme2/ca03'
@@ -68,6 +68,24 @@ def test_which_cluster(cluster, tmp_path, monkeypatch):
     assert not (tmp_path / 'out').exists()
 
 
+def test_an_address_that_another_user_left(cluster, tmp_path, monkeypatch):
+    "Whoever may write under /tmp could have it join his cluster. Pipes and folders are no addresses, either."
+    monkeypatch.delenv('RAY_ADDRESS')
+    monkeypatch.setattr(ray_engine, 'CURRENT', left := tmp_path / 'current')
+    left.write_text(cluster[0].address)
+    assert cluster_address() == cluster[0].address
+    monkeypatch.setattr(os, 'getuid', lambda mine=os.getuid(): mine + 1)
+    with pytest.warns(UserWarning, match='not used.*RAY_ADDRESS'): assert cluster_address() is None
+    monkeypatch.setenv('RAY_ADDRESS', cluster[0].address)
+    assert cluster_address() == cluster[0].address                          # named on purpose
+    monkeypatch.undo()
+    (tmp_path / 'link').symlink_to(left)
+    os.mkfifo(tmp_path / 'pipe')
+    assert of_this_user(tmp_path / 'link') == of_this_user(tmp_path / 'none') == ''
+    for odd in ('pipe', '.'):
+        with pytest.warns(UserWarning, match='not used'): assert of_this_user(tmp_path / odd) == ''
+
+
 def in_a_new_process(code, **env):
     "What a program prints that knows nothing of this one's settings for Ray."
     env = {k: v for k, v in os.environ.items() if not k.startswith('RAY_')} | env
@@ -88,6 +106,30 @@ from mpfnet import ray_engine
 ray_engine.CURRENT = Path({str(tmp_path)!r}) / 'none'
 for n in (1, 2, 1): print(int(ray_engine.connect(n).cluster_resources()['CPU']))"""
     assert in_a_new_process(code) == ['1', '2', '2']
+
+
+OWN = """
+import os, stat, subprocess, sys
+from pathlib import Path
+from mpfnet import ray_engine
+ray_engine.CURRENT = Path.home() / 'none'
+ray = ray_engine.connect(1)
+import psutil
+ours = {p.pid for p in psutil.Process().children(recursive=True)} | {os.getpid()}
+print(*{c.laddr.ip.removeprefix('::ffff:') for c in psutil.net_connections('inet') if c.status == 'LISTEN' and c.pid in ours})
+print(stat.filemode(ray_engine.token_file().stat().st_mode), os.environ.get('RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'))
+comer = f"from ray._raylet import GcsClient; print(len(GcsClient(address='{ray.get_runtime_context().gcs_address}').get_all_node_info()))"
+env = {k: v for k, v in os.environ.items() if not k.startswith('RAY_')}
+for more in ({}, {'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': 'a'*64}, {'RAY_AUTH_MODE': 'token'}):
+    out = subprocess.run([sys.executable, '-c', comer], env=env | more, capture_output=True, text=True)
+    print('in' if out.stdout == '1\\n' else 'refused' if 'InvalidAuthToken' in out.stderr else out.stderr)
+"""
+
+
+def test_a_cluster_of_our_own_is_for_this_user_on_this_machine(tmp_path):
+    "It listens on the loopback only, and asks for a token that nobody else can read; without it, or with another one, nobody comes in."
+    pytest.importorskip('psutil')
+    assert in_a_new_process(OWN, HOME=str(tmp_path)) == ['127.0.0.1', '-rw-------', 'None', 'refused', 'refused', 'in']
 
 
 def test_processes_stay_with_their_gpu(cluster):

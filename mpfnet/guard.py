@@ -70,8 +70,10 @@ def has_pictures(nb) -> bool:
 def parameters_of(nb) -> dict:
     "The last word on each parameter: what papermill injected, over the defaults."
     cells = [''.join(c['source']) for tag in ('parameters', 'injected-parameters') for c in nb['cells'] if tag in c.get('metadata', {}).get('tags', [])]
-    lines = [n for s in cells for n in ast.parse(s).body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)]
-    return {t.id: n.value.value for n in lines for t in n.targets if isinstance(t, ast.Name)}
+    lines = [n for s in cells for n in ast.parse(s).body if isinstance(n, (ast.Assign, ast.AnnAssign)) and n.value]
+    pairs = [(t, n.value) for n in lines for t in (n.targets if isinstance(n, ast.Assign) else [n.target])]
+    pairs = [p for t, v in pairs for p in (zip(t.elts, v.elts) if isinstance(t, ast.Tuple) and isinstance(v, ast.Tuple) else [(t, v)])]
+    return {t.id: v.value for t, v in pairs if isinstance(t, ast.Name) and isinstance(v, ast.Constant)}
 
 # %% ../nbs/07b_guard.ipynb #2069fb25
 def bad_notebook(data) -> str: # bytes of an .ipynb
@@ -253,7 +255,7 @@ def problems(files:dict,   # name, relative to the repository → bytes
     "What must not be committed, a sentence each."
     root = root or os.environ.get('MPFNET_DATA')
     frames = reference_frames(root, lookalikes) if root else {}
-    def wrong(path, data): return bad_name(path) or (bad_notebook(data) if path.endswith('.ipynb') else '') or shows_a_frame(path, data, frames)
+    def wrong(path, data): return bad_name(path) or (bad_notebook(data) if path.lower().endswith('.ipynb') else '') or shows_a_frame(path, data, frames)
     return [f'{path}: {why}' for path, data in files.items() if (why := wrong(path, data))]
 
 # %% ../nbs/07b_guard.ipynb #76db6d08

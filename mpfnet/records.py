@@ -43,7 +43,7 @@ def if_whole(read, # path → something; raises a ValueError that names the path
     "What it reads; None if nothing is there, and None with a warning if that is odd."
     if not os.path.lexists(path): return None
     try: return read(path)
-    except ValueError as e: warnings.warn(f'{e}: it does not count', stacklevel=2)
+    except ValueError as e: warnings.warn(f'left out: {e}', stacklevel=2)
 
 def make_way(path) -> Path: # of a file that is to be written
     "Rename a folder that has its name, or a file that has its folder's."
@@ -60,8 +60,8 @@ def as_json(x) -> str: return json.dumps(x, indent=1, sort_keys=True, default=st
 def hash_of(config) -> str: return hashlib.sha256(as_json(config).encode()).hexdigest()
 
 def content_hash(record) -> str:
-    "SHA-256 of all that a record says, but for this hash."
-    return hash_of({k: v for k, v in record.items() if k != 'record_sha256'})
+    "SHA-256 of all that a record says, but for this hash and the seconds."
+    return hash_of({k: v for k, v in record.items() if k not in ('record_sha256', 'seconds')})
 
 def with_hash(record) -> dict: return record | dict(record_sha256=content_hash(record))
 

@@ -223,11 +223,17 @@ PICTURE = {'image/png': 'iVBORw0KGgo='}
 
 
 @pytest.mark.parametrize('source, tags, text, why', [
-    ("dataset = 'smic'", ['parameters'], '', "dataset='smic'"), ("dataset = 'megc2019_cd'", ['injected-parameters'], 'UF1 0.7', "dataset='megc2019_cd'"),
+    ("dataset = 'smic'", ['parameters'], '', "dataset='smic'"), ("dataset: str = 'casme2'   # with a type", ['parameters'], '', "dataset='casme2'"),
+    ("dataset, task = 'samm', '5class'", ['parameters'], '', "dataset='samm'"), ("dataset = 'megc2019_cd'", ['injected-parameters'], 'UF1 0.7', "dataset='megc2019_cd'"),
     ("data = 'real'", ['injected-parameters'], '', "data='real'"), ('', [], 'REAL clips, SAMM', 'REAL clips, SAMM'), ('', [], 'made from REAL clips, CASME II, NOT the published list', 'REAL clips, CASME II')])
 def test_notebooks_that_ran_on_licensed_data(source, tags, text, why):
     assert why in bad_notebook(notebook(PICTURE, {'text/plain': [text]}, source=source, tags=tags))
     assert not bad_notebook(notebook({'text/plain': [text]}, source=source, tags=tags)), 'text shows nobody'
+
+
+def test_a_notebook_is_one_however_its_name_is_written():
+    page = notebook(PICTURE, source="dataset = 'smic'", tags=['parameters'])
+    assert [problems({f'a/page.{suffix}': page})[0].partition(': ')[2] for suffix in ('ipynb', 'IPYNB', 'Ipynb')] == ["has pictures, ran with dataset='smic', and no output says LOOK-ALIKE"]*3
 
 
 def test_a_picture_beside_an_error_about_licensed_data(tmp_path):

@@ -1,19 +1,25 @@
 """The canary: nothing that a fold learns may change when its test subject's pixels and labels do."""
+import copy
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from conftest import CHEAP, CHEAP_RIVALS
+from conftest import CHEAP, CHEAP_RIVALS, ROOT
 
 from mpfnet.folds import Fold, LeakageError, sha256_of
-from mpfnet.methods import METHODS, Context, fit, inner_gamma, override, recipe_of, settings_preset
+from mpfnet.methods import METHODS, Context, Method, fit, inner_gamma, one, override, recipe_of, settings_preset
 from mpfnet.loso import run
 from mpfnet.plsm import balanced_items, copies_of
-from mpfnet.priors import Artefacts
+from mpfnet.priors import Artefacts, TrainConfig
 
 SETTINGS = override(settings_preset('tiny'), 'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2,' + CHEAP_RIVALS)
 EVERY = [(m, kind) for m in METHODS for kind in recipe_of(m, SETTINGS).kinds]
@@ -54,11 +60,36 @@ def test_canary(method, kind):
 
 @pytest.mark.parametrize('method', METHODS)
 def test_canary_can_fail(method):
-    "The same noise on a training subject changes what is learnt; so does the seed, where there is chance."
+    "The same noise on a training subject changes what is learnt; so does the seed, for whoever learns by gradient descent. No other chance does."
     clips, x, copies = dataset('frames', method)
     clean = weights(method, clips, x, copies)
     assert weights(method, *with_noise(clips, x, 's1'), copies) != clean
-    if method not in ('majority', 'pca_lda', 'lbp_top', 'bi_woof'): assert weights(method, clips, x, copies, seed=1) != clean
+    if any(isinstance(getattr(SETTINGS, stage), TrainConfig) for stage in METHODS[method].stages): assert weights(method, clips, x, copies, seed=1) != clean
+    torch.manual_seed(123); np.random.seed(123)
+    assert weights(method, clips, x, copies) == clean
+
+
+NEW_ROW = '''
+import numpy as np
+from mpfnet.methods import METHODS, Method, one
+class Mean:
+    "Deterministic, of no stage: the mean of the training clips, or of all, which no fold hands out."
+    def __init__(self, fold, ctx): self.mean = {what}
+    def scores(self, x): return np.tile([.5, .3, .2], (len(x), 1))
+    def state(self): return dict(mean=self.mean)
+METHODS['new_row'] = Method(fit=one(Mean), gives='probabilities')
+'''
+
+
+@pytest.mark.parametrize('what, leaks', [('fold.X().mean(0).numpy()', False), ('np.asarray(fold._features, np.float32).mean(0)', True)])
+def test_the_canary_covers_a_new_row(what, leaks, tmp_path):
+    "A row that somebody adds is tested by everything above, and caught if it leaks; nothing here knows its name."
+    (tmp_path / 'new_row.py').write_text(NEW_ROW.format(what=what))
+    command = [sys.executable, '-m', 'pytest', __file__, '-q', '-p', 'new_row', '-p', 'no:cacheprovider', '-k', 'new_row and not covers']
+    done = subprocess.run(command, cwd=Path(__file__).parent, env=os.environ | dict(PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}'), capture_output=True, text=True)
+    names = ('test_canary[new_row-frames]', 'test_canary[new_row-flow28]') if leaks else ()
+    assert done.returncode == int(leaks) and all(n in done.stdout for n in names), done.stdout[-3000:]
+    assert '4 passed' in done.stdout if not leaks else ' passed' in done.stdout, done.stdout[-500:]
 
 
 TRUNK = override(SETTINGS, 'compute.trunk=0.5,compute.group=2,pltn.epochs=2,plsm.epochs=2')
@@ -104,6 +135,32 @@ def test_a_prior_is_keyed_by_what_its_trunk_saw(tmp_path):
     other = x.copy(); other[only] *= 3
     def learnt(v): return weights('plsm', clips, v, copies, tmp_path, settings=settings)
     assert learnt(x) == learnt(x) != learnt(other)
+
+
+PHI = override(SETTINGS, 'plsm.phi=fold,plsm.phi_limit=14')
+
+
+@pytest.mark.parametrize('kind', ['frames', 'flow28'])
+def test_phi_of_the_fold_does_not_see_the_test_subject(kind):
+    "A data set of Table I, where φ_max comes from the training clips: his labels count for nothing, another's do."
+    clips, x, _ = dataset(kind)
+    clips = clips.assign(dataset='casme2')
+    x = np.concatenate([x[:24]*(1 + p) for p in range(15)]) if kind == 'frames' else x
+    copies, test = {(i, p): 24*p + i for i in range(24) for p in range(1, 15)}, ('casme2', 's2')
+    def phis(c, phi): return copies_of(Fold(c, x, [test], copies=copies, n_classes=3).clips, 3, 14, phi).tolist()
+    def learnt(c, v): return weights('plsm', c, v, copies, test=test, settings=PHI)
+    mine, other = with_noise(clips, x, 's2'), with_noise(clips, x, 's1')
+    assert phis(clips, 'fold') == phis(mine[0], 'fold') != phis(clips, 'table')
+    assert phis(other[0], 'fold')[:6] != phis(clips, 'fold')[:6] and phis(other[0], 'table')[:6] == phis(clips, 'table')[:6]     # of s0's clips
+    assert learnt(*mine) == learnt(clips, x) != learnt(*other)
+
+
+def test_a_run_has_the_copies_that_phi_of_a_fold_asks_for(synth_root, tmp_path):
+    def ran(phi): return run(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method='plsm', subjects='synth/sub01,synth/sub04', device='cpu',
+                             overrides=f'{CHEAP.replace("phi_limit=1", "phi_limit=14")},preprocess.size=16,plsm.phi={phi}')
+    settings = {phi: json.loads((ran(phi) / 'config.json').read_text())['settings']['plsm']['phi'] for phi in ('fold', 'table')}
+    assert settings == dict(fold='fold', table='table')
+    with pytest.raises(ValueError, match="plsm.phi is 'table' or 'fold'"): ran('outer')
 
 
 def test_inner_gamma_does_not_see_the_test_subject():
@@ -156,6 +213,29 @@ def test_a_fold_hands_out_nothing_of_the_test_subject():
         with pytest.raises(LeakageError): ask()
     for inner in fold.inner(3):
         assert TEST not in inner.held_out and TEST[1] not in set(inner.clips['subject'])
+
+
+class Peeks:
+    "Learns from the test clips, by a seal of its own."
+    how = 'seals'
+    def __init__(self, fold, ctx):
+        self.fold, self.seen = fold, fold.X().numpy().mean(0)
+        if self.how != 'late': self.look()
+    def look(self):
+        fold = dict(copies=copy.copy, trunk=lambda f: f.trunk(2)).get(self.how, lambda f: f)(self.fold)
+        fold.seal({} if self.how == 'empty' else dict(seen=self.seen))
+        self.seen = fold.test_features().numpy().mean(0)
+    def scores(self, x): return np.tile([.6, .3, .1], (len(x), 1))
+    def state(self):
+        if self.how == 'late': self.look()
+        return dict(seen=self.seen)
+
+
+@pytest.mark.parametrize('how, says', [('seals', 'sealed already'), ('copies', 'not copied'), ('trunk', 'never tested'), ('late', 'sealed already'), ('empty', 'state is empty')])
+def test_a_method_that_seals_its_fold_itself_is_found_out(how, says, flow_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(Peeks, 'how', how); monkeypatch.setitem(METHODS, 'peeks', Method(fit=one(Peeks)))
+    with pytest.raises(LeakageError, match=says): run(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(tmp_path), method='peeks', subjects='samm/sa00', device='cpu')
+    assert not list(tmp_path.rglob('folds/*.json'))
 
 
 def test_a_model_that_learns_while_it_predicts_is_caught():

@@ -10,11 +10,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import CHEAP, CHEAP_RIVALS, write_flow_release
+from hypothesis import given, strategies as st
 
-from mpfnet.loso import run, validate
-from mpfnet.methods import METHODS
+from mpfnet import loso, methods, records as kept
+from mpfnet.loso import options_of, run, validate
+from mpfnet.methods import METHODS, Method, one
 from mpfnet.metrics import read_predictions
+from mpfnet.paper import configs, find_runs
 from mpfnet.readers import FLOW_IMAGES, FLOW_LIST, DataError
+from mpfnet.report import collect
+from mpfnet.synth import make_lookalike
 
 SIX = 'casme2/ca00,casme2/ca01,samm/sa00,samm/sa01,smic/sm00,smic/sm01'
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release
@@ -74,29 +79,87 @@ def test_killed_run_continues_to_the_same_numbers(reference, flow_root, tmp_path
     assert (folder / 'predictions.csv').read_bytes() == (reference / 'predictions.csv').read_bytes()
 
 
+def rewrite(p, **changes):
+    "Change a record and its hash, as somebody would who means it."
+    r = json.loads(p.read_text()) | changes
+    p.write_text(json.dumps(kept.with_hash({k: v for k, v in r.items() if k != 'record_sha256'})))
+
+
 def damage_truncate(p): p.write_text(p.read_text()[:100])
 def damage_empty(p): p.write_bytes(b'')
 def damage_list(p): p.write_text('[1, 2]')
-def damage_config(p): p.write_text(json.dumps(json.loads(p.read_text()) | dict(config='0' * 64)))
-def damage_clips(p): r = json.loads(p.read_text()); r['clips'][0] = 'other'; p.write_text(json.dumps(r))
-def damage_labels(p): r = json.loads(p.read_text()); r['labels'][0] = 2 - r['labels'][0] or 1; p.write_text(json.dumps(r))
-def damage_range(p): r = json.loads(p.read_text()); r['predictions'][0] = 3; p.write_text(json.dumps(r))
-def damage_argmax(p): r = json.loads(p.read_text()); r['predictions'] = [(k + 1) % 3 for k in r['predictions']]; p.write_text(json.dumps(r))
+def damage_deep(p): p.write_text('['*10**5)
+def damage_folder(p): p.unlink(); p.mkdir(); (p/'inside').write_text('')
+def damage_pipe(p): p.unlink(); os.mkfifo(p)
+def damage_digit(p): t = p.read_text(); k = t.index('"scores"'); k += t[k:].index('0.') + 3; p.write_text(t[:k] + str((int(t[k]) + 1) % 10) + t[k + 1:])
+def damage_no_hash(p): r = json.loads(p.read_text()); del r['record_sha256']; p.write_text(json.dumps(r))
+def damage_hash(p): p.write_text(json.dumps(json.loads(p.read_text()) | dict(record_sha256='0'*64)))
+def damage_config(p): rewrite(p, config='0'*64)
+def damage_clips(p): rewrite(p, clips=['other', *json.loads(p.read_text())['clips'][1:]])
+def damage_labels(p): rewrite(p, labels=[2 - y or 1 for y in json.loads(p.read_text())['labels']])
+def damage_range(p): rewrite(p, predictions=[3 for _ in json.loads(p.read_text())['predictions']])
+def damage_argmax(p): rewrite(p, predictions=[(k + 1) % 3 for k in json.loads(p.read_text())['predictions']])
 def damage_nan(p): r = json.loads(p.read_text()); r['scores'][0][0] = float('nan'); p.write_text(json.dumps(r))
-def damage_short(p): r = json.loads(p.read_text()); r['scores'].pop(); p.write_text(json.dumps(r))
+def damage_short(p): rewrite(p, scores=json.loads(p.read_text())['scores'][:-1])
+def damage_impossible(p): rewrite(p, scores=[[2*v for v in row] for row in json.loads(p.read_text())['scores']])
+def damage_text(p): rewrite(p, scores='none')
 
 
-def test_damaged_records_are_computed_again(reference, flow_root, tmp_path):
+def test_damaged_records_are_told_of_and_computed_again(flow_root, tmp_path):
     folder = go(flow_root, tmp_path, method='pca_lda')
     whole, damages = (folder / 'predictions.csv').read_bytes(), [f for n, f in globals().items() if n.startswith('damage_')]
-    assert len(damages) == 10
+    assert len(damages) == 18
+    path = list(records(folder).values())[0]
+    good = path.read_text()
     for damage in damages:
-        path = list(records(folder).values())[0]
-        good = json.loads(path.read_text()); damage(path); bad = path.read_bytes()
-        go(flow_root, tmp_path, method='pca_lda')
+        damage(path)
+        with pytest.warns(UserWarning, match=f'left out: .*{path.name}'): go(flow_root, tmp_path, method='pca_lda')
         again = json.loads(path.read_text())
-        assert path.read_bytes() != bad and all(again[k] == good[k] for k in good if k != 'seconds'), damage.__name__
+        assert all(again[k] == v for k, v in json.loads(good).items() if k != 'seconds'), damage.__name__
         assert (folder / 'predictions.csv').read_bytes() == whole
+    assert (path.parent / f'{path.name}.odd1' / 'inside').exists()         # what stood in the way is there still
+
+
+def test_any_changed_digit_of_a_record_shows(reference, tmp_path):
+    "In scores, parts, weights, labels, hashes; of the seconds it may not."
+    text, path = records(reference)['samm__sa00.json'].read_text(), tmp_path / 'record.json'
+    lines, tried = text.splitlines(keepends=True), 0
+    for n, line in enumerate(lines):
+        if '"seconds"' in line: continue
+        for k, c in enumerate(line):
+            if not c.isdigit(): continue
+            path.write_text(''.join([*lines[:n], line[:k] + str((int(c) + 1) % 10) + line[k + 1:], *lines[n + 1:]]))
+            with pytest.raises(ValueError): kept.read_record(path)
+            tried += 1
+    path.write_text(text)
+    assert tried > 200 and 'parts' in kept.read_record(path)
+
+
+def test_parts_that_do_not_sum_to_the_scores_are_refused(reference, flow_root, tmp_path):
+    import shutil
+    shutil.copytree(reference.parent, tmp_path / 'r')
+    path = tmp_path / 'r' / reference.name / 'folds' / 'samm__sa00.json'
+    parts = json.loads(path.read_text())['parts']
+    rewrite(path, parts=[parts[0], [[-v for v in row] for row in parts[1]]])
+    kept.read_record(path)                                                 # its hash is right
+    with pytest.warns(UserWarning, match='none that mpfnet_p can give'): go(flow_root, tmp_path / 'r')
+    assert json.loads(path.read_text())['parts'] == parts
+
+
+def test_odd_files_in_a_run_folder_are_a_sentence(flow_root, tmp_path):
+    "A list where a dict was meant, a folder where a file, a file where a folder: in what a run writes, and in what the pages read."
+    folder = go(flow_root, tmp_path, method='majority', subjects=None)
+    table = collect(tmp_path)
+    odd = dict(metrics=lambda p: p.write_text('[]'), env=lambda p: p.write_text('{"parts": [1]}'), config=lambda p: (p.unlink(), p.mkdir()))
+    for name, damage in odd.items(): damage(folder / f'{name}.json')
+    with pytest.warns(UserWarning, match='left out: .*config.json: expected a file, found a folder'):
+        assert not len(collect(tmp_path)) and not configs(tmp_path) and not find_runs(tmp_path)
+    (folder / 'folds').rename(folder / 'elsewhere'); (folder / 'folds').write_text('a file')
+    with pytest.warns(UserWarning, match='folds.odd1 now'): assert go(flow_root, tmp_path, method='majority', subjects=None) == folder
+    assert collect(tmp_path).equals(table) and (folder / 'config.json.odd1').is_dir() and json.loads((folder / 'env.json').read_text())['folds_trained'] == 68
+    for text in ('['*10**5, '{"pooled": 3, "folds": 1}', '\xff'):
+        (folder / 'metrics.json').write_text(text, encoding='latin-1')
+        with pytest.warns(UserWarning, match='left out'): assert not len(collect(tmp_path))
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -219,6 +282,100 @@ def test_weights_are_kept_if_asked_for(flow_root, tmp_path):
     assert sha256_of(state) == json.loads(records(folder)['samm__sa00.json'].read_text())['weights_sha256']
 
 
+# --- two runs at once -------------------------------------------------------------------------------------------------
+
+def busy(folder, subject, then):
+    "A thread that holds a fold's lock until all others are done, and then does something before it lets go."
+    import threading
+    path, held = folder / 'folds' / f'.{"__".join(subject)}.json.lock', threading.Event()
+    path.parent.mkdir(parents=True)
+    def hold():
+        with loso.locked(path):
+            held.set()
+            end = time.time() + 120
+            while len(records(folder)) < 5 and time.time() < end: time.sleep(.05)
+            time.sleep(.3); then()
+    thread = threading.Thread(target=hold); thread.start(); held.wait()
+    return thread
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+@pytest.mark.parametrize('killed', [False, True])
+def test_a_fold_that_another_process_is_training(killed, workers, flow_root, tmp_path, capfd):
+    "It is passed over, then waited for; trained here only if the other was killed."
+    reference = go(flow_root, tmp_path / 'a', method='pca_lda')
+    folder, first = tmp_path / 'b' / reference.name, ('casme2', 'ca00')
+    name = f'{"__".join(first)}.json'
+    def finished(): (folder / 'folds' / name).write_bytes((reference / 'folds' / name).read_bytes())
+    other = busy(folder, first, (lambda: None) if killed else finished)
+    assert go(flow_root, tmp_path / 'b', method='pca_lda', workers=workers) == folder
+    other.join()
+    assert json.loads((folder / 'env.json').read_text())['folds_trained'] == 5 + killed
+    assert (folder / 'predictions.csv').read_bytes() == (reference / 'predictions.csv').read_bytes()
+    assert '1 folds are being trained by another process' in capfd.readouterr().err and not list(folder.glob('folds/.*'))
+
+
+def test_two_runs_of_one_config_train_every_fold_once(reference, flow_root, tmp_path):
+    code = ('import sys; from mpfnet.loso import run\n'
+            f'run(dataset="megc2019_flow", data_root={str(flow_root)!r}, out_dir={str(tmp_path)!r}, overrides={CHEAP!r}, subjects={SIX!r}, device="cpu", method="mpfnet_p")')
+    both = [subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [p.communicate(timeout=300)[1] for p in both]
+    assert [p.returncode for p in both] == [0, 0], said
+    folder = tmp_path / reference.name
+    assert json.loads((folder / 'env.json').read_text())['folds_trained'] == 6
+    assert (folder / 'predictions.csv').read_bytes() == (reference / 'predictions.csv').read_bytes()
+    assert [kept.content_hash(json.loads(p.read_text())) for p in records(folder).values()] == [kept.content_hash(json.loads(p.read_text())) for p in records(reference).values()]
+
+
+# --- a method that has changed ----------------------------------------------------------------------------------------
+
+def test_a_changed_method_does_not_find_its_old_folds(flow_root, tmp_path, monkeypatch):
+    "Also where only a module that it imports has changed; a comment changes nothing."
+    import importlib
+    monkeypatch.syspath_prepend(tmp_path); monkeypatch.setattr(sys, 'dont_write_bytecode', True)
+    (tmp_path / 'my_numbers.py').write_text('RIGHT = .6\n')
+    text = ('import numpy as np\nfrom my_numbers import RIGHT\n'
+            'class Mine:\n'
+            '    def __init__(self, fold, ctx): fold.X()\n'
+            '    def scores(self, x): return np.tile([RIGHT, .3, .1], (len(x), 1))\n'
+            '    def state(self): return dict(right=RIGHT)\n')
+    (tmp_path / 'my_method.py').write_text(text)
+    mine = importlib.import_module('my_method')
+    def again():
+        monkeypatch.setitem(METHODS, 'mine', Method(fit=one(mine.Mine)))
+        return go(flow_root, tmp_path / 'runs', method='mine', overrides='')
+    first = again()
+    assert again() == first and len(json.loads((first / 'env.json').read_text())['parts']) == 1
+    (tmp_path / 'my_method.py').write_text('# a comment\n' + text); importlib.reload(mine)
+    assert again() == first
+    (tmp_path / 'my_method.py').write_text(text.replace('.3, .1', '.1, .3')); importlib.reload(mine)
+    second = again()
+    (tmp_path / 'my_numbers.py').write_text('RIGHT = .7\n'); importlib.reload(sys.modules['my_numbers']); importlib.reload(mine)
+    third = again()
+    assert len({first, second, third}) == 3
+    assert [read_predictions(f / 'predictions.csv')['score_1'][0] for f in (first, second, third)] == [.3, .1, .1]
+    assert read_predictions(third / 'predictions.csv')['score_0'][0] == .7
+
+
+def test_every_row_is_known_by_the_code_of_its_class(monkeypatch):
+    "A changed file of the class's module changes what a run is found by, whatever the row lists."
+    sources = dict(methods._sources)
+    for name, row in METHODS.items():
+        before, home = methods.code_deciding(name), methods.class_of(row.fit)[0].__module__
+        spec, text = methods._sources[home]
+        methods._sources[home] = spec, text + '\nCHANGED = 1\n'
+        assert methods.code_deciding(name) != before, name
+        methods._sources.update(sources | {home: (spec, text)})
+
+
+def test_a_class_of_no_module_is_refused_before_anything_is_read(flow_root, tmp_path, monkeypatch):
+    class Here: pass
+    Here.__module__ = '__main__'
+    monkeypatch.setitem(METHODS, 'here', Method(fit=one(Here)))
+    with pytest.raises(ValueError, match='here: its class is defined in a notebook or in the script that runs.*put it into a file of its own'): go(flow_root, tmp_path, method='here', overrides='')
+    assert not list(tmp_path.rglob('*.f16'))
+
+
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('wrong, says', [
@@ -232,6 +389,36 @@ def test_weights_are_kept_if_asked_for(flow_root, tmp_path):
 def test_wrong_values_list_the_known_ones(flow_root, tmp_path, wrong, says):
     with pytest.raises(ValueError) as e: go(flow_root, tmp_path, **wrong)
     assert says in str(e.value) and not list(tmp_path.rglob('*.safetensors'))
+
+
+@given(st.text(min_size=1).filter(lambda t: t.strip()), st.sampled_from('"\''))
+def test_every_name_of_a_file_can_be_written_as_an_option(name, quote):
+    text = f'annotation={quote}{name.replace(quote, quote*2)}{quote}'
+    assert options_of(text) == dict(annotation=name) and options_of(f' modality = vis ,{text}') == options_of(f'{text}, modality=vis,') == dict(annotation=name, modality='vis')
+
+
+@given(st.text(st.characters(exclude_characters=',', exclude_categories=['Cc', 'Cs', 'Zl', 'Zp']), min_size=1).map(str.strip).filter(lambda t: t and t[0] not in '"\''))
+def test_a_name_without_commas_is_taken_as_it_was_written(name):
+    assert options_of(f'annotation={name}') == dict(annotation=name) and options_of(f'modality=hs, annotation = {name} ,variant=raw')['annotation'] == name
+
+
+@pytest.mark.parametrize('name', ['SAMM Micro FACS Codes v2 (my copy).xlsx', "Tom's, and \"Ann's\".xlsx"])
+def test_a_sheet_is_named_in_a_run(name, tmp_path):
+    import shutil
+    make_lookalike('samm', tmp_path / 'data', subjects=2, size=48, progress=False)
+    sheet, = (tmp_path / 'data' / 'samm').rglob('*.xls*')
+    shutil.copy(sheet, sheet.with_name(name))
+    quoted = name.replace('"', '""')
+    folder = run(dataset='samm', data_root=str(tmp_path / 'data'), out_dir=str(tmp_path / 'out'), method='majority', preset='tiny', data_options=f'annotation="{quoted}"', overrides='preprocess.size=16')
+    assert json.loads((folder / 'config.json').read_text())['data']['options'] == dict(annotation=name)
+    assert Path(json.loads((folder / 'data_report.json').read_text())['source']['annotation']).name == name
+
+
+@pytest.mark.parametrize('subjects, more, says', [(1, {}, 'needs two subjects or more, found 1: samm/'), (3, dict(method='mpfnet_p', gamma='inner'), 'n_splits=3: expected 2…2')])
+def test_too_few_subjects_are_an_error_before_the_features(subjects, more, says, tmp_path):
+    make_lookalike('samm', tmp_path / 'data', subjects=subjects, blank=True, progress=False)
+    with pytest.raises(ValueError) as e: run(**dict(dataset='samm', data_root=str(tmp_path / 'data'), out_dir=str(tmp_path / 'out'), method='pca_lda', preset='tiny') | more)
+    assert says in str(e.value) and not list((tmp_path / 'out').rglob('*.f16'))
 
 
 def test_missing_root_says_what_where_and_how(tmp_path, monkeypatch):

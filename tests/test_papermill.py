@@ -1,4 +1,5 @@
-"""The program as its users start it: papermill on nbs/05_loso.ipynb, from the caller's folder."""
+"""The program as its users start it: papermill on nbs/05_loso.ipynb, from the caller's folder; or Run All in JupyterLab, again and again."""
+import ast
 import json
 import subprocess
 import sys
@@ -7,14 +8,16 @@ import nbformat
 import pandas as pd
 import pytest
 from conftest import CHEAP, ROOT
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from mpfnet.synth import make_lookalike
 
 LOSO = ROOT / 'nbs' / '05_loso.ipynb'
 
 
-def papermill(tmp_path, *args):
-    return subprocess.run([sys.executable, '-m', 'papermill', str(LOSO), str(tmp_path / 'out.ipynb'), '--no-progress-bar', *args], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+def papermill(tmp_path, *args, page=LOSO):
+    return subprocess.run([sys.executable, '-m', 'papermill', str(page), str(tmp_path / 'out.ipynb'), '--no-progress-bar', *args], cwd=tmp_path, capture_output=True, text=True, timeout=600)
 
 
 def test_synth_end_to_end(tmp_path):
@@ -48,3 +51,88 @@ def test_a_licensed_dataset_as_its_look_alike(tmp_path):
 def test_a_slip_is_an_error_and_nothing_runs(tmp_path, args, says):
     done = papermill(tmp_path, *args)
     assert done.returncode != 0 and says in done.stderr and not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize('page', ['nbs/06a_protocol_audit', 'paper_figures/table3'])
+def test_a_slip_is_an_error_on_every_page_with_parameters(tmp_path, page):
+    done = papermill(tmp_path, '-p', 'sed', '1', page=ROOT / f'{page}.ipynb')
+    assert done.returncode != 0 and 'unknown parameter(s) sed; known: data' in done.stderr and not (tmp_path / 'runs').exists()
+
+
+PAGES = [LOSO, ROOT / 'nbs' / '06a_protocol_audit.ipynb', *sorted(ROOT.glob('paper_figures/*.ipynb'))]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_every_page_looks_at_the_names_of_its_parameters(page):
+    "Right below the cell that papermill fills; and no other cell of the program assigns a parameter."
+    cells = [c for c in nbformat.read(page, 4).cells if c.cell_type == 'code']
+    k = next(i for i, c in enumerate(cells) if 'parameters' in c.metadata.get('tags', []))
+    mine = [n.targets[0].id for n in ast.parse(cells[k].source).body]
+    call = next(n for n in ast.walk(ast.parse(cells[k + 1].source)) if isinstance(n, ast.Call) and n.func.id == 'given_in')
+    if page.parent.name == 'paper_figures': assert list(ast.literal_eval(call.args[1])) == mine
+    else:
+        later = {n.id for c in cells[k + 1:] for n in ast.walk(ast.parse(c.source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n in top_level(c.source)}
+        assert not later & {*mine, 'length', 'gamma', 'strict', 'engine'}
+
+
+def top_level(source):
+    "Nodes of a cell that are not inside a function, class or comprehension."
+    inside = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    todo, found = [*ast.parse(source).body], []
+    while todo:
+        n = todo.pop(); found.append(n)
+        if not isinstance(n, inside): todo += ast.iter_child_nodes(n)
+    return found
+
+
+def run_all(client, page, **changes):
+    "Run All: every code cell in turn; in the parameters cell, some lines are others."
+    notebook = nbformat.read(page, 4)
+    client.nb.cells = notebook.cells
+    for i, c in enumerate(notebook.cells):
+        if 'parameters' in c.metadata.get('tags', []):
+            lines = [l for l in c.source.splitlines() if l.split('=')[0].split(':')[0].strip() not in changes]
+            c.source = '\n'.join([*lines, *changes.values()])
+        if c.cell_type == 'code': client.execute_cell(c, i)
+    return notebook
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    client = NotebookClient(nbformat.v4.new_notebook(), timeout=600, kernel_name='python3', resources=dict(metadata=dict(path=str(tmp_path))))
+    with client.setup_kernel(): yield client
+
+
+def say(kernel, code):
+    "The text that a line of code ends on, in the kernel."
+    cell = nbformat.v4.new_code_cell(code); kernel.nb.cells.append(cell)
+    return kernel.execute_cell(cell, len(kernel.nb.cells) - 1).outputs[0]['data']['text/plain']
+
+
+def test_run_all_twice_runs_what_the_cell_says(kernel, tmp_path, monkeypatch):
+    "In one kernel, where somebody had a variable of a parameter's name before; a line of the cell has a type."
+    monkeypatch.delenv('IN_TEST', raising=False)
+    say(kernel, 'seed = 7; seed')
+    few = dict(subjects="subjects = 'synth/sub01,synth/sub02'", preset="preset = 'tiny'")
+    def text(nb): return '\n'.join(str(o) for c in nb.cells for o in c.get('outputs', []))
+    def config(): return json.loads((tmp_path / say(kernel, 'str(folder)').strip("'") / 'config.json').read_text())
+    first = text(run_all(kernel, LOSO, method="method = 'majority'", seed='seed = 3', **few))
+    assert (config()['method'], config()['seed']) == ('majority', 3) and "majority on synth" in say(kernel, 'ax.get_title()')
+    run_all(kernel, LOSO, method="method: str = 'pca_lda'", seed='seed = 3', **few)
+    assert (config()['method'], config()['seed']) == ('pca_lda', 3) and "pca_lda on synth" in say(kernel, 'ax.get_title()')
+    with pytest.raises(CellExecutionError, match=r'unknown parameter\(s\) metod'): run_all(kernel, LOSO, method="method = 'pca_lda'", seed='seed = 3', metod="metod = 'majority'", **few)
+    # the cell alone, and then the cell that runs: no title of what did not run
+    cells = nbformat.read(LOSO, 4).cells
+    say(kernel, "method, seed = 'majority', 4; seed"); kernel.nb.cells = cells
+    last = next(i for i, c in enumerate(cells) if c.source.startswith('from mpfnet.loso import run '))
+    kernel.execute_cell(cells[last], last)
+    assert (config()['method'], config()['seed']) == ('majority', 4)
+    assert len(list((tmp_path / 'runs').glob('synth-*'))) == 3 and 'SYNTHETIC' in first
+
+
+def test_an_audit_run_twice_audits_what_the_cell_says(kernel, tmp_path, monkeypatch):
+    monkeypatch.delenv('IN_TEST', raising=False)
+    few = dict(subjects="subjects = 'synth/sub01,synth/sub02'", normalise='normalise = False', seed='seed = 0')
+    run_all(kernel, PAGES[1], method="method = 'majority'", **few)
+    notebook = run_all(kernel, PAGES[1], method="method = 'pca_lda'", **few)
+    assert 'audit-synth-3class-pca_lda-' in say(kernel, 'str(folder)') and any('pca_lda, 1 seeds, ' in str(o) for c in notebook.cells for o in c.get('outputs', []))

@@ -42,7 +42,7 @@ from pathlib import Path
 from mpfnet.metrics import metrics_table
 path = max(Path('runs').glob('synth-*/metrics.json'), key=lambda p: p.stat().st_mtime)
 print(f'\n{path.parent} (synthetic clips, pooled over folds)\n')
-print(metrics_table(json.loads(path.read_text())).to_string())
+print(metrics_table(json.loads(path.read_text(encoding="utf-8"))).to_string())
 endef
 export SHOW
 

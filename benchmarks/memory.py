@@ -46,7 +46,7 @@ def anonymous(raw, copied, shape):
     "MB of anonymous memory, the most seen between forward and backward passes of an epoch of PLSM."
     with tempfile.NamedTemporaryFile() as f:
         np.memmap(f.name, np.float16, 'w+', shape=(raw*(1 + copied), *shape)).flush()
-        out = subprocess.run([sys.executable, '-c', CHILD, json.dumps([f.name, raw, copied, shape])], capture_output=True, text=True)
+        out = subprocess.run([sys.executable, '-c', CHILD, json.dumps([f.name, raw, copied, shape])], capture_output=True, text=True, encoding='utf-8')
     if out.returncode: raise RuntimeError(out.stderr[-2000:])
     return int(out.stdout)/1024
 

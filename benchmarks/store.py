@@ -63,7 +63,7 @@ def rates(clips, rounds):
 def memory_slope(root, step):
     "Kilobytes of anonymous memory that each further clip leaves behind, from the second step on."
     with tempfile.TemporaryDirectory() as d:
-        lines = subprocess.run([sys.executable, '-c', MEMORY, str(root), d, str(step)], capture_output=True, text=True, check=True).stdout.split('\n')
+        lines = subprocess.run([sys.executable, '-c', MEMORY, str(root), d, str(step)], capture_output=True, text=True, encoding='utf-8', check=True).stdout.split('\n')
     n, kb = np.array([l.split() for l in lines if l], float)[1:].T
     return np.polyfit(n, kb, 1)[0], kb.max()/1024
 

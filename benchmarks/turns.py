@@ -12,7 +12,7 @@ from results import RESULTS, write_section
 def machine():
     "Processor and versions, for RESULTS.md."
     if torch.cuda.is_available(): name = torch.cuda.get_device_name()
-    else: name = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), platform.processor())
+    else: name = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo', encoding='utf-8') if line.startswith('model name')), platform.processor())
     return f'{name}; Python {platform.python_version()}, torch {torch.__version__}'
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from .frames import ordinary
 
@@ -34,7 +34,7 @@ def read_checkpoint(path,         # a .pth, .pt, .pkl, .pth.tar or .safetensors 
     path, where = Path(path).expanduser(), f' It is published at {published}' if published else ''
     if not path.is_file(): raise ValueError(f'{path}: {"not an ordinary file" if path.exists() else "no such file"}.{where}')
     try:
-        if path.suffix == '.safetensors': return load_file(path)
+        if path.suffix == '.safetensors': return load(path.read_bytes())     # not load_file: some drives map no files
         with torch.serialization.safe_globals(_numpy_scalars()): found = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as e:
         what = re.search(r'GLOBAL (\S+)', str(e))

@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
@@ -110,7 +110,7 @@ def load_fold(run_folder,     # of one run, made with keep_weights
     record = fold_record(folder, name)
     if not path.is_file(): raise ValueError(f'{path}: no such file: the run did not keep its weights. Run it again with -p keep_weights true; what else is finished stays')
     settings = settings_of_config(config, **paths)
-    model = Loaded(load_file(path), config['method'], settings, input_of(config, settings)[1], path)
+    model = Loaded(load(path.read_bytes()), config['method'], settings, input_of(config, settings)[1], path)
     if (found := sha256_of(model.state())) != record['weights_sha256']:
         raise ValueError(f'{path}: expected the weights with SHA-256 {record["weights_sha256"][:12]}… of the fold\'s record, found {found[:12]}…: it belongs to another run. Remove it and run again with -p keep_weights true')
     if data is not None: check_scores(model, data, record, path)

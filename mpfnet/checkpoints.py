@@ -62,9 +62,9 @@ def load_strict(module:torch.nn.Module,
 # %% ../nbs/01h_checkpoints.ipynb #01593706
 def _state_of(path):
     "What tells a file from one that replaced it."
-    path = Path(path).expanduser().resolve()
+    path = Path(path).expanduser()
     s = ordinary(path, most=float('inf'))      # reading a pipe would wait for ever
-    return str(path), s.st_size, s.st_mtime_ns
+    return str(path.resolve()), s.st_size, s.st_mtime_ns
 
 @lru_cache(maxsize=4)
 def _loaded(load, path, size, mtime): return load(path)

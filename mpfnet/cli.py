@@ -213,7 +213,7 @@ def how_stored(files, heads, odd) -> list: # path → bits in use; path → Head
     "What is to be said of the frames' depth and orientation, as sentences."
     deep, turned = [p for p, h in heads.items() if h.bits > 8], sum(h.turn > 1 for h in heads.values())
     return [f'{odd} clip(s) of frames that are not alike' if odd else '',
-            f'{len(deep)} files of 16 bits a sample, read as {files[deep[0]]}-bit' if deep else '',
+            f'{len(deep)} files of 16 bits a sample' + (f', read as {files[deep[0]]}-bit' if files[deep[0]] else '') if deep else '',
             f'{turned} files turned as their EXIF orientation says' if turned else '']
 
 # %% ../nbs/07a_cli.ipynb #9b652bcb

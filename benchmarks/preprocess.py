@@ -46,7 +46,7 @@ def main(argv=None):
     warnings.simplefilter('ignore')
     phis, rounds, n = (np.arange(3), 1, 1) if args.quick else (np.arange(15), 7, 2)
     with tempfile.TemporaryDirectory() as d, one_thread():
-        make_lookalike('mmew', Path(d), subjects=2, progress=False)
+        make_lookalike('mmew', Path(d), subjects=2, size=128, progress=False)
         clips = load_clips('mmew', d, task=None).iloc[:n]
         assert np.array_equal(together(clips, phis), one_by_one(clips, phis)), 'copies made together differ from copies made one by one'
         t = in_turns({'one by one': lambda: one_by_one(clips, phis), 'together': lambda: together(clips, phis)}, rounds)

@@ -99,7 +99,7 @@ def main(argv=None):
     args = args.parse_args(argv)
     rounds, kills = (1, 2) if args.quick else (2, 10)
     with tempfile.TemporaryDirectory() as d:
-        root = make_lookalike('mmew', d, subjects=4 if args.quick else None, progress=False).parent
+        root = make_lookalike('mmew', d, subjects=4 if args.quick else None, size=128, progress=False).parent
         clips = load_clips('mmew', root, task=None)
         n = len(clips)
         rate = rates(clips, rounds)

@@ -345,3 +345,9 @@ def test_formulas_in_names_stay_text(tmp_path):
     assert "'=HYPERLINK(1)" in cells and "''000" in cells and not any(c.startswith(('=', '+', '@')) for c in cells)
     back = read_predictions(folder / 'predictions.csv')
     assert {('=HYPERLINK(1)', "'000")} <= set(zip(back['subject'], back['clip'])) and json.loads((folder / 'folds' / 'smic__=HYPERLINK(1).json').read_text())['subject'] == '=HYPERLINK(1)'
+
+
+def test_names_that_end_in_a_size_are_told(tmp_path):
+    folder = tree('casme2', tmp_path, subjects=1)
+    for p in folder.rglob('img*.jpg'): p.rename(p.with_name(f'{p.stem}_224x224.jpg'))
+    assert '_224x224.jpg: expected names that end in the number of the frame' in said('casme2', tmp_path)

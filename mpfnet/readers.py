@@ -528,15 +528,18 @@ def check_folders(name, tree, table, pairs, folders, frames_of, source, report, 
         known = {c.path for _, c in used}
         for c in folders.values():
             if c.path not in known: report.add('folder-without-row', '/'.join(c.path.parts[-2:]))
-        check_resampled(name, tree, table, [(row, list(frames_of(c))) for row, c in used], source, report)
+        check_resampled(name, tree, table, [(row, frames_of(c)) for row, c in used], source, report)
     if table is None: check_lengths(name, tree, [f for _, c in used if (f := frames_of(c))], source, report, fps)
 
 # %% ../nbs/00b_readers.ipynb #d6cc30ef
-def check_resampled(name, tree, table, clips, source, report): # clips: (Row or None, frame numbers)
+def check_resampled(name, tree, table, clips, source, report): # clips: (Row or None, {frame number: path})
     "Folders of one length do not hold the frames that were filmed: a DataError where a sheet counts other ones."
-    held = Counter(tuple(numbers) for _, numbers in clips if numbers)
+    held = Counter(tuple(frames) for _, frames in clips if frames)
     numbers, n = held.most_common(1)[0] if held else ((), 0)
     if n < max(5, .9*held.total()): return
+    if len(numbers) == 1:
+        file = os.path.basename(next(f for _, f in clips if tuple(f) == numbers)[numbers[0]])
+        raise DataError(f"{name}: {n} of the {held.total()} folders of {report.source['frames']} hold files with one and the same number, as {file}: expected names that end in the number of the frame")
     told = f"{n} of the {held.total()} folders of {report.source['frames']} hold the same {len(numbers)} frames, {numbers[0]}…{numbers[-1]}"
     if table is None: return report.add('resampled', column='frames', found=told)
     ranges = [(row.whole('onset'), row.whole('offset')) for row, there in clips if row and there]

@@ -6,7 +6,7 @@
 __all__ = ['NO_AUGMENT', 'NO_GRAPHS', 'DECIDING', 'Scaling', 'channels', 'check_fields', 'AugmentConfig', 'affine', 'augment',
            'generator', 'stage_generator', 'seeded', 'TrainConfig', 'SGDConfig', 'AdamConfig', 'rate', 'train',
            'watch_update', 'each_epoch', 'calibrate_norms', 'ComputeConfig', 'forward_of', 'batches', 'key_of',
-           'header_of', 'read_checked', 'Artefacts', 'Prepared', 'PriorConfig', 'learn', 'prior']
+           'as_file', 'noted_in', 'read_checked', 'Artefacts', 'Prepared', 'PriorConfig', 'learn', 'prior']
 
 # %% ../nbs/03_priors.ipynb #f06f1a46
 import hashlib
@@ -267,12 +267,19 @@ def key_of(*parts) -> str: # JSON-able parts
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 # %% ../nbs/03_priors.ipynb #96a94c60
-def header_of(
-    data:bytes, # of a safetensors file
-) -> dict:      # str → str
-    "What was noted beside its tensors."
+def as_file(
+    state:dict,  # name → tensor
+    **noted,     # what is to stand in the header: JSON
+) -> bytes:
+    "A safetensors file. One entry of metadata: several would stand in any order, and the same prior would be other bytes."
+    return save(state, dict(mpfnet=json.dumps(noted, sort_keys=True)))
+
+def noted_in(
+    data:bytes,  # of a safetensors file
+) -> dict:
+    "What was noted beside its tensors; {} in somebody else's file."
     length = int.from_bytes(data[:8], 'little')
-    return json.loads(data[8:8 + length]).get('__metadata__') or {}
+    return json.loads((json.loads(data[8:8 + length]).get('__metadata__') or {}).get('mpfnet', '{}'))
 
 def read_checked(
     path,
@@ -282,10 +289,10 @@ def read_checked(
     "A safetensors file with its own name and hash in the header; None if it is missing, damaged, or another's."
     if not path.exists(): return None
     try:
-        state, noted = load(data := path.read_bytes()), header_of(data)
+        state, noted = load(data := path.read_bytes()), noted_in(data)
         if noted.get('whose') != whose: why = f'that of {noted.get("whose", "an unknown key")}'
         elif noted.get('sha256') != sha256_of(state): why = 'not what was written'
-        else: return state, json.loads(noted['made'])
+        else: return state, noted['made']
     except Exception as e: why = f'unreadable ({e})'
     if not quiet: print(f'cached {whose} is {why}: computed again')
 
@@ -313,8 +320,8 @@ class Artefacts:
         with locked(path.with_name(f'.{key}.lock')):
             if found := self._find(stage, key): return found
             state = {k: v.detach().cpu().contiguous() for k, v in make().items()}
-            header = dict(whose=f'{stage}/{key}', sha256=sha256_of(state), made=json.dumps(made))
-            write_atomically(path, lambda t: Path(t).write_bytes(save(state, header)))
+            data = as_file(state, whose=f'{stage}/{key}', sha256=sha256_of(state), made=made)
+            write_atomically(path, lambda t: Path(t).write_bytes(data))
         return state, made
 
 # %% ../nbs/03_priors.ipynb #72a8c0c5

@@ -186,6 +186,14 @@ def test_weights_come_back_as_they_were_hashed(flow_root, tmp_path, method):
     assert sha256_of(load(path.read_bytes())) == record['weights_sha256']
 
 
+def test_numbers_in_a_state_come_back_as_they_were_hashed(tmp_path):
+    from safetensors.torch import load
+    from mpfnet.loso import keep_state
+    state = dict(a=.7, b=np.float64(2), c=np.arange(6.).reshape(2, 3).T, d=torch.tensor(1.), e=np.array(5), f=True, g=torch.ones(2, 3).T)
+    keep_state(tmp_path/'x.safetensors', state)
+    assert sha256_of(load((tmp_path/'x.safetensors').read_bytes())) == sha256_of(state)
+
+
 # --- other versions ------------------------------------------------------------------------------------------------
 def test_an_upgrade_is_told_and_recorded(copy, flow_root, tmp_path, monkeypatch):
     "Rows, priors and folds of another version are used; the run warns once of each, and env.json names both."

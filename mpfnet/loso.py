@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'CHOICES', 'ITEM', 'SLOW', 'Parameters', 'assigned', 'names_beside', 'given_in', 'known',
            'check_parameters', 'options_of', 'check_values', 'seeds_of', 'chosen_subjects', 'resolve', 'Data',
-           'wanted_copies', 'check_subjects', 'prepare', 'check_rows', 'Held', 'held', 'data_hash', 'config_of',
-           'write_json', 'Harness', 'fits', 'moved', 'resident', 'run_fold', 'parts_of', 'weights_path', 'keep_state',
-           'weights_kept', 'record_path', 'check_record', 'valid_record', 'if_free', 'lock_path', 'finish_fold',
-           'try_fold', 'record_of', 'in_processes', 'run_folds', 'predictions_table', 'write_results', 'environment',
-           'harness', 'still_to_do', 'run_seed', 'engine_of', 'valid_records', 'parts_of_run', 'note_environment',
-           'libraries_of', 'running_uf1', 'summarise_seeds', 'shared_rows', 'run', 'validate', 'run_inner']
+           'wanted_copies', 'check_subjects', 'prepare', 'faces_found', 'check_rows', 'Held', 'held', 'data_hash',
+           'config_of', 'write_json', 'Harness', 'fits', 'moved', 'resident', 'run_fold', 'parts_of', 'weights_path',
+           'keep_state', 'weights_kept', 'record_path', 'check_record', 'valid_record', 'if_free', 'lock_path',
+           'finish_fold', 'try_fold', 'record_of', 'in_processes', 'run_folds', 'predictions_table', 'write_results',
+           'environment', 'harness', 'still_to_do', 'run_seed', 'engine_of', 'valid_records', 'parts_of_run',
+           'note_environment', 'libraries_of', 'running_uf1', 'summarise_seeds', 'shared_rows', 'run', 'validate',
+           'run_inner']
 
 # %% ../nbs/05_loso.ipynb #83aa1f85
 import ast
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
@@ -50,7 +52,7 @@ from .labels import TASKS, class_names
 from .methods import GAMMA, INNER_SPLITS, METHODS, Context, Settings, check_input, code_deciding, decided_by, fit, held_out_labels, override, recipe_of, settings_preset, unused
 from .metrics import ensemble, evaluate, metrics_table, read_predictions, summarise
 from .plsm import copies_of
-from .preprocess import FeatureStore, keep_freed_memory, locked, start_worker
+from .preprocess import FeatureStore, count_crops, keep_freed_memory, locked, settled_face, start_worker
 from .priors import Artefacts, channels, write_atomically
 from .records import as_json, hash_of, if_whole, make_way, possible, read_json, read_record, with_hash
 from .settle import POLICIES
@@ -267,7 +269,7 @@ def prepare(p, settings, n_splits=None, progress=True) -> Data: # Parameters, Se
     recipe = recipe_of(p.method, settings)
     if METHODS[p.method].features: channels(p.features, recipe.shape(kind)[0])
     if p.subjects is not None: chosen_subjects(p.subjects, clips)
-    store = FeatureStore(cache / 'features', recipe, kind)
+    store = FeatureStore(cache / 'features', settled_face(recipe, clips), kind)
     rows, copies = store.ensure(clips, workers=p.workers if kind == 'frames' else 1, progress=progress), {}
     if kind == 'frames' and METHODS[p.method].copies:
         i, phi = wanted_copies(clips, n_classes, settings.plsm.phi_limit, n_splits, settings.compute.group if settings.compute.trunk else None, settings.plsm.phi)
@@ -275,11 +277,16 @@ def prepare(p, settings, n_splits=None, progress=True) -> Data: # Parameters, Se
         copies = {(int(a), int(b)): int(r) for a, b, r in zip(i, phi, found)}
     every = [e['sha256'] for e in store.table.index]
     check_rows(store, [*rows, *copies.values()])
-    report, what = clips.attrs['report'], stamp(clips)
+    report, what = clips.attrs['report'] | dict(faces=faces_found(store, rows)), stamp(clips)
     clips.attrs = {}                                                       # pandas copies them with every operation
     return Data(clips=clips.drop(columns='frames'), store=(store.root, store.config, kind), rows=rows, copies=copies, digests=every, report=report, stamp=what)
 
 # %% ../nbs/05_loso.ipynb #9abc60ae
+def faces_found(store, rows) -> dict: # {how: clips}
+    "How the faces were found: a key of `FINDERS`, or centre, where none was; empty for ready-made flow."
+    if store.input != 'frames': return {}
+    return dict(sorted(Counter(store.table.index[int(r)].get('face', 'precropped') for r in rows).items()))
+
 def check_rows(store, rows):
     "Raise if a feature row in use is not what was written."
     bad = [store.table.index[r] for r in sorted(set(map(int, rows))) if hashlib.sha256(store.F[r].tobytes()).hexdigest() != store.table.index[r]['sha256']]
@@ -312,9 +319,10 @@ def data_hash(data) -> str:
 def config_of(p, settings, device, data, seed) -> dict:
     "All that decides the result of one run."
     decisions = {f"{d}: {k}": n for d, k, n in report_summary(data.report)[['dataset', 'decision', 'cases']].itertuples(index=False)}
+    settings = replace(settings, preprocess=replace(settings.preprocess, face=data.store[1].face))      # what found the faces, not `auto`
     return dict(format=3, mpfnet=__version__, code=code_deciding(p.method), dataset=p.dataset, task=p.task, method=p.method,
                 seed=seed, device=device, settings=decided_by(p.method, settings, data.store[2]),
-                data=dict(clips=len(data.clips), subjects=len(subjects_of(data.clips)), sha256=data_hash(data),
+                data=dict(clips=len(data.clips), subjects=len(subjects_of(data.clips)), cropped=count_crops(data.clips), faces=data.report['faces'], sha256=data_hash(data),
                           stamp=data.stamp, kind=data.report['kind'], apex=p.apex, options=options_of(p.data_options), decisions=decisions))
 
 # %% ../nbs/05_loso.ipynb #9706e2c0

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['REFERENCE', 'STRATEGIES', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'DATA', 'KINDS', 'STAMPS', 'DOUBT', 'reference',
            'Wanted', 'runs_of_frames', 'runs_of_flow', 'runs_of', 'merged', 'checkout', 'folder_of', 'Paper', 'plain',
-           'expected', 'same_data', 'configs', 'same', 'folds_done', 'weights_kept', 'Found', 'look_for', 'fingerprint',
-           'made', 'note_made', 'clip_passes', 'paid_epochs', 'seconds_a_pass', 'plan', 'present', 'known_data', 'Cost',
-           'seconds_of', 'measured', 'make_trees', 'fill_features', 'rounds', 'prepared', 'papermill', 'end_with_us',
-           'notebook', 'chains_of', 'train_chain', 'train_runs', 'draw', 'make', 'alone_in', 'plan_text', 'find_runs',
-           'note_paper', 'paper_of', 'config_of_run', 'stamp_of', 'kind_of', 'made_from', 'save_figure']
+           'expected', 'same_data', 'configs', 'same', 'is_wanted', 'folds_done', 'weights_kept', 'Found', 'look_for',
+           'fingerprint', 'made', 'note_made', 'clip_passes', 'paid_epochs', 'seconds_a_pass', 'plan', 'present',
+           'known_data', 'Cost', 'seconds_of', 'measured', 'make_trees', 'fill_features', 'rounds', 'prepared',
+           'papermill', 'end_with_us', 'notebook', 'chains_of', 'train_chain', 'train_runs', 'draw', 'make', 'alone_in',
+           'plan_text', 'find_runs', 'note_paper', 'paper_of', 'config_of_run', 'stamp_of', 'kind_of', 'made_from',
+           'save_figure']
 
 # %% ../nbs/06b_paper.ipynb #bdef6e91
 import contextlib
@@ -46,7 +47,7 @@ from .labels import class_names
 from .loso import check_parameters, prepare, resolve, seeds_of, write_json
 from .methods import METHODS, Settings, code_deciding, decided_by, override, settings_preset, unused
 from .plsm import copies_of
-from .preprocess import in_order
+from .preprocess import auto_face, in_order
 from .priors import forward_of, write_atomically
 from .records import as_json, hash_of, if_whole, read_config, read_json, records_in
 
@@ -180,6 +181,12 @@ def configs(folder) -> dict: # → {run folder: config}
 
 def same(config, wanted) -> bool: return all(config.get(k) == v for k, v in wanted.items())
 
+def is_wanted(config, wanted) -> bool: # …; what `expected` returned
+    "Whether a run is the expected one; face='auto' stands for what it comes to for the run's clips."
+    face = auto_face(config['data'].get('cropped', 0), config['data'].get('clips', 0))
+    settings = {k: v | dict(face=face) if isinstance(v, dict) and v.get('face') == 'auto' else v for k, v in wanted['settings'].items()}
+    return same(config, wanted | dict(settings=settings)) and same_data(config)
+
 # %% ../nbs/06b_paper.ipynb #54356db9
 def folds_done(folder, config) -> int:
     "Fold records of this very config."
@@ -201,7 +208,7 @@ def look_for(paper, w, seed, here=None) -> Found: # …; what `configs` returned
     "The newest run in the folder that is the wanted one."
     wanted = expected(paper, w, seed)
     for folder, config in (configs(paper.folder) if here is None else here).items():
-        if same(config, wanted) and same_data(config):
+        if is_wanted(config, wanted):
             done = folds_done(folder, config)
             return Found(folder=folder, done=min(done, weights_kept(folder)) if w.keep_weights else done, of=config['data']['subjects'])
     return Found()
@@ -479,7 +486,7 @@ def find_runs(folder,  # that the runs lie in
         s = c['settings']
         own = dict(dataset=c['dataset'], task=c['task'], method=c['method'], features=s.get('features', 'both'), length=s.get('preprocess', {}).get('length', 11))
         if not same(c | own, wanted) or folds_done(f, c) != c['data']['subjects']: continue
-        if paper is None or same(c, expected(paper, Wanted(**own), c['seed'])) and same_data(c): out.append(f)
+        if paper is None or is_wanted(c, expected(paper, Wanted(**own), c['seed'])): out.append(f)
     if paper is None and len({(here[f]['dataset'], here[f]['task'], here[f]['method'], here[f]['seed'], json.dumps(here[f]['settings'].get('features', 'both')), here[f]['settings'].get('preprocess', {}).get('length')) for f in out}) < len(out):
         raise ValueError(f'{folder}: several runs fit, and nothing says which is meant: {", ".join(f.name for f in out)}. `make paper` notes what it made; or give each setting a folder of its own')
     return out

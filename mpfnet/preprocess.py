@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'INPUTS', 'COMMON', 'FORMAT', 'Recipe', 'PreprocessConfig', 'fuse', 'frames_to_features', 'check_kind',
-           'clip_name', 'files_used', 'onset_and_apex', 'offset_of', 'Job', 'job_of', 'faces_of', 'clip_features',
-           'as_line', 'entry_of', 'RowFile', 'beyond', 'open_rows', 'corrupt_rows', 'code_hash', 'code_of',
-           'settings_of', 'start_worker', 'keep_freed_memory', 'in_order', 'FeatureStore', 'described', 'verify_folder',
-           'tell_faces', 'ensure_rows']
+           'clip_name', 'files_used', 'onset_and_apex', 'offset_of', 'finder_of', 'is_cropped', 'count_crops',
+           'auto_face', 'settled_face', 'Job', 'job_of', 'faces_of', 'clip_features', 'as_line', 'entry_of', 'RowFile',
+           'beyond', 'open_rows', 'corrupt_rows', 'code_hash', 'code_of', 'settings_of', 'start_worker',
+           'keep_freed_memory', 'in_order', 'FeatureStore', 'described', 'verify_folder', 'tell_faces', 'ensure_rows']
 
 # %% ../nbs/01_preprocess.ipynb #83dfee31
 import ast
@@ -22,7 +22,7 @@ import warnings
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -35,7 +35,7 @@ import torch
 from tqdm import tqdm
 
 from .checkpoints import check_weights, fingerprint
-from .face import FALLBACKS, FINDERS, FaceNotFound, align_clip
+from .face import FALLBACKS, FINDERS, FaceNotFound, align_clip, best_finder, blaze_lacks
 from .flow import FLOWS, LEARNED as LEARNED_FLOWS, flow, one_thread
 from .frames import decode_clip, read_file
 from .interpolate import INTERPOLATORS, LEARNED as LEARNED_INTERPOLATORS, interpolate, sample_recorded
@@ -47,7 +47,7 @@ from .magnify import LEARNED as LEARNED_MAGNIFIERS, MAGNIFIERS, magnify
 class Recipe:
     "How a clip becomes an array. A subclass has `shape` and `features`, and `released` if it can take ready-made flow images."
     size: int = 128 # S, pixels along a side of the face crop
-    face: str = 'auto' # how the face is found: a key of `mpfnet.face.FINDERS`; auto = haar in whole frames, precropped where frames are crops
+    face: str = 'auto' # how the face is found: a key of `mpfnet.face.FINDERS`; precropped+KEY = that in whole frames only; auto = precropped+blaze, without its networks precropped+haar
     no_face: str = 'error' # where no face is found: error, or centre, the largest square in the middle
     face_file: str = '' # points of each clip's face, for face = landmarks
     kinds: ClassVar[tuple] = ('frames',)  # inputs it can take
@@ -58,9 +58,10 @@ class Recipe:
         if wrong := [f'{f.name}={getattr(self, f.name)!r}' for f in fields(self) if f.type is int and type(getattr(self, f.name)) is not int]:
             raise ValueError(f'{", ".join(wrong)}: expected whole numbers')
         if self.size < 16: raise ValueError(f'size: expected at least 16 pixels, found {self.size}')
-        if self.face not in ('auto', *FINDERS): raise ValueError(f'unknown face method {self.face!r}; known: {", ".join(sorted(("auto", *FINDERS)))}')
+        if self.face.removeprefix('precropped+') not in ('auto', *FINDERS) or self.face == 'precropped+auto':
+            raise ValueError(f'unknown face method {self.face!r}; known: {", ".join(sorted(("auto", *FINDERS)))}, and precropped+… with one of them')
         if self.no_face not in FALLBACKS: raise ValueError(f'unknown no_face {self.no_face!r}; known: {", ".join(FALLBACKS)}')
-        if (self.face == 'landmarks') != bool(self.face_file): raise ValueError(f'face_file goes with face=landmarks: found face={self.face!r}, face_file={self.face_file!r}')
+        if self.face.endswith('landmarks') != bool(self.face_file): raise ValueError(f'face_file goes with face=landmarks: found face={self.face!r}, face_file={self.face_file!r}')
 
     def shape(self, kind) -> tuple: # 'frames' or 'flow28'
         "Shape of one row."
@@ -184,6 +185,32 @@ def offset_of(row) -> int:
     offset, last = _value(row, 'offset'), max(_value(row, 'frames'))
     return last if pd.isna(offset) or int(offset) < int(_value(row, 'apex')) else int(offset)
 
+# %% ../nbs/01_preprocess.ipynb #eadd9bac
+def finder_of(face, cropped) -> str: # a recipe's `face`; whether the frames are crops
+    "What finds the face in a clip: a key of `FINDERS`."
+    face = f'precropped+{best_finder()}' if face == 'auto' else face
+    crops, both, whole = face.partition('+')
+    return whole if both and not cropped else crops
+
+def is_cropped(row) -> bool: # of the clip table
+    "Whether its frames are crops of a face; drawn faces and ready-made flow are."
+    return bool(getattr(row, 'cropped', True) if not hasattr(row, 'keys') else row.get('cropped', True))
+
+def count_crops(clips) -> int: # clip table
+    "How many clips consist of crops."
+    return sum(map(is_cropped, clips.itertuples(index=False)))
+
+def auto_face(crops, clips) -> str: # numbers of clips: that consist of crops; all
+    "What face='auto' comes to on this machine."
+    return '+'.join(['precropped']*(crops > 0) + [best_finder()]*(crops < clips))
+
+def settled_face(recipe, clips): # Recipe; clip table
+    "The recipe with what face='auto' comes to for these clips in its place."
+    if recipe.face != 'auto': return recipe
+    face = auto_face(count_crops(clips), len(clips))
+    if face.endswith('haar'): warnings.warn(f"faces are found by cascades, which miss more than the networks of the method 'blaze': {blaze_lacks()}")
+    return replace(recipe, face=face)
+
 # %% ../nbs/01_preprocess.ipynb #2f64174f
 @dataclass(slots=True, eq=True)
 class Job:
@@ -198,8 +225,7 @@ class Job:
 
 def job_of(row, recipe) -> Job: # of the clip table
     "What a clip's features are made from."
-    cropped = getattr(row, 'cropped', True) if not hasattr(row, 'keys') else row.get('cropped', True)
-    face, kind = recipe.face if recipe.face != 'auto' else 'precropped' if cropped else 'haar', _value(row, 'input')
+    face, kind = finder_of(recipe.face, is_cropped(row)), _value(row, 'input')
     depth = getattr(row, 'depth', None) if not hasattr(row, 'keys') else row.get('depth')
     return Job(clip_name(row), files_used(row, recipe), kind, face, recipe, int(_value(row, 'apex')) if kind == 'frames' else None, None if pd.isna(depth) else int(depth))
 

@@ -62,13 +62,23 @@ def test_a_target_can_be_missed(quality):
         ('interpolation', 'flow, bicubic lookups'): False, ('magnification', 'lagrangian'): True, ('factor', 'lagrangian'): False, ('speed', 'ilk'): True}
 
 
-@pytest.mark.parametrize('name, words', [('train_step', 'all triplets of the batch'), ('traffic', 'of the matrix rate'), ('memory', 'magnified copies'), ('scaling', 'in the last doubling'), ('preprocess', 'the same bytes'), ('fold', 'PLTN 1 epochs')])
+@pytest.mark.parametrize('name, words', [('train_step', 'all triplets of the batch'), ('traffic', 'of the matrix rate'), ('memory', 'magnified copies'), ('scaling', 'in the last doubling'), ('preprocess', 'the same bytes'), ('fold', 'PLTN 1 epochs'), ('faces', 'views found, of 5')])
 def test_each_runs(tmp_path, name, words):
     "They compare outputs before they time anything, so a run is a test of those."
     out = tmp_path / 'RESULTS.md'
     done = subprocess.run([sys.executable, FOLDER / f'{name}.py', '--quick', '--out', out], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert words in out.read_text(encoding='utf-8') and f'python benchmarks/{name}.py --quick' in out.read_text(encoding='utf-8')
+
+
+def test_a_face_found_elsewhere_is_not_found(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import faces
+    import pandas as pd
+    off = dict(blaze=[1., 13., 13.1, np.inf, 2.], haar=[1., 1., 1., 40., 14.])
+    found = pd.DataFrame([dict(scene=scene, finder=f, off=o, seconds=.01) for f, values in off.items() for scene, o in zip(['a', 'b', 'c', 'd', 1], values)])
+    text = '\n'.join(faces.lines_of(found, dict(blaze=['coins'], haar=[]), (), ['blaze', 'haar']))
+    for line in ('| views found, of 4 | ≥ 3 (blaze) | 2, **missed** | 3 |', '| taken for a face elsewhere | | 1 | 1 |', '| drawn faces found, of 1 | | 1 | 0 |', 'in which one is found | | 1 (coins) | 0 |', '| c | 13.1 **wrong** | 1.0 |', '| d | – | 40.0 **wrong** |'): assert line in text, line
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Features from whole frames, from every recorded frame and with a learned back end: what decides them is in their key."""
 import shutil
+import warnings
 from dataclasses import replace
 
 import cv2
@@ -8,9 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+from mpfnet import preprocess
+from mpfnet.face import best_finder, blaze_lacks
 from mpfnet.magnet import seeded
 from mpfnet.methods import override, settings_preset
-from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features, files_used, job_of, verify_folder
+from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features, files_used, job_of, settled_face, verify_folder
 
 CONFIG = PreprocessConfig(size=32, length=5)
 
@@ -35,7 +38,7 @@ def shifted(image, dx): return cv2.warpAffine(image, np.float32([[1, 0, dx], [0,
 def test_a_face_is_found_in_whole_frames_and_the_heads_motion_is_gone(photo, tmp_path):
     images = [photo, shifted(photo, 4)]
     crops, whole = (clip_of(tmp_path, images, f'c{c:d}', cropped=c) for c in (True, False))
-    assert job_of(crops.iloc[0], CONFIG).face == 'precropped' and job_of(whole.iloc[0], CONFIG).face == 'haar'
+    assert job_of(crops.iloc[0], CONFIG).face == 'precropped' and job_of(whole.iloc[0], CONFIG).face == best_finder()
     still, moving = (np.abs(clip_features(t.iloc[0], PreprocessConfig(size=64))[:2].astype(float)).sum(1).mean() for t in (whole, crops))
     assert still < .3 * moving
 
@@ -51,6 +54,54 @@ def test_rows_of_crops_and_of_whole_frames_are_different_rows(photo, tmp_path):
     store = FeatureStore(tmp_path / 'store', CONFIG)
     crops, whole = (clip_of(tmp_path, [photo, photo], cropped=c) for c in (True, False))
     assert len({*store.ensure(crops, progress=False), *store.ensure(whole, progress=False), *store.ensure(crops, progress=False)}) == 2
+
+
+def with_finder(monkeypatch, finder):
+    "As on a machine where `auto` means that finder."
+    monkeypatch.setattr(preprocess, 'best_finder', lambda: finder)
+    monkeypatch.setattr(preprocess, 'blaze_lacks', lambda: '' if finder == 'blaze' else 'no networks: pip install …')
+
+
+@pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}")
+def test_rows_of_two_finders_are_different_rows_and_those_of_crops_are_not(photo, tmp_path, monkeypatch):
+    "One store, `auto` on a machine with the networks and on one without; a row says what found its face."
+    store = FeatureStore(tmp_path / 'store', CONFIG)
+    crops, whole = (clip_of(tmp_path, [photo, shifted(photo, 1)], f'c{c:d}', cropped=c) for c in (True, False))
+    rows = {}
+    for finder in ('blaze', 'haar', 'blaze'):
+        with_finder(monkeypatch, finder)
+        rows[finder] = [*store.ensure(crops, progress=False), *store.ensure(whole, progress=False)]
+    assert rows['blaze'][0] == rows['haar'][0] and rows['blaze'][1] != rows['haar'][1] and len(store.table.index) == 3
+    assert [store.table.index[r].get('face') for r in (rows['blaze'][0], rows['blaze'][1], rows['haar'][1])] == [None, 'blaze', 'haar']
+    assert not np.array_equal(store.F[rows['blaze'][1]], store.F[rows['haar'][1]])
+
+
+@pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}")
+def test_a_named_finder_stays_the_same_everywhere(photo, tmp_path, monkeypatch):
+    whole = clip_of(tmp_path, [photo, shifted(photo, 1)], cropped=False)
+    for best in ('blaze', 'haar'):
+        with_finder(monkeypatch, best)
+        for face in ('blaze', 'precropped+blaze', 'haar', 'precropped'):
+            assert settled_face(replace(CONFIG, face=face), whole).face == face and job_of(whole.iloc[0], replace(CONFIG, face=face)).face == face.removeprefix('precropped+')
+
+
+def test_cascades_in_place_of_networks_are_told(photo, tmp_path, monkeypatch):
+    crops, whole = (clip_of(tmp_path, [photo, photo], f'c{c:d}', cropped=c) for c in (True, False))
+    with_finder(monkeypatch, 'haar')
+    with pytest.warns(UserWarning, match='found by cascades.*blaze.*pip install'): assert settled_face(CONFIG, pd.concat([crops, whole])).face == 'precropped+haar'
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert settled_face(CONFIG, crops).face == 'precropped'
+        with_finder(monkeypatch, 'blaze')
+        assert settled_face(CONFIG, whole).face == 'blaze'
+
+
+@pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}")
+def test_several_processes_find_the_same_faces(photo, tmp_path):
+    clips = pd.concat([clip_of(tmp_path, [shifted(photo, k), shifted(photo, k + 1)], f'c{k}', cropped=False) for k in range(3)], ignore_index=True)
+    one, two = (FeatureStore(tmp_path / f'store{n}', CONFIG) for n in (1, 2))
+    for s, n in ((one, 1), (two, 2)): s.ensure(clips, workers=n, progress=False)
+    assert one.table.data.read_bytes() == two.table.data.read_bytes() and one.table.lines.read_bytes() == two.table.lines.read_bytes()
 
 
 def test_recorded_frames_between_onset_and_apex(tmp_path):

@@ -13,6 +13,7 @@ from conftest import CHEAP, CHEAP_RIVALS, write_flow_release
 from hypothesis import given, strategies as st
 
 from mpfnet import loso, methods, records as kept
+from mpfnet.face import blaze_lacks
 from mpfnet.loso import options_of, run, validate
 from mpfnet.methods import METHODS, Method, one
 from mpfnet.metrics import read_predictions
@@ -257,6 +258,44 @@ def test_damaged_caches_do_not_become_results(reference, flow_root, tmp_path):
     store, = (tmp_path / 'r' / 'cache' / 'features').rglob('features.f16')
     with open(store, 'r+b') as f: f.seek(1000); f.write(b'\x11' * 64)
     with pytest.raises(RuntimeError, match='damaged rows'): go(flow_root, tmp_path / 'r')
+
+
+@pytest.fixture
+def whole_frames(monkeypatch):
+    "Some of the synthetic clips pass for whole frames; where no face is found in one, its middle is taken."
+    from mpfnet import loso, preprocess
+    load = loso.load_clips
+    def with_whole(*a, subjects=(), **k):
+        clips = load(*a, **k)
+        clips['cropped'] = ~clips['subject'].isin(with_whole.subjects)
+        return clips
+    monkeypatch.setattr(loso, 'load_clips', with_whole)
+    def auto(finder, subjects):
+        with_whole.subjects = subjects
+        monkeypatch.setattr(preprocess, 'best_finder', lambda: finder)
+        monkeypatch.setattr(preprocess, 'blaze_lacks', lambda: '' if finder == 'blaze' else 'no networks')
+    return auto
+
+
+@pytest.mark.filterwarnings('ignore:.*no face found|.*found by cascades|.*head moves')
+@pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}")
+def test_what_found_the_faces_decides_a_run_and_stands_in_its_config(whole_frames, synth_root, tmp_path):
+    "`auto` is never written down. Crops know nothing of finders: their run is the same on every machine."
+    def go_on(finder, subjects, **more):
+        whole_frames(finder, subjects)
+        folder = run(**dict(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method='majority', device='cpu', overrides='preprocess.size=16,preprocess.no_face=centre') | more)
+        return folder, json.loads((folder / 'config.json').read_text())
+    two = ['sub01', 'sub02']
+    runs = {(f, n): go_on(f, two[:n]) for f in ('blaze', 'haar') for n in (0, 2)}
+    face = {k: c['settings']['preprocess']['face'] for k, (_, c) in runs.items()}
+    assert face == {('blaze', 0): 'precropped', ('haar', 0): 'precropped', ('blaze', 2): 'precropped+blaze', ('haar', 2): 'precropped+haar'}
+    assert len({f for f, _ in runs.values()}) == 3 and runs['blaze', 0][0] == runs['haar', 0][0]
+    for (finder, n), (folder, c) in runs.items():
+        faces, clips = c['data']['faces'], c['data']['clips']
+        assert sum(faces.values()) == clips and faces['precropped'] == c['data']['cropped'] and set(faces) <= {'precropped', finder, 'lbp', 'centre'} and (len(faces) > 1) == (n > 0)
+        assert json.loads((folder / 'data_report.json').read_text())['faces'] == faces
+    named, c = go_on('haar', two, overrides='preprocess.size=16,preprocess.no_face=centre,preprocess.face=precropped+blaze')
+    assert named == runs['blaze', 2][0], 'naming what auto comes to elsewhere gives the same run'
 
 
 def test_without_git(flow_root, tmp_path, monkeypatch):

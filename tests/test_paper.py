@@ -76,6 +76,19 @@ def test_other_settings_or_other_code_are_other_runs(few, flow_root, tmp_path, m
     assert look_for(p, w, 0).folder is None
 
 
+def test_auto_stands_for_what_it_comes_to_for_the_clips_of_a_run(monkeypatch):
+    "A run of crops is the expected one everywhere; one of whole frames where `auto` finds faces as it did there."
+    wanted = dict(method='plsm', settings=dict(preprocess=dict(face='auto', size=32), features='both'))
+    def config(face, crops): return dict(method='plsm', settings=dict(preprocess=dict(face=face, size=32), features='both'), data=dict(clips=10, cropped=crops))
+    for finder, other in (('blaze', 'haar'), ('haar', 'blaze')):
+        monkeypatch.setattr('mpfnet.preprocess.best_finder', lambda: finder)
+        right = [('precropped', 10), (finder, 0), (f'precropped+{finder}', 4)]
+        wrong = [(finder, 10), ('precropped', 0), (other, 0), (f'precropped+{other}', 4), (finder, 4), ('auto', 10)]
+        assert [paper.is_wanted(config(*c), wanted) for c in right + wrong] == [True]*3 + [False]*6
+    named = dict(wanted, settings=dict(preprocess=dict(face='blaze', size=32), features='both'))
+    assert paper.is_wanted(config('blaze', 0), named) and not paper.is_wanted(config('haar', 0), named)
+
+
 def test_weights_count_where_they_are_wanted(parallel, flow_root):
     p = Paper(data='public_flow', data_root=str(flow_root), out_dir=str(parallel.parent), overrides=CHEAP)
     w = Wanted(dataset='megc2019_flow', method='mpfnet_p', keep_weights=True)

@@ -19,7 +19,6 @@ import os
 import re
 import threading
 import time
-import warnings
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -37,6 +36,7 @@ import torch
 from tqdm import tqdm
 
 from .checkpoints import check_weights, fingerprint
+from .checks import warn
 from .face import FALLBACKS, FINDERS, FaceNotFound, align_clip
 from .flow import FLOWS, LEARNED as LEARNED_FLOWS, flow, one_thread
 from .frames import decode_image
@@ -489,8 +489,8 @@ def tell_faces(table, rows):
     "Warn of clips whose face was not found, or whose head could not be held still."
     used = {e['clip']: e for e in (table.index[r] for r in rows)}.values()
     centre, lost = ([e['clip'] for e in used if e.get(k)] for k in ('fallback', 'head_lost'))
-    if centre: warnings.warn(f'{len(centre)} of {len(used)} clips: no face found, the middle of the image was taken: {", ".join(centre[:5])}{" …" if len(centre) > 5 else ""}')
-    if lost: warnings.warn(f'{len(lost)} of {len(used)} clips: the head moves too much to be held still in every frame: {", ".join(lost[:5])}{" …" if len(lost) > 5 else ""}')
+    if centre: warn(f'{len(centre)} of {len(used)} clips: no face found, the middle of the image was taken: {", ".join(centre[:5])}{" …" if len(centre) > 5 else ""}')
+    if lost: warn(f'{len(lost)} of {len(used)} clips: the head moves too much to be held still in every frame: {", ".join(lost[:5])}{" …" if len(lost) > 5 else ""}')
 
 # %% ../nbs/01_preprocess.ipynb #66bb839e
 def ensure_rows(

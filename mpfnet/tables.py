@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .checks import pyplot
 from .compare import quantiles, score_stack, seed_weights, subject_draws
 from .labels import class_names
 from .metrics import check_predictions, per_class, read_predictions, subject_confusions
@@ -273,7 +274,7 @@ def length_sweep(folder, dataset, seeds=(0,), method='mpfnet_p') -> pd.DataFrame
 # %% ../nbs/06e_tables.ipynb #00aa344e
 def draw_sweeps(lengths, gammas, used): # {dataset: length_sweep}, {dataset: gamma_sweep}, {dataset: γ of the tables}
     "Fig. 8: accuracy against L above, against γ below. Returns the figure."
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     rows = [(x, d) for x, d in (('length', lengths), ('gamma', gammas)) if any(len(t) for t in d.values())]
     fig, axes = plt.subplots(len(rows), 1, figsize=(6, 2.9*len(rows)), squeeze=False, layout='constrained', dpi=80)
     for ax, (x, tables) in zip(axes[:, 0], rows):
@@ -304,7 +305,7 @@ def class_std(m) -> float: return float(np.nanstd(np.diag(m)))      # of the cla
 # %% ../nbs/06e_tables.ipynb #ea61a823
 def draw_matrices(found): # what `matrices` returned
     "Fig. 9: strategies down, datasets across. Returns the figure."
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     names, sets = (list(dict.fromkeys(k[i] for k in found)) for i in (0, 1))
     printed = reference('fig9_class_std').set_index('dataset')
     column_of = {'w/o PL': 'std_without_priors', 'MPFNet-C': 'std_mpfnet_c'}

@@ -282,7 +282,8 @@ def draw_sweeps(lengths, gammas, used): # {dataset: length_sweep}, {dataset: gam
             if 'low' in t: ax.fill_between(t[x], t['low'], t['high'], color=f'C{i}', alpha=.12, lw=0)
             ax.plot(t[x], t['acc'], 'o-', ms=4, color=f'C{i}', label=TITLE.get(d, 'composite (flow)'))
             if x == 'gamma' and d in used: ax.axvline(used[d], color=f'C{i}', ls=':', lw=1)
-        ax.set(xlabel=dict(length='frames L', gamma='γ, weight of the AFE at test time (dotted: the tables use it, from the paper)')[x], ylabel='accuracy'); ax.grid(alpha=.3); ax.legend(fontsize=8)
+        ax.set(xlabel=dict(length='frames L', gamma='γ, weight of the AFE at test time (dotted: the tables use it, from the paper)')[x], ylabel='accuracy' + (', band: 95 %' if any('low' in t for t in tables.values()) else ''))
+        ax.grid(alpha=.3); ax.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1, 1), frameon=False)       # beside the curves
         if x == 'length': ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
 
@@ -318,6 +319,7 @@ def draw_matrices(found): # what `matrices` returned
         ax.set(xticks=range(3), yticks=range(3), xticklabels='NPS', yticklabels='NPS'); ax.set_xlabel(f'sd {class_std(m):.3f}{theirs}', fontsize=8); ax.tick_params(length=0, labelsize=8)
         if name == names[0]: ax.set_title(TITLE[d], fontsize=9)
         if d == sets[0]: ax.set_ylabel(name, fontsize=9)
+    fig.supxlabel('predicted class', fontsize=9); fig.supylabel('true class', fontsize=9)
     return fig
 
 # %% ../nbs/06e_tables.ipynb #51bf31b6

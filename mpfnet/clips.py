@@ -9,12 +9,12 @@ __all__ = ['COMPOSITE', 'LICENSED', 'READERS', 'NAMES', 'OPTIONS', 'HELP', 'COLU
 
 # %% ../nbs/00_clips.ipynb #ed77b2f2
 import os
-import warnings
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from .checks import warn
 from .defects import Report, against, in_words, one_line, report_summary, report_table
 from .keep import cache_folder
 from .labels import DATASETS, FIVE, MEGC2019, class_names, published
@@ -76,7 +76,7 @@ def load_clips(dataset:str,    # a name of `NAMES`
         raise DataError(f'{dataset} in {folder}: strict mode refuses {len(wrong)} case(s):\n' + '\n'.join(f'  - {s}' for s in wrong[:20]))
     if wrong := against(report):
         more = f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''
-        warnings.warn(f'{one_line(report)}. {"; ".join(wrong[:3])}{more} (all of it: clips.attrs["report"], or mpfnet data check {dataset})')
+        warn(f'{one_line(report)}. {"; ".join(wrong[:3])}{more} (all of it: clips.attrs["report"], or mpfnet data check {dataset})')
     return finish(rows, dataset, task, report)
 
 # %% ../nbs/00_clips.ipynb #859bc4d3

@@ -7,8 +7,9 @@ __all__ = ['SCORES', 'EXACT', 'NOT_STATED', 'MEAN', 'AVERAGED', 'ONE', 'WORDS', 
            'seed_weights', 'drawn', 'swap_test', 'verdict_of', 'compare_matrices', 'Side', 'one_line', 'read_config',
            'checked', 'read_table', 'read_side', 'check_part', 'side_of_tables', 'kind_of', 'check_same', 'joint_stamp',
            'common_clips', 'coverage', 'flattened', 'differences', 'as_text', 'settings_note', 'Comparison', 'matrices',
-           'parts_of', 'seed_rows', 'agreement', 'compare', 'one_prediction', 'all_rows', 'all_notes', 'signed',
-           'row_text', 'verdict', 'comparison_table', 'forest', 'find_run', 'listed', 'without_parts']
+           'parts_of', 'seed_rows', 'agreement', 'compare', 'one_prediction', 'all_rows', 'same_predictions',
+           'all_notes', 'signed', 'row_text', 'verdict', 'share_text', 'comparison_table', 'forest', 'find_run',
+           'listed', 'without_parts']
 
 # %% ../nbs/05b_compare.ipynb #ae5087ae
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .checks import pyplot
 from .labels import class_names
 from .metrics import KEY, check_predictions, class_pairs, ensemble, per_class, read_predictions, subject_confusions
 from .records import read_json
@@ -303,6 +305,7 @@ class Comparison:
     agreement: pd.DataFrame  # clips that both, only A, only B, neither got right, by data
     settings: pd.DataFrame   # every setting that differs: setting, A, B
     notes: list              # sentences that a reader must not miss
+    draws: int               # of the bootstrap
 
 # %% ../nbs/05b_compare.ipynb #ef78f65c
 MEAN, AVERAGED, ONE = 'mean of seeds', 'scores averaged', 'one seed'
@@ -349,7 +352,7 @@ def compare(
     first, second = one_prediction(tables_a), one_prediction(tables_b)
     differ = differences(a.config, b.config) if a.config and b.config else differences({}, {})
     return Comparison(a=a.name, b=b.name, seeds_a=a.seeds, seeds_b=b.seeds, stamp=joint_stamp(a, b), clips=len(first), subjects=int(rows['subjects'].iat[0]), rows=rows, per_seed=per_seed,
-                      agreement=agreement(first, second), settings=differ, notes=notes + all_notes(a, b, differ, first, second, rows))
+                      agreement=agreement(first, second), settings=differ, notes=notes + all_notes(a, b, differ, first, second, rows), draws=n)
 
 # %% ../nbs/05b_compare.ipynb #247715ab
 def one_prediction(tables) -> pd.DataFrame: return ensemble(tables) if len(tables) > 1 else tables[0]
@@ -367,6 +370,8 @@ def all_rows(a, b, seeds, n_classes, n, seed) -> tuple:  # tables of A, of B →
     return pd.DataFrame(rows), pd.DataFrame(dots, columns=['data', 'metric', 'seed_a', 'seed_b', 'difference'])
 
 # %% ../nbs/05b_compare.ipynb #8630d175
+def same_predictions(tables) -> bool: return all(t['prediction'].equals(tables[0]['prediction']) for t in tables)
+
 def all_notes(a: Side, b: Side, differ, first, second, rows) -> list[str]:
     "Sentences about the seeds, the settings and the subjects."
     out, counts = settings_note(differ), [len(a.seeds), len(b.seeds)]
@@ -376,6 +381,7 @@ def all_notes(a: Side, b: Side, differ, first, second, rows) -> list[str]:
     elif 1 in counts: out.append(f'{"A" if counts[0] == 1 else "B"} has one seed: its spread between seeds is not in the interval')
     if 1 < max(counts) < 6: out.append(f'{max(counts)} seeds say little about the spread between seeds; look at each of them, too')
     if 1 < min(counts) < max(counts): out.append('no swap test for the mean of seeds: the numbers of seeds differ')
+    out += [f'{name}: all {k} seeds predict the same, its spread between seeds is 0' for name, x, k in zip('AB', (a, b), counts) if k > 1 and same_predictions(x.tables)]
     if (s := int(rows['subjects'].iat[0])) < 10: out.append(f'{s} subject{"s" * (s > 1)}: too few for an interval to be relied on')
     return out
 
@@ -399,6 +405,16 @@ def verdict(
     kinds = {MEAN: 'Mean of seeds: ', AVERAGED: 'Scores averaged: ', ONE: ''}
     return ' '.join(f'{kinds[r["scores"]]}B − A = {row_text(r)}.' for r in rows) + f' On {c.stamp}'
 
+# %% ../nbs/05b_compare.ipynb #c3043549
+def share_text(
+    p: float | None,  # a p-value, or a share of draws; None or nan: there is none
+    least: float = .001,  # the smallest share that can be told from 0
+) -> str:
+    "Three digits, and never 0.000 or 1.000 for what is only near it."
+    if p is None or np.isnan(p): return 'n/a'
+    least = max(least, .001)
+    return f'<{least:.3f}' if p < least else f'>{1 - least:.3f}' if 1 - least < p < 1 else f'{p:.3f}'
+
 # %% ../nbs/05b_compare.ipynb #16334764
 def comparison_table(
     c: Comparison,  # from `compare`
@@ -408,8 +424,8 @@ def comparison_table(
     rows = c.rows[(c.rows['data'] == 'pooled') | c.rows['metric'].isin([metric] if metric else SCORES)]
     def digits(x, form='{:.3f}'): return 'n/a' if x is None or np.isnan(x) else form.format(x)
     out = pd.DataFrame([{'data': r['data'], 'of': r['scores'], 'score': SCORES[r['metric']], 'A': digits(r['a']), 'B': digits(r['b']), 'B − A': signed(r['difference']),
-                         '95 %': 'n/a' if digits(r['low']) == 'n/a' else f"{signed(r['low'])} … {signed(r['high'])}", 'draws ≤ 0': digits(r['share_le_0']),
-                         'swap p': digits(r['p_swap']), 'resolution': digits(r['resolution']), 'verdict': WORDS[r['verdict']].partition(',')[0]} for r in rows.to_dict('records')])
+                         '95 %': 'n/a' if digits(r['low']) == 'n/a' else f"{signed(r['low'])} … {signed(r['high'])}", 'draws ≤ 0': share_text(r['share_le_0'], 1/c.draws),
+                         'swap p': share_text(r['p_swap']), 'resolution': digits(r['resolution']), 'verdict': WORDS[r['verdict']].partition(',')[0]} for r in rows.to_dict('records')])
     out.columns.name = kind_of(c.stamp)
     return out
 
@@ -420,7 +436,7 @@ def forest(
 ):  # the matplotlib figure
     "Differences B − A of a score with their intervals, around zero; single seeds as small dots."
     import textwrap
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     rows = c.rows[c.rows['metric'] == metric].to_dict('records')
     fig, ax = plt.subplots(figsize=(6, .38*len(rows) + 1.5), dpi=72, layout='constrained')
     ax.axvline(0, color='k', lw=1)

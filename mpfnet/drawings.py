@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .ca_i3d import CAI3D, encoder_preset
+from .checks import wanted
 from .episodes import MetaConfig, prototypes, similarities
 from .flow import flow
 from .interpolate import interpolate
@@ -121,6 +122,7 @@ def _write(ax, box): # matplotlib axes
 # %% ../nbs/06c_drawings.ipynb #87de5d64
 def _figure(self:Drawing, dpi=100):
     "The drawing as a matplotlib figure, on white."
+    wanted('matplotlib', 'a figure')
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
     from matplotlib.path import Path

@@ -23,6 +23,7 @@ from safetensors.torch import load
 from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
+from .checks import pyplot, wanted
 from .checkpoints import load_strict
 from .clips import load_clips, stamp
 from .episodes import match, similarities as cosines
@@ -253,7 +254,7 @@ def grad_cam(model,        # a fold's model
     "What in a clip speaks for a class (Fig. 11)."
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                                 # captum asks for notebook widgets
-        from captum.attr import LayerGradCam, LayerGradientXActivation
+        captum = wanted('captum.attr', 'Grad-CAM')
     n, z = len(x), seen(model, x)
     target = torch.as_tensor(model.scores(x).argmax(1) if target is None else np.broadcast_to(target, n).copy())
     def explained(z): return fused(model, z, n)[torch.arange(n), target]
@@ -261,8 +262,8 @@ def grad_cam(model,        # a fold's model
     for name in through or encoders_of(model):
         layer = getattr(model.matcher, name).block2
         with torch.enable_grad():
-            if pooled: maps = LayerGradCam(explained, layer).attribute(z.detach().requires_grad_())
-            else: maps = LayerGradientXActivation(explained, layer).attribute(z.detach().requires_grad_()).sum(1, keepdim=True)
+            if pooled: maps = captum.LayerGradCam(explained, layer).attribute(z.detach().requires_grad_())
+            else: maps = captum.LayerGradientXActivation(explained, layer).attribute(z.detach().requires_grad_()).sum(1, keepdim=True)
         heat = heat + maps.detach().relu()                              # (n or 2n, 1, T, h, w)
     if model.cfg.mirror: heat = heat[:n] + heat[n:].flip(-1)
     return F.interpolate(heat, x.shape[2:], mode='trilinear', align_corners=False)[:, 0].cpu().numpy()
@@ -354,7 +355,7 @@ def fold_to_show(data, folds) -> tuple: # Data; (dataset, subject) pairs
 
 def draw_maps(runs, data, names, subject=None, seed=0): # {strategy: run folder}; their Data; class names; (dataset, subject) → (figure, table)
     "Figure 10: above one fold's own space, below the test clips of all folds in the frame they share; and the silhouettes."
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     import pandas as pd
     fig, axes = plt.subplots(2, len(runs), figsize=(2.1*len(runs), 4.5), dpi=70, squeeze=False)
     table = {}
@@ -376,7 +377,7 @@ def first_of_each(data, folds, classes) -> list: # Data; (dataset, subject) pair
 
 def draw_heats(runs, data, names, masks=None, size=96, **kwargs): # {strategy: run folder}; their Data; class names; bool (n, S, S), outlined; px; to `grad_cam`
     "Figure 11: a row a clip, a column a strategy; the heat for the predicted class over the onset frame."
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     chosen = first_of_each(data, set.intersection(*(set(kept_folds(r)) for r in runs.values())), len(names))
     fig, axes = plt.subplots(len(chosen), len(runs) + 1, figsize=(1.35*(len(runs) + 1), 1.55*len(chosen)), dpi=80, squeeze=False)
     for (i, subject), row in zip(chosen, axes):

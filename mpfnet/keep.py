@@ -19,12 +19,13 @@ import socket
 import stat
 import tempfile
 import time
-import warnings
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
+
+from .checks import warn
 
 # %% ../nbs/01k_keep.ipynb #b22cd4f0
 OTHER_FOLDER = 'name a folder elsewhere (out_dir; MPFNET_CACHE for the cache)'
@@ -68,7 +69,7 @@ def say_once(text):
     "A warning that this process has not given yet."
     if text in _said: return
     _said.add(text)
-    warnings.warn(text, stacklevel=3)
+    warn(text)
 
 # %% ../nbs/01k_keep.ipynb #b22da8e4
 @lru_cache

@@ -25,7 +25,6 @@ import re
 import subprocess
 import sys
 import time
-import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -43,6 +42,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from . import __version__
+from .checks import warn
 from .clips import NAMES, OPTIONS, load_clips, stamp
 from .defects import csv_text, report_summary
 from .flow import one_thread
@@ -206,12 +206,12 @@ def resolve(p:Parameters) -> tuple:
     small = p.dataset in ('synth', 'megc2019_flow') and device == 'cpu'
     gamma = GAMMA.get(p.dataset, .7) if p.gamma is None else p.gamma
     preset = p.preset or ('tiny' if small else 'paper')
-    if preset == 'paper' and device == 'cpu' and p.method in SLOW: warnings.warn("preset 'paper' on a CPU: minutes to hours a fold. For a first look: preset='tiny'")
+    if preset == 'paper' and device == 'cpu' and p.method in SLOW: warn("preset 'paper' on a CPU: minutes to hours a fold. For a first look: preset='tiny'")
     settings = settings_preset(preset, p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
     if device == 'cuda' and here and torch.cuda.is_bf16_supported(including_emulation=False): settings.compute.precision = 'bf16'
     settings = override(settings, p.overrides)
-    if idle := unused(p.method, p.overrides): warnings.warn(f'overrides that {p.method} has no use for: {known(idle)}')
+    if idle := unused(p.method, p.overrides): warn(f'overrides that {p.method} has no use for: {known(idle)}')
     return device, settings
 
 # %% ../nbs/05_loso.ipynb #a659d39c

@@ -10,6 +10,7 @@ __all__ = ['one_clip', 'frames_of', 'arrows', 'draw_micro_macro', 'steps_of', 'p
 import numpy as np
 import torch
 
+from .checks import pyplot, wanted
 from .faces import EMOTIONS, Script, au_field, draw_frame, motion, subject_traits
 from .interpolate import interpolate
 from .preprocess import fuse
@@ -41,7 +42,7 @@ def arrows(ax, script, colour='w', every=9):
 
 def draw_micro_macro(emotions=(('happiness', (6, 12)), ('sadness', (1, 15))), peaks=(('micro', 1., .1), ('macro', 7., 1.)), fps=100): # (emotion, action units); (name, px, s from onset to apex)
     "Figure 1: onset and apex of both kinds, one row an emotion."
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     fig, axes = plt.subplots(len(emotions), 2*len(peaks), figsize=(1.7*2*len(peaks), 1.85*len(emotions)), dpi=80)
     for row, (emotion, units) in zip(axes, emotions):
         for k, (name, peak, rise) in enumerate(peaks):
@@ -64,14 +65,14 @@ def picture(x): return x.permute(1, 2, 0).clamp(0, 1).numpy()             # (3, 
 
 def flow_picture(flow, peak) -> np.ndarray: # (2, S, S) px, px that are full colour → (S, S, 3)
     "Direction as hue, length as saturation, on white."
-    from matplotlib.colors import hsv_to_rgb
+    hsv_to_rgb = wanted('matplotlib.colors', 'a picture of flow').hsv_to_rgb
     u, v = np.asarray(flow)
     return hsv_to_rgb(np.stack([(np.arctan2(v, u)/(2*np.pi)) % 1, np.clip(np.hypot(u, v)/peak, 0, 1), np.ones_like(u)], -1))
 
 # %% ../nbs/06f_pictures.ipynb #571f1241
 def draw_pipeline(script, length=11, shown=(0, 3, 6, 9)): # columns
     "Figure 3: one row a step, one column a moment."
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     s = steps_of(script, length)
     flow, diff = s['F'][:2], s['F'][2:]
     peak, bright = float(flow.norm(dim=0).quantile(.999)), float(diff.quantile(.999))
@@ -104,7 +105,7 @@ def growth(script, length=11) -> dict: # → name: (length − 1,) mean flow in 
 # %% ../nbs/06f_pictures.ipynb #5dd334ce
 def draw_growth(script, length=11):
     "Figure 4: F at every other step, and the curves."
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     F, shown = steps_of(script, length)['F'], range(0, length - 1, 2)
     peak, bright = float(F[:2].norm(dim=0).quantile(.999)), float(F[2:].quantile(.999))
     fig = plt.figure(figsize=(1.3*len(shown), 4.6), dpi=70)

@@ -18,7 +18,6 @@ import math
 import os
 import re
 import threading
-import warnings
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -35,6 +34,7 @@ import torch
 from tqdm import tqdm
 
 from .checkpoints import check_weights, fingerprint
+from .checks import warn
 from .face import FALLBACKS, FINDERS, FaceNotFound, align_clip, best_finder, blaze_lacks
 from .flow import FLOWS, LEARNED as LEARNED_FLOWS, flow, one_thread
 from .frames import decode_clip, read_file
@@ -208,7 +208,7 @@ def settled_face(recipe, clips): # Recipe; clip table
     "The recipe with what face='auto' comes to for these clips in its place."
     if recipe.face != 'auto': return recipe
     face = auto_face(count_crops(clips), len(clips))
-    if face.endswith('haar'): warnings.warn(f"faces are found by cascades, which miss more than the networks of the method 'blaze': {blaze_lacks()}")
+    if face.endswith('haar'): warn(f"faces are found by cascades, which miss more than the networks of the method 'blaze': {blaze_lacks()}")
     return replace(recipe, face=face)
 
 # %% ../nbs/01_preprocess.ipynb #2f64174f
@@ -531,8 +531,8 @@ def tell_faces(table, rows):
     "Warn of clips whose face was not found, or whose head could not be held still."
     used = {e['clip']: e for e in (table.index[r] for r in rows)}.values()
     centre, lost = ([e['clip'] for e in used if e.get(k)] for k in ('fallback', 'head_lost'))
-    if centre: warnings.warn(f'{len(centre)} of {len(used)} clips: no face found, the middle of the image was taken: {", ".join(centre[:5])}{" …" if len(centre) > 5 else ""}')
-    if lost: warnings.warn(f'{len(lost)} of {len(used)} clips: the head moves too much to be held still in every frame: {", ".join(lost[:5])}{" …" if len(lost) > 5 else ""}')
+    if centre: warn(f'{len(centre)} of {len(used)} clips: no face found, the middle of the image was taken: {", ".join(centre[:5])}{" …" if len(centre) > 5 else ""}')
+    if lost: warn(f'{len(lost)} of {len(used)} clips: the head moves too much to be held still in every frame: {", ".join(lost[:5])}{" …" if len(lost) > 5 else ""}')
 
 # %% ../nbs/01_preprocess.ipynb #66bb839e
 def ensure_rows(

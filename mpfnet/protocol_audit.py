@@ -20,6 +20,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from .checks import pyplot
 from .compare import quantiles, score_stack, seed_weights, subject_draws
 from .flow import one_thread
 from .folds import Fold, subjects_of
@@ -241,7 +242,7 @@ def as_table(measured) -> pd.DataFrame:
 # %% ../nbs/06a_protocol_audit.ipynb #0ce224a0
 def picture(c:Curves, measured, title=''):
     "Habits as a forest, and the curves that they choose from. Returns the figure."
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.6, .34*len(measured) + 1.2), dpi=70, width_ratios=(1.5, 1), layout='constrained')
     for y, (name, row) in enumerate(measured.iterrows()):
         for score, colour, up in (('uf1', 'C0', -.12), ('uar', 'C1', .12)):

@@ -17,7 +17,6 @@ import socket
 import stat
 import sys
 import tempfile
-import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from pathlib import Path
 import torch
 
 import mpfnet
+from .checks import warn
 from .loso import finish_fold, held, record_path, weights_path, write_json
 from .priors import write_atomically
 
@@ -93,7 +93,7 @@ def of_this_user(path) -> str:
         found, me = os.fstat(f), getattr(os, 'getuid', lambda: 0)()                    # Windows knows no such numbers
         if stat.S_ISREG(found.st_mode) and found.st_uid == me: return os.read(f, 300).decode(errors='replace').strip()
     finally: os.close(f)
-    warnings.warn(f'{path}: expected a file of user {me}, found {stat.filemode(found.st_mode)} of user {found.st_uid}: not used. To join that cluster all the same, name it: export RAY_ADDRESS=host:port')
+    warn(f'{path}: expected a file of user {me}, found {stat.filemode(found.st_mode)} of user {found.st_uid}: not used. To join that cluster all the same, name it: export RAY_ADDRESS=host:port')
     return ''
 
 # %% ../nbs/05c_ray_engine.ipynb #0455502e
@@ -184,7 +184,7 @@ def warn_if_nowhere(ray, device, workers):
     "Ray waits for a node that fits, without a word."
     asked = dict(CPU=1, GPU=0 if device == 'cpu' else 1/workers)
     fits = [n for n in ray.nodes() if n['Alive'] and all(n['Resources'].get(k, 0) >= v for k, v in asked.items())]
-    if not fits: warnings.warn(f'no node of the Ray cluster has what a fold asks for ({asked}): the run waits until one joins')
+    if not fits: warn(f'no node of the Ray cluster has what a fold asks for ({asked}): the run waits until one joins')
 
 # %% ../nbs/05c_ray_engine.ipynb #8f768f7b
 @contextmanager
@@ -201,7 +201,7 @@ def collect(ray, h, waiting, ref): # {ObjectRef: subject}
     record, weights, version = ray.get(ref)
     subject = waiting.pop(ref)
     bring_home(h, subject, record, weights)
-    if version != torch.__version__: warnings.warn(f'folds were made by PyTorch {version}; here it is {torch.__version__}, so digits may differ')
+    if version != torch.__version__: warn(f'folds were made by PyTorch {version}; here it is {torch.__version__}, so digits may differ')
     return subject, record
 
 def give_up(ray, h, waiting):

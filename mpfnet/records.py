@@ -10,10 +10,11 @@ __all__ = ['ROUNDING', 'read_json', 'read_config', 'if_whole', 'make_way', 'as_j
 import hashlib
 import json
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
+
+from .checks import warn
 
 # %% ../nbs/05d_records.ipynb #4fa18d54
 def read_json(path) -> dict:
@@ -43,7 +44,7 @@ def if_whole(read, # path → something; raises a ValueError that names the path
     "What it reads; None if nothing is there, and None with a warning if that is odd."
     if not os.path.lexists(path): return None
     try: return read(path)
-    except ValueError as e: warnings.warn(f'left out: {e}', stacklevel=2)
+    except ValueError as e: warn(f'left out: {e}')
 
 def make_way(path) -> Path: # of a file that is to be written
     "Rename a folder that has its name, or a file that has its folder's."
@@ -51,7 +52,7 @@ def make_way(path) -> Path: # of a file that is to be written
     for odd in [p for p, wrong in ((path.parent, path.parent.is_file()), (path, path.is_dir())) if wrong]:
         n = next(n for n in range(1, 10**6) if not os.path.lexists(odd.with_name(f'{odd.name}.odd{n}')))
         odd.rename(odd.with_name(f'{odd.name}.odd{n}'))
-        warnings.warn(f'{odd}: a {"file" if odd == path else "folder"} of this name is to be written; what was there is {odd.name}.odd{n} now', stacklevel=2)
+        warn(f'{odd}: a {"file" if odd == path else "folder"} of this name is to be written; what was there is {odd.name}.odd{n} now')
     return path
 
 # %% ../nbs/05d_records.ipynb #a507e3ba

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .checks import pyplot
 from .compare import quantiles, score_stack, seed_weights, subject_draws
 from .defects import csv_text
 from .labels import class_names
@@ -275,7 +276,7 @@ def length_sweep(folder, dataset, seeds=(0,), method='mpfnet_p') -> pd.DataFrame
 # %% ../nbs/06e_tables.ipynb #00aa344e
 def draw_sweeps(lengths, gammas, used): # {dataset: length_sweep}, {dataset: gamma_sweep}, {dataset: γ of the tables}
     "Fig. 8: accuracy against L above, against γ below. Returns the figure."
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     rows = [(x, d) for x, d in (('length', lengths), ('gamma', gammas)) if any(len(t) for t in d.values())]
     fig, axes = plt.subplots(len(rows), 1, figsize=(6, 2.9*len(rows)), squeeze=False, layout='constrained', dpi=80)
     for ax, (x, tables) in zip(axes[:, 0], rows):
@@ -283,7 +284,8 @@ def draw_sweeps(lengths, gammas, used): # {dataset: length_sweep}, {dataset: gam
             if 'low' in t: ax.fill_between(t[x], t['low'], t['high'], color=f'C{i}', alpha=.12, lw=0)
             ax.plot(t[x], t['acc'], 'o-', ms=4, color=f'C{i}', label=TITLE.get(d, 'composite (flow)'))
             if x == 'gamma' and d in used: ax.axvline(used[d], color=f'C{i}', ls=':', lw=1)
-        ax.set(xlabel=dict(length='frames L', gamma='γ, weight of the AFE at test time (dotted: the tables use it, from the paper)')[x], ylabel='accuracy'); ax.grid(alpha=.3); ax.legend(fontsize=8)
+        ax.set(xlabel=dict(length='frames L', gamma='γ, weight of the AFE at test time (dotted: the tables use it, from the paper)')[x], ylabel='accuracy' + (', band: 95 %' if any('low' in t for t in tables.values()) else ''))
+        ax.grid(alpha=.3); ax.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1, 1), frameon=False)       # beside the curves
         if x == 'length': ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
 
@@ -306,7 +308,7 @@ def class_std(m) -> float: return float(np.nanstd(np.diag(m)))      # of the cla
 # %% ../nbs/06e_tables.ipynb #ea61a823
 def draw_matrices(found): # what `matrices` returned
     "Fig. 9: strategies down, datasets across. Returns the figure."
-    import matplotlib.pyplot as plt
+    plt = pyplot()
     names, sets = (list(dict.fromkeys(k[i] for k in found)) for i in (0, 1))
     printed = reference('fig9_class_std').set_index('dataset')
     column_of = {'w/o PL': 'std_without_priors', 'MPFNet-C': 'std_mpfnet_c'}
@@ -319,6 +321,7 @@ def draw_matrices(found): # what `matrices` returned
         ax.set(xticks=range(3), yticks=range(3), xticklabels='NPS', yticklabels='NPS'); ax.set_xlabel(f'sd {class_std(m):.3f}{theirs}', fontsize=8); ax.tick_params(length=0, labelsize=8)
         if name == names[0]: ax.set_title(TITLE[d], fontsize=9)
         if d == sets[0]: ax.set_ylabel(name, fontsize=9)
+    fig.supxlabel('predicted class', fontsize=9); fig.supylabel('true class', fontsize=9)
     return fig
 
 # %% ../nbs/06e_tables.ipynb #51bf31b6

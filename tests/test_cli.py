@@ -147,6 +147,50 @@ def test_where(whole):
     assert 'not set' in mpfnet('data', 'where').stdout and 'the argument' in mpfnet('data', 'where', '--root', whole).stdout
 
 
+def test_where_knows_the_faces_that_runs_made(tmp_path, synth_root):
+    "Runs keep them in OUT_DIR/cache, everything else in the cache folder, a data root has its own."
+    def row(*args, **env): return next(l for l in mpfnet('data', 'where', *args, cwd=tmp_path, MPFNET_CACHE=str(tmp_path / 'cache'), **env).stdout.splitlines() if l.startswith('  synth '))
+    assert row().endswith('no') and 'runs/cache/synth or ' in row()
+    shutil.copytree(synth_root / 'synth', tmp_path / 'runs' / 'cache' / 'synth')
+    assert row().endswith('yes: synthetic') and 'runs/cache/synth ' in row()
+    assert row('--out-dir', 'elsewhere').endswith('no') and row('--root', tmp_path / 'runs').endswith('no')
+    assert row('--root', synth_root).endswith('yes: synthetic')
+    shutil.move(tmp_path / 'runs' / 'cache', tmp_path / 'cache')
+    assert row().endswith('yes: synthetic') and str(tmp_path / 'cache' / 'synth') in row()
+
+
+@pytest.mark.parametrize('args, says', [(('--only', 'table9'), 'known: fig01, fig02'), (('--only', 'table1'), 'a checkout'), ((), 'a checkout')])
+def test_paper_outside_a_checkout(tmp_path, args, says):
+    "Is an error at once, not after a minute of drawing faces; so is a project of somebody else's that looks like one."
+    (tmp_path / 'nbs').mkdir(); (tmp_path / 'settings.ini').touch()
+    done = mpfnet('paper', 'lookalike', *args, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 1 and says in done.stderr and done.stderr.startswith('mpfnet: ') and not done.stdout
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_a_plan_says_each_warning_once_in_a_line(tmp_path):
+    "Tables and figures ask for the same data many times."
+    done = mpfnet('paper', 'lookalike', '--plan', '--only', 'table2,table3', '--lookalike-subjects', '2', cwd=tmp_path, PYTHONPATH=str(ROOT))
+    said = [l for l in done.stderr.splitlines() if 'UserWarning' in l]
+    assert done.returncode == 0 and len(said) == len(set(said)) == 5 and said == done.stderr.splitlines()
+    assert all('partial-copy' in l for l in said) and 'smic-3class-mpfnet_p' in done.stdout
+
+
+def test_what_is_not_installed_is_a_sentence(tmp_path):
+    "Annotation sheets and pages need packages that a bare GPU machine may lack."
+    code = "import sys\nfor m in ('openpyxl', 'papermill'): sys.modules[m] = None\nfrom mpfnet.cli import main\nsys.exit(main(sys.argv[1:]))"
+    for args, says in ((('data', 'lookalike', 'samm', tmp_path, '--blank'), 'pip install openpyxl'), (('paper', 'lookalike', '--only', 'fig02', '--out-dir', tmp_path / 'p'), 'pip install papermill')):
+        done = subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and says in done.stderr and 'Traceback' not in done.stderr and done.stderr.count('\n') == 1
+
+
+def test_a_page_that_fails_is_no_traceback_of_ours(monkeypatch, capsys):
+    from mpfnet import cli, paper
+    def fails(*args): raise RuntimeError('fig02.ipynb failed (fig02.ipynb); the end of fig02.log:\nKeyError: 1')
+    monkeypatch.setattr(paper, 'make', fails)
+    assert cli.main(['paper', 'lookalike']) == 1 and capsys.readouterr().err.startswith('mpfnet: fig02.ipynb failed')
+
+
 def test_version_and_entry_point():
     import mpfnet as package
     assert mpfnet('--version').stdout.split() == ['mpfnet', package.__version__]

@@ -233,6 +233,31 @@ def test_the_verdict_needs_both_opinions():
     assert set(c.rows['verdict']) == {'doubtful'} and 'doubtful, the interval leaves 0' in verdict(c) and '(p = 0.25)' in verdict(c)
 
 
+def test_no_p_is_printed_as_zero():
+    "Where B is better for every one of 30 subjects, no draw says otherwise: that is less than one in so many."
+    r = np.random.default_rng(0)
+    y = np.tile([0, 1, 2], 60)
+    t = pd.DataFrame(dict(dataset='d', subject=[f's{k // 6:02}' for k in range(180)], clip=[f'c{k}' for k in range(180)], label=y))
+    for n, least in ((2000, '<0.001'), (200, '<0.005')):
+        c = compare(t.assign(prediction=(y + 1) % 3), t.assign(prediction=np.where(r.random(180) < .1, 0, y)), n=n)
+        shown = comparison_table(c)
+        assert set(shown['draws ≤ 0']) == {least} and (c.rows['share_le_0'] == 0).all()
+        assert set(shown['swap p']) == ({'<0.001'} if n == 2000 else {'0.005'}) and (c.rows['p_swap'] > 0).all()
+    same = comparison_table(compare(t.assign(prediction=y), t.assign(prediction=y)))
+    assert set(same['swap p']) == set(same['draws ≤ 0']) == {'1.000'}
+
+
+def test_a_method_without_chance_has_no_spread():
+    "Three seeds that predict the same are one opinion, and the notes say so."
+    t = pd.DataFrame(dict(dataset='d', subject=[f's{k // 6:02}' for k in range(60)], clip=[f'c{k}' for k in range(60)], label=np.tile([0, 1, 2], 20)))
+    def says(p): return t.assign(prediction=p, **{f'score_{k}': (p == k).astype(float) for k in range(3)})
+    fixed, other = says(np.zeros(60, int)), says(t['label'].to_numpy())
+    varied = [says(np.roll(t['label'].to_numpy(), k)) for k in range(3)]
+    said = compare([fixed]*3, varied).notes
+    assert any(n.startswith('A: all 3 seeds predict the same') for n in said) and not any(n.startswith('B: all') for n in said)
+    assert not any('predict the same' in n for n in compare(fixed, other).notes)
+
+
 def test_a_paired_interval_is_narrower_than_an_unpaired_one():
     a, b = pair()
     m = [summarise(t, 3)['pooled']['uf1_ci95'] for t in (a, b)]

@@ -20,12 +20,19 @@ def papermill(tmp_path, *args, page=LOSO):
     return subprocess.run([sys.executable, '-m', 'papermill', str(page), str(tmp_path / 'out.ipynb'), '--no-progress-bar', *args], cwd=tmp_path, capture_output=True, text=True, timeout=600)
 
 
+def of_ours(stderr):
+    "What a run says, without papermill's own lines and the kernel's about its sockets and its end."
+    own = ('Input Notebook:', 'Output Notebook:', 'Executing notebook with kernel', '[IPKernelApp] WARNING | Kernel is running over TCP', '[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel')
+    return [l for l in stderr.splitlines() if l.strip() and not l.startswith(own)]
+
+
 def test_synth_end_to_end(tmp_path):
     done = papermill(tmp_path, '-p', 'method', 'mpfnet_c', '-p', 'overrides', CHEAP, '-p', 'subjects', 'synth/sub01,synth/sub02', '-p', 'workers', '2')
     assert done.returncode == 0, done.stderr[-3000:]
     folder, = (tmp_path / 'runs').glob('synth-3class-mpfnet_c-*')
     m = json.loads((folder / 'metrics.json').read_text())
     assert m['folds']['done'] == 2 and m['pooled']['n'] == sum(map(sum, m['pooled']['confusion']))
+    assert not of_ours(done.stderr)
     text = '\n'.join(str(o) for c in nbformat.read(tmp_path / 'out.ipynb', 4).cells for o in c.get('outputs', []))
     assert 'SYNTHETIC' in text and 'UF1' in text and 'image/png' in text
 

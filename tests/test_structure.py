@@ -117,6 +117,24 @@ def test_library_imports_without_jupyter_and_plotting():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_a_figure_without_matplotlib_is_a_sentence():
+    "Not a traceback that ends in a bare name; and nowhere else does the library import what draws."
+    code = BLOCKER.format(blocked={'matplotlib'}, modules=['report', 'drawings', 'pictures']) + """
+import pandas as pd
+from mpfnet import drawings, pictures, report
+for ask in (lambda: report.forest(pd.DataFrame(dict(name=['a']))), drawings.Drawing(1, 1).figure, lambda: pictures.flow_picture([[0], [0]], 1)):
+    try: ask()
+    except ImportError as e: print('pip install matplotlib' in str(e))"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == 3*['True'], done.stderr[-2000:]
+    assert not [p.name for p in ROOT.glob('mpfnet/*.py') if 'import matplotlib' in p.read_text(encoding='utf-8')]
+
+
+def test_warnings_go_through_one_place():
+    "Python shows the source line of any other; see the page on checks."
+    assert [p.name for p in ROOT.glob('mpfnet/*.py') if re.search(r'\bwarnings\.warn', p.read_text(encoding='utf-8'))] == ['checks.py']
+
+
 def test_the_import_blocker_blocks():
     done = imports(['metrics'], ['pandas'])
     assert done.returncode != 0 and 'pandas must not be needed' in done.stderr

@@ -18,6 +18,7 @@ import math
 import os
 import re
 import threading
+import warnings
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool

@@ -158,11 +158,12 @@ def smooth(curve, part=.1): # share of the curve to either side
 # %% ../nbs/00i_settle.ipynb #04ac1c9b
 def readable(d:Draft, frames, wanted, column) -> int: # numbers that may be used instead; the one asked for
     "The wanted frame or the nearest whole one; raises Refused after a few."
+    first = None
     for n in sorted(frames, key=lambda n: abs(n - wanted))[:6]:
         try: problem = image_problem(read_file(frames[n]))
         except OSError as e: problem = e.strerror
         if problem is None: break
-        first = problem if n == wanted else first
+        first = first or problem
     else: raise Refused('no-frames', column, f'{wanted}: {first}')
     if n != wanted: d.note('frame-unreadable', column, f'{wanted}: {first}', n)
     return n

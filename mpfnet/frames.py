@@ -183,7 +183,7 @@ def _tiff(data):
     one = lambda tag, default=0: int(numbers(tag)[0]) if len(numbers(tag)) else default
     width, height, bits = one(0x100), one(0x101), one(0x102, 1)
     starts, lengths = (np.concatenate([numbers(a), numbers(b)]) for a, b in ((0x111, 0x144), (0x117, 0x145)))    # of strips, of tiles
-    whole = bool(places) and (len(starts) != len(lengths) or bool((starts + lengths <= len(data)).all()))
+    whole = 0 < len(starts) == len(lengths) and bool((starts + lengths <= len(data)).all())
     odd = f'it has tiles of {one(0x142)}×{one(0x143)} pixels' if one(0x142)*one(0x143) > MAX_PIXELS else ''
     if 0xC612 in places or one(0xFE) & 1: odd = 'the first picture in it is a preview, as in a raw photo: save the full picture as PNG'
     if bits not in (1, 2, 4, 8, 10, 12, 14, 16): odd = _NO_WHITE.format(f'{bits} bits')
@@ -344,8 +344,8 @@ def image_problem(
     if not head: return f'expected an image (JPEG, PNG, BMP, TIFF, WebP, PGM, PPM, JPEG 2000), found bytes {data[:8]!r}'
     width, height = head.size or (0, 0)
     if width*height > MAX_PIXELS: return f'claims {width}×{height} pixels, more than {MAX_PIXELS:,}; this is not a video frame'
-    if not head.whole: return f'the image is truncated ({len(data):,} bytes); copy it again from the dataset'
     if head.odd: return head.odd
+    if not head.whole: return f'the image is truncated ({len(data):,} bytes); copy it again from the dataset'
     if not width*height: return 'its header does not say how large it is, or says it twice; copy it again, or save it as PNG'
     return None
 

@@ -84,12 +84,13 @@ def test_a_whole_image_is_decoded_whatever_follows_it(name, tail):
 
 @given(st.sampled_from(sorted(FILES)), st.floats(0, 1), st.sampled_from([b'', bytes(3000), b'\xff'*50]))
 @settings(max_examples=300, deadline=None)
-def test_a_cut_image_is_an_error_or_has_lost_nothing(name, share, padding):
+def test_a_cut_image_is_seen_before_it_is_decoded(name, share, padding):
+    "The decoder fills up with grey what is missing; a JPEG or a PNG shows it even where a disk has padded the file."
     data, _ = FILES[name]
-    cut = data[:int(share*len(data))]
-    try: found = decode_image(cut + padding)
-    except ValueError: return
-    if cut + padding == data or not padding: assert np.array_equal(found, decode_image(data))
+    cut = data[:int(share*(len(data) - 5))]                    # the last four bytes of a PNG are a checksum
+    told = name.startswith(('jpeg', 'png')) and '2000' not in name
+    if 'as text' in name or padding and not told: return       # text has no end; of the others a length is checked
+    assert image_problem(cut + padding)
 
 
 def mutated(data, r):
@@ -128,7 +129,7 @@ SIDE = int(MAX_PIXELS**.5) + 1
 BOMBS = {
     'jpeg': jpeg_of(SIDE, SIDE), 'jpeg, a stray byte': jpeg_of(SIDE, SIDE)[:AT] + b'\0' + jpeg_of(SIDE, SIDE)[AT:], 'jpeg, a marker alone': jpeg_of(SIDE, SIDE)[:AT] + b'\xff\1' + jpeg_of(SIDE, SIDE)[AT:],
     'jpeg, a restart marker': jpeg_of(SIDE, SIDE)[:AT] + b'\xff\xd0' + jpeg_of(SIDE, SIDE)[AT:], 'jpeg, ff 00': jpeg_of(SIDE, SIDE)[:AT] + b'\xff\0' + jpeg_of(SIDE, SIDE)[AT:],
-    'jpeg, padding': jpeg_of(SIDE, SIDE)[:AT] + b'\xff'*70 + jpeg_of(SIDE, SIDE)[AT:], 'jpeg, two sizes': JPEG[:AT + 19] + jpeg_of(SIDE, SIDE)[AT:], 'jpeg of height 0': jpeg_of(20, 0),
+    'jpeg, padding': jpeg_of(SIDE, SIDE)[:AT] + b'\xff'*70 + jpeg_of(SIDE, SIDE)[AT:], 'jpeg, two sizes': JPEG[:AT + 19] + jpeg_of(SIDE, SIDE)[AT:], 'jpeg, two small sizes': JPEG[:AT + 19] + jpeg_of(8, 8)[AT:], 'jpeg of height 0': jpeg_of(20, 0),
     'jpeg of height 0, told later': jpeg_of(20, 0)[:-2] + b'\xff\xdc\0\4\0\x0c\xff\xd9',
     'png': png((SIDE, SIDE)), 'png, two headers': png((9, 9), (SIDE, SIDE)), 'png without header': b'\x89PNG\r\n\x1a\n' + chunk(b'IEND', b''), 'png of no width': png((0, 9)),
     'tiff': directory((256, 4, 1, SIDE), (257, 4, 1, SIDE)), 'tiff, width twice': directory((256, 4, 1, SIDE), (256, 4, 1, 9), (257, 4, 1, 9)), 'tiff, height twice': directory((256, 4, 1, 9), (257, 4, 1, 9), (257, 3, 1, 9)),

@@ -75,9 +75,9 @@ def _xls(path):
         span = iter(range(MAX_SPAN))
         return {s.name: _capped((tuple(map(value, row)) for row in s.get_rows()), s.name, span) for s in book.sheets()}
 
-def _capped(rows, name, span): # rows of a sheet; its name; as many items as rows may follow in the workbook
+def _capped(rows, name, span=None): # rows of a sheet; its name; an iterator with as many items as rows may follow in its workbook
     "Rows without the empty ends of the sheet; a stray cell in Excel's last row costs a second, some more of them are an error."
-    out, held, last, before = [], 0, 0, None
+    out, held, last, before, span = [], 0, 0, None, span or iter(range(MAX_SPAN))
     for row in rows:
         if next(span, None) is None:
             raise SheetError(f'its sheets reach down to row {MAX_SPAN:,} together, nearly all of it empty: delete the rows below the tables, and the sheets that are not needed, and save it again')

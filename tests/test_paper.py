@@ -17,6 +17,7 @@ from hypothesis import given, strategies as st
 from mpfnet import loso, paper, tables
 from mpfnet.metrics import evaluate, read_predictions
 from mpfnet.paper import Paper, Wanted, find_runs, look_for, merged, plan, runs_of, save_figure, stamp_of
+from mpfnet.records import with_hash
 
 TWO = dict(table3=[Wanted(dataset='megc2019_flow', method='majority'), Wanted(dataset='megc2019_flow', method='pca_lda')])
 
@@ -72,7 +73,7 @@ def test_other_settings_or_other_code_are_other_runs(few, flow_root, tmp_path, m
     run, w = loso.run(**p.parameters(TWO['table3'][1])), TWO['table3'][1]
     assert look_for(p, w, 0).folder == run and look_for(p, w, 1).folder is None
     assert look_for(p, Wanted(dataset='megc2019_flow', method='pca_lda', features='flow'), 0).folder is None
-    monkeypatch.setattr(paper, 'code_hash', lambda modules: 'another')
+    monkeypatch.setattr(paper, 'code_deciding', lambda method: 'another')
     assert look_for(p, w, 0).folder is None
 
 
@@ -219,7 +220,7 @@ def test_pages_show_what_was_asked_for_last(few, flow_root, tmp_path):
     config = json.loads((mine / 'config.json').read_text()) | dict(code='another')
     (twin / 'config.json').write_text(loso.as_json(config))
     (twin / 'folds').mkdir()
-    for f in (mine / 'folds').glob('*.json'): (twin / 'folds' / f.name).write_text(json.dumps(json.loads(f.read_text()) | dict(config=loso.hash_of(config))))
+    for f in (mine / 'folds').glob('*.json'): (twin / 'folds' / f.name).write_text(json.dumps(with_hash(json.loads(f.read_text()) | dict(config=loso.hash_of(config)))))
     assert find_runs(tmp_path, method='majority', seed=0) == [mine]
     tables.page('table3', tmp_path, 'public_flow')
     shown = pd.read_csv(tmp_path / 'tables' / 'table3.csv')

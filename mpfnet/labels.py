@@ -54,18 +54,23 @@ DATASETS = {
     'smic': Facts('SMIC-HS', 100, 164, 16, dict(negative=70, positive=51, surprise=43)),
     'smic_vis': Facts('SMIC-VIS', 25, 71, 8, dict(negative=23, positive=28, surprise=20)),
     'smic_nir': Facts('SMIC-NIR', 25, 71, 8, dict(negative=23, positive=28, surprise=20)),
-    'casme2': Facts('CASME II', 200, 255, 26, dict(others=99, disgust=63, happiness=32, repression=27, surprise=25, sadness=7, fear=2), dict(clips=247)),
-    'samm': Facts('SAMM', 200, 159, 29, dict(anger=57, other=26, happiness=26, surprise=15, contempt=12, disgust=9, fear=8, sadness=6), dict(subjects=32)),
-    'mmew': Facts('MMEW', 90, 300, 30, dict(surprise=89, disgust=72, others=66, happiness=36, fear=16, sadness=13, anger=8), dict(subjects=36)),
+    'casme2': Facts('CASME II', 200, 255, 26,
+            dict(others=99, disgust=63, happiness=32, repression=27, surprise=25, sadness=7, fear=2), dict(clips=247)),
+    'samm': Facts('SAMM', 200, 159, 29,
+            dict(anger=57, other=26, happiness=26, surprise=15, contempt=12, disgust=9, fear=8, sadness=6), dict(subjects=32)),
+    'mmew': Facts('MMEW', 90, 300, 30,
+            dict(surprise=89, disgust=72, others=66, happiness=36, fear=16, sadness=13, anger=8), dict(subjects=36)),
     'casme_sq': Facts('CAS(ME)²', 30, 57, 14, dict(negative=21, others=19, surprise=9, positive=8), dict(subjects=22)),
-    'casme3': Facts('CAS(ME)³ A', 30, 860, 94, dict(disgust=250, surprise=187, others=161, fear=86, anger=64, sad=57, happy=55), dict(subjects=100)),
+    'casme3': Facts('CAS(ME)³ A', 30, 860, 94,
+            dict(disgust=250, surprise=187, others=161, fear=86, anger=64, sad=57, happy=55), dict(subjects=100)),
 }
 
 # %% ../nbs/00a_labels.ipynb #d459205f
 def in_the_paper(dataset:str) -> str: # a key of DATASETS
     "Where a paper's counts are not those of the sheet, as a sentence; empty where they agree."
     facts = DATASETS[dataset]
-    return '; '.join(f'{facts.title}: {n} {what} in the paper, {getattr(facts, what)} in the sheet' for what, n in facts.paper.items())
+    told = [f'{n} {what} in the paper, {getattr(facts, what)} in the sheet' for what, n in facts.paper.items()]
+    return '; '.join(f'{facts.title}: {t}' for t in told)
 
 # %% ../nbs/00a_labels.ipynb #d1d0e4e2
 #: (task, dataset) -> {(subject, clip): why the benchmark leaves it out}

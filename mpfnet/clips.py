@@ -131,7 +131,7 @@ def compare(rows, dataset, task, report, options):
     if found == expected: return
     words = lambda c: f"{'/'.join(map(str, c[0]))} clips, {c[1] or '?'} subjects"
     decision = difference(dataset, facts, found[0] == expected[0], report)
-    benchmark = dataset in MEGC2019 and task and facts.title == DATASETS[dataset].title        # not another camera of SMIC
+    benchmark = dataset in MEGC2019 and task and facts.title == DATASETS[dataset].title      # not another camera of SMIC
     if decision == 'changed-labels' and benchmark and not options.get('annotation'):
         raise DataError(f'{dataset}: every clip is there, yet its {task} counts are {words(found)}, published {words(expected)}. To read this sheet all the same, name it: annotation={Path(report["source"].get("annotation", "")).name!r}')
     Report(dataset, findings=report['findings']).add(decision, found=words(found), done=f'a complete copy: {words(expected)}')
@@ -144,7 +144,8 @@ def difference(dataset, facts, clips_agree, report) -> str: # clips_agree: with 
     return 'other-subjects' if clips_agree else 'changed-labels'
 
 #: emotions of CASME II's sheet of 2019, where three clips of sub24 are surprise, no longer sadness, and of that of 2018
-OTHER_LISTS = (DATASETS['casme2'].emotions | dict(surprise=28, sadness=4), dict(others=99, disgust=64, happiness=32, repression=27, surprise=25))
+OTHER_LISTS = (DATASETS['casme2'].emotions | dict(surprise=28, sadness=4),
+               dict(others=99, disgust=64, happiness=32, repression=27, surprise=25))
 
 def expected_of(dataset, task, facts, options): # ((clips of each class), subjects)
     if task is None or options.get('modality', 'hs') != 'hs': return (tuple(facts.emotions.values()) if task else (facts.clips,)), facts.subjects

@@ -57,7 +57,7 @@ DECISIONS |= {
     'other-table': ('noted', 'a sheet without the columns of an annotation: set aside'),
     'remark': ('noted', 'a row without name or frame numbers: taken for a remark'),
     'second-expression': ('noted', 'the row describes two expressions: the first is used, as the benchmark does'),
-    'third-expression': ('noted', 'the row fills the columns of a third expression: not used, as a number before the onset is what a formula left behind'),
+    'third-expression': ('noted', 'the columns of a third expression hold something (before the onset, what a formula left): not used'),
     'apex-at-offset': ('noted', 'apex = offset: used as the sheet has it'),
     'long-clip': ('noted', 'onset to offset is longer than a second: used as the sheet has it'),
     'text-for-number': ('noted', 'text in a number cell that is not needed'),
@@ -126,11 +126,13 @@ def against(report:dict, kinds=('doubtful', 'dropped')) -> list:
     return [in_words(f) for f in report.get('findings', []) if f['kind'] in kinds]
 
 # %% ../nbs/00f_defects.ipynb #1609dbc2
-_FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠', "'")   # the wide ones count in some languages; the last is ours
+#: how a cell begins that a spreadsheet computes; the wide ones in some languages; the last is ours
+_FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠', "'")
 
 def _texts(table, change):
     "The table with its texts changed."
-    return table.apply(lambda c: c if pd.api.types.is_numeric_dtype(c) else c.map(lambda v: change(v) if isinstance(v, str) else v))
+    changed = lambda v: change(v) if isinstance(v, str) else v
+    return table.apply(lambda c: c if pd.api.types.is_numeric_dtype(c) else c.map(changed))
 
 def csv_text(table:pd.DataFrame) -> pd.DataFrame:
     "The table with an apostrophe before every text that a spreadsheet would compute: what is written to a CSV file."

@@ -19,7 +19,7 @@ from .sheets import text, whole
 
 # %% ../nbs/00i_settle.ipynb #c2bf1a29
 USUAL = .5   # s: by most definitions a micro-expression is shorter
-LONG = 1.    # s: and those in the sheets that call themselves so are shorter than this (MMEW's longest: 77 frames at 90 a second)
+LONG = 1.    # s: and in the sheets shorter than this (the longest in MMEW: 77 frames at 90 a second)
 LONGEST = 3. # s: no micro-expression, not even with a slow decay, lasts as long (§1: 1/25–1/3 s)
 SHORTEST = 1/25 # s: nor is any shorter
 FAR = .25    # of a clip's length: how much of its beginning may be missing on disk
@@ -67,9 +67,10 @@ def _no_offset(d, onset, rise, last):
     if d.shared and rise is None: raise Refused('bad-row', 'offset', f'{text(d.raw.get("offset")) or "an empty cell"}, and no apex to go by: {text(d.raw.get("apex")) or "an empty cell"}')
     if last <= onset: raise Refused('no-frames', 'onset', f'{onset}…; on disk {min(d.frames)}…{last}')
     far = not d.shared and last > onset + LONGEST*d.fps
-    if far and not rise: raise Refused('too-long', 'offset', f'{text(d.raw.get("offset")) or "an empty cell"}; the folder goes on to {last}')
-    offset = onset + 2*rise if far else onset + rise if d.shared else last
-    d.note('offset-wrong' if far else 'offset-is-apex' if d.shared else 'offset-missing', 'offset', text(d.raw.get('offset')), offset)
+    cell = text(d.raw.get('offset'))
+    if far and not rise: raise Refused('too-long', 'offset', f'{cell or "an empty cell"}; the folder goes on to {last}')
+    decision, offset = ('offset-wrong', onset + 2*rise) if far else ('offset-is-apex', onset + rise) if d.shared else ('offset-missing', last)
+    d.note(decision, 'offset', cell, offset)
     return offset
 
 # %% ../nbs/00i_settle.ipynb #fd743efd

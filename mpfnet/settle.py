@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from .defects import DECISIONS
-from .frames import decode_raw, depth_for, header, image_problem, in_8_bits, read_file, unlike
+from .frames import decode_raw, depth_for, frame_problem, header, in_8_bits, read_file, unlike
 from .sheets import text, whole
 
 # %% ../nbs/00i_settle.ipynb #c2bf1a29
@@ -154,7 +154,7 @@ def smooth(curve, part=.1): # share of the curve to either side
 def readable(d:Draft, frames, wanted, column) -> int: # numbers that may be used instead; the one asked for
     "The wanted frame or the nearest whole one; raises Refused after a few."
     for n in sorted(frames, key=lambda n: abs(n - wanted))[:6]:
-        try: problem = image_problem(read_file(frames[n]))
+        try: problem = frame_problem(read_file(frames[n]))
         except OSError as e: problem = e.strerror
         if problem is None: break
         first = problem if n == wanted else first

@@ -143,8 +143,8 @@ class Header:
     bits: int = 8        # of a sample, as it is stored: 8 or 16
     turn: int = 1        # EXIF orientation, 1 to 8: which way is up
     whole: bool = True   # False if the file plainly stops before its end
-    film: bool = False   # it holds several pictures
     odd: str = ''        # why it can be no frame of a video, else empty
+    film: bool = False   # it holds several pictures
 
 def _int(data, at, size, order='big', signed=False): return int.from_bytes(data[at:at + size], order, signed=signed)
 

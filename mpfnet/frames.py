@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'MAX_PIXELS', 'MAX_BYTES', 'MAX_PARTS', 'DEPTHS', 'frame_number', 'leads_inside', 'list_frames', 'Clip',
            'Tree', 'match_parts', 'walk', 'Header', 'header', 'stated_size', 'ordinary', 'read_file', 'image_problem',
-           'upright', 'decode_raw', 'depth_for', 'in_8_bits', 'decode_image', 'read_image', 'unlike', 'decode_clip']
+           'frame_problem', 'upright', 'decode_raw', 'depth_for', 'in_8_bits', 'decode_image', 'read_image', 'unlike',
+           'decode_clip']
 
 # %% ../nbs/00h_frames.ipynb #c14ca6b8
 import errno
@@ -142,7 +143,8 @@ class Header:
     bits: int = 8        # of a sample, as it is stored: 8 or 16
     turn: int = 1        # EXIF orientation, 1 to 8: which way is up
     whole: bool = True   # False if the file plainly stops before its end
-    odd: str = ''        # why it is no frame of a video, else empty
+    odd: str = ''        # why it can be no frame of a video, else empty
+    film: bool = False   # it holds several pictures
 
 def _int(data, at, size, order='big', signed=False): return int.from_bytes(data[at:at + size], order, signed=signed)
 
@@ -214,8 +216,6 @@ def _jpeg(data):
     return head
 
 # %% ../nbs/00h_frames.ipynb #0414cbc8
-_FILM = 'it holds several pictures, and a frame is one: save each as a file of its own'
-
 def _png(data):
     head, at, sizes = Header(whole=False), 8, []
     for _ in range(MAX_PARTS):
@@ -224,7 +224,7 @@ def _png(data):
         if kind == b'IEND' or not kind.isalpha() or body + size > len(data): break
         if kind == b'IHDR': sizes.append((_int(data, body, 4), _int(data, body + 4, 4))); head.bits = 16 if data[body + 8] == 16 else 8
         if kind == b'eXIf': head.turn = _turn(data[body:body + size])
-        if kind == b'acTL': head.odd = _FILM
+        if kind == b'acTL': head.film = True
         at = body + size + 4
     if len(sizes) == 1 and data[12:16] == b'IHDR': head.size = sizes[0]
     return head
@@ -237,7 +237,7 @@ def _webp(data):
         kind, size = data[at:at + 4], little(at + 4, 4)
         if not kind: break
         if kind == b'EXIF': head.turn = _turn(data[at + 8:at + 8 + size])
-        if kind == b'ANIM': head.odd = _FILM
+        if kind == b'ANIM': head.film = True
         at += 8 + size + size % 2
     return head
 
@@ -342,6 +342,15 @@ def image_problem(
     if not width*height: return 'its header does not say how large it is, or says it twice; copy it again, or save it as PNG'
     return None
 
+def frame_problem(
+    data: bytes, # an image file
+    head: Header = None, # its header, if that is known already
+) -> str: # as of `image_problem`
+    "Look at the file of a frame, which is one picture."
+    head = head or header(data)
+    film = 'it holds several pictures, and a frame is one: save each as a file of its own' if head and head.film else None
+    return image_problem(data, head) or film
+
 # %% ../nbs/00h_frames.ipynb #dc4cafcb
 def upright(
     image: np.ndarray, # (H, W, 3)
@@ -362,7 +371,7 @@ def decode_raw(
 ) -> np.ndarray: # (H, W, 3) RGB, upright; uint8 or uint16, as it is stored
     "Decode an image; raise a ValueError that names it if it is not a whole, sane image."
     head = header(data)
-    if problem := image_problem(data, head): raise ValueError(f'{name}: {problem}')
+    if problem := frame_problem(data, head): raise ValueError(f'{name}: {problem}')
     try: image = cv2.imdecode(np.frombuffer(data, np.uint8), _COLOUR)
     except cv2.error as e: raise ValueError(f'{name}: cannot be decoded ({e.err})') from e
     if image is None or image.dtype not in (np.uint8, np.uint16):

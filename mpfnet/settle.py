@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from .defects import DECISIONS
-from .frames import decode_raw, depth_for, header, image_problem, in_8_bits, read_file, unlike
+from .frames import decode_raw, depth_for, frame_problem, header, in_8_bits, read_file, unlike
 from .sheets import text, whole
 
 # %% ../nbs/00i_settle.ipynb #c2bf1a29
@@ -161,7 +161,7 @@ def readable(d:Draft, frames, wanted, column) -> int: # numbers that may be used
     "The wanted frame or the nearest whole one; raises Refused after a few."
     first = None
     for n in sorted(frames, key=lambda n: abs(n - wanted))[:6]:
-        try: problem = image_problem(read_file(frames[n]))
+        try: problem = frame_problem(read_file(frames[n]))
         except OSError as e: problem = e.strerror
         if problem is None: break
         first = first or problem

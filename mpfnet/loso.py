@@ -644,13 +644,15 @@ def run(**parameters) -> Path: # those of the parameters cell
     seeds, (device, settings) = seeds_of(p.seed), resolve(p)
     engine_of(p.engine)                                                    # what cannot work is an error now, not after an hour
     if '://' in p.out_dir:                                                 # results on a store: work on a folder that mirrors it
-        from mpfnet.ray_engine import Mirror
+        from mpfnet.ray_engine import Mirror, tell_what_leaves
         mirror = Mirror(p.out_dir)
         p.out_dir = str(mirror.here)
         mirror.fetch()
     data = prepare(p, settings)
     chosen_subjects(p.subjects, data.clips)
-    if mirror: mirror.send('cache')
+    if mirror:
+        tell_what_leaves(data.stamp, parameters['out_dir'])
+        mirror.send('cache')
     tell = (lambda folder: mirror.send(Path(folder).name)) if mirror else None
     folders = [run_seed(p, settings, device, data, s, tell=tell) for s in seeds]
     folder = folders[0] if len(folders) == 1 else summarise_seeds(p, folders, len(class_names(p.task, p.dataset)))

@@ -6,7 +6,7 @@
 __all__ = ['CURRENT', 'writable', 'fold_task', 'bring_home', 'package_files', 'on_a_node', 'of_this_user', 'answers',
            'named_address', 'cluster_address', 'token_file', 'private_token', 'ask_for_token', 'on_the_loopback',
            'start', 'join', 'connect', 'needs', 'warn_if_nowhere', 'by_value', 'collect', 'give_up', 'ray_folds',
-           'Mirror']
+           'tell_what_leaves', 'Mirror']
 
 # %% ../nbs/05c_ray_engine.ipynb #dc7c28f7
 import hashlib
@@ -232,6 +232,13 @@ def ray_folds(h, subjects, workers=1, retries=3): # Harness; (dataset, subject) 
             for ref in ray.wait(list(waiting))[0]: yield collect(ray, h, waiting, ref)
     finally:
         if waiting: give_up(ray, h, waiting)
+
+# %% ../nbs/05c_ray_engine.ipynb #d1a4b47b
+def tell_what_leaves(stamp, address): # `mpfnet.clips.stamp` of the clips; the store
+    "Warn that licensed material is sent to a store."
+    if 'REAL clips' in stamp and 'public flow' not in stamp:
+        warnings.warn(f'{address} is sent features of licensed clips ({stamp[:60]}); with fdp and dynamic images they show the faces. '
+                      'Make sure that only those whom the licence names can read there')
 
 # %% ../nbs/05c_ray_engine.ipynb #1cbfad16
 class Mirror:

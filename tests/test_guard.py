@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 
 from mpfnet import guard
-from mpfnet.guard import ALIKE, DRAWINGS, allowed_place, bad_name, bad_notebook, likeness, grey, problems, reference_frames, shows_a_frame, tracked
+from mpfnet.guard import (ALIKE, DRAWINGS, allowed_place, bad_kind, bad_name, bad_notebook, checked_frames, likeness, grey, kind_of, pictures, problems,
+                          reference_frames, shows_a_frame, tracked)
 from mpfnet.synth import make_lookalike
 
 ROOT = Path(__file__).parents[1]
@@ -301,6 +303,284 @@ def test_the_hook_refuses_and_lets_pass(checkout, licensed):
     (folder/'page.html').write_bytes(hiding_places(crop(frame(licensed)))['docs/page.html'])
     git('add', 'page.html'); done = git('commit', '-m', 'three')
     assert done.returncode and 'page.html: shows' in done.stderr
+
+
+@pytest.fixture(scope='module')
+def recording(tmp_path_factory):
+    "A data root with one frame of 640×480 px: a portrait in the public domain, its face 40 % of the height at (224, 144)."
+    from skimage.data import astronaut
+    portrait = cv2.resize(astronaut()[20:240, 115:335], (325, 325), interpolation=cv2.INTER_AREA)
+    frame = np.full((480, 640, 3), 150, np.uint8)
+    frame[78:403, 158:483] = portrait[..., ::-1]
+    folder = tmp_path_factory.mktemp('recording')/'data'
+    (folder/'casme2/CASME2_RAW_selected/sub01/EP01').mkdir(parents=True)
+    for k in (46, 47): cv2.imwrite(str(folder/f'casme2/CASME2_RAW_selected/sub01/EP01/img{k}.jpg'), frame)
+    return folder, frame[144:336, 224:416]
+
+
+def turned(image, angle):
+    h, w = image.shape[:2]
+    return cv2.warpAffine(image, cv2.getRotationMatrix2D((w/2, h/2), angle, 1), (w, h), borderMode=cv2.BORDER_REPLICATE)
+
+
+SPOILED = {'levelled': lambda i: turned(i, 10), 'the other way': lambda i: turned(i, -10), 'wide': lambda i: cv2.resize(i, (170, 128)), 'high': lambda i: cv2.resize(i, (110, 140)),
+           'part': lambda i: i[:len(i)*6//10, :len(i)*6//10], 'mirrored': lambda i: i[:, ::-1], 'upside down': lambda i: i[::-1], 'quarter': np.rot90, 'dark': lambda i: i*.4,
+           'bright': lambda i: np.minimum(i*1.3 + 30, 255), 'tiny': lambda i: cv2.resize(i, (40, 40), interpolation=cv2.INTER_AREA), 'grey': lambda i: i[..., 1:2].repeat(3, -1)}
+
+
+@pytest.mark.parametrize('way', SPOILED)
+def test_a_crop_is_recognised_however_it_was_made(way, recording, licensed, tmp_path_factory):
+    "Of a photograph, and of a drawn face; the same of another drawn face is not."
+    root, face = recording
+    def changed(i): return as_bytes(np.ascontiguousarray(np.uint8(SPOILED[way](i))))
+    assert 'shows' in shown({'a': changed(face)}, root).get('a', '') and 'shows' in shown({'a': changed(crop(frame(licensed)))}, licensed).get('a', '')
+    other = tmp_path_factory.getbasetemp()/'other'
+    if not other.exists(): make_lookalike('casme2', other, subjects=2, seed=772, progress=False)
+    assert not shown({'a': changed(crop(frame(other)))}, licensed) and not shown({'a': changed(crop(frame(other)))}, root) and not shown({'a': changed(face)}, licensed)
+
+
+def test_in_a_sheet_of_many_faces_without_gaps(licensed, tmp_path):
+    make_lookalike('casme2', tmp_path, subjects=2, seed=772, progress=False)
+    others = [cv2.resize(frame(tmp_path, k), (128, 128)) for k in range(15)]
+    sheet = lambda faces: np.vstack([np.hstack(faces[k:k+4]) for k in (0, 4, 8, 12)])
+    assert shown({'a': as_bytes(sheet([*others, crop(frame(licensed))]))}, licensed) and not shown({'a': as_bytes(sheet([*others, others[0]]))}, licensed)
+
+
+def test_figures_of_matplotlib_in_every_format_that_a_page_keeps(recording):
+    import matplotlib.pyplot as plt
+    root, face = recording
+    fig, ax = plt.subplots(figsize=(3, 3)); ax.imshow(face[..., ::-1]); ax.set_title('onset')
+    kept = {k: io.BytesIO() for k in ('png', 'svg', 'jpg', 'pdf')}
+    for k, bag in kept.items(): fig.savefig(bag, format=k)
+    plt.close(fig)
+    svg = kept['svg'].getvalue().decode()
+    files = {'nbs/png.ipynb': notebook({'image/png': b64(kept['png'].getvalue())}), 'nbs/svg.ipynb': notebook({'image/svg+xml': svg.splitlines(True)}), 'docs/page.html': svg.encode(),
+             'nbs/jpg.ipynb': notebook({'image/jpeg': b64(kept['jpg'].getvalue())}), 'docs/quoted.html': f"<img src='data:image/svg+xml,{urllib.parse.quote(svg)}'>".encode()}
+    assert shown(files, root).keys() == files.keys()
+    assert 'is a pdf' in bad_kind('figure', kept['pdf'].getvalue()) and 'a pdf in base64' in shown({'a.html': b64(kept['pdf'].getvalue()).encode()}, root)['a.html']
+
+
+def by_pillow(image, kind, **how):
+    from PIL import Image
+    Image.fromarray(np.ascontiguousarray(image[..., ::-1])).save(bag := io.BytesIO(), kind, **how)
+    return bag.getvalue()
+
+
+def test_files_are_known_by_their_first_bytes():
+    import bz2, gzip, lzma, pickle, tarfile, zipfile
+    import torch
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    zipfile.ZipFile(z := io.BytesIO(), 'w').writestr('a.txt', 'x'); torch.save(torch.zeros(3), t := io.BytesIO())
+    with tarfile.open(fileobj=(tar := io.BytesIO()), mode='w') as f: f.addfile(tarfile.TarInfo('a'))
+    jpg = as_bytes(image)
+    files = {f'{k}.dat': by_pillow(image, k) for k in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'JPEG2000', 'PCX', 'PPM', 'AVIF')} | {
+        'cut.dat': jpg[:-2], 'longer.dat': jpg + bytes(5000), 'report.odt': z.getvalue(), 'weights.bin': t.getvalue(), 'a': gzip.compress(b'x'), 'b': bz2.compress(b'x'), 'c': lzma.compress(b'x'),
+        'd': tar.getvalue(), 'ascii.txt': b'P3\n# a comment\n4 4\n255\n' + b'0 '*48, 'drawn.c': b'/* XPM */', 'raw.bin': image.tobytes(), 'f16': np.float16(image/255).tobytes(), 'latin.csv': 'é'.encode('latin-1'),
+        'lfs.md': b'version https://git-lfs.github.com/spec/v1\noid sha256:0', '7z': b'7z\xbc\xaf\x27\x1c', 'old.doc': b'\xd0\xcf\x11\xe0\xa1\xb1', 'h5': b'\x89HDF\r\n', 'exe': b'MZ\0\0'}
+    files |= {f'pickle{n}': pickle.dumps(image, n) for n in range(6)} | {f'list{n}': pickle.dumps([image], n) for n in range(6)}
+    assert not [n for n, data in files.items() if not bad_kind(n, data)] and len(problems(files)) == len(files)
+    for n, data in files.items():      # refused as what it is, not for being unknown
+        if n not in ('raw.bin', 'f16', 'latin.csv', 'exe', 'list1'): assert kind_of(data) not in ('unknown', 'text'), n
+
+
+def test_text_and_arrays_are_welcome_by_any_name():
+    np.save(a := io.BytesIO(), np.zeros(3)); np.savez(z := io.BytesIO(), a=np.zeros(3))
+    files = {'a.txt': b'', 'b': 'ÄÖ 表情\n\ttab\x1b[0m'.encode(), 'c.csv': '\ufeffä;b'.encode('utf-16'), 'BM.md': b'BM is how a bitmap begins', 'P3.md': b'P3 is ours', 'PAR1.csv': b'PAR1,1', 'd.npy': a.getvalue(), 'e.npz': z.getvalue()}
+    assert not problems(files)
+
+
+def test_the_list_lets_pass_what_cannot_be_looked_into(monkeypatch):
+    monkeypatch.setattr(guard, 'DRAWINGS', ('docs/font.woff2',))
+    assert not bad_kind('docs/font.woff2', b'wOF2\0\1') and not problems({'docs/font.woff2': b'wOF2\0\1'}) and problems({'docs/font2.woff2': b'wOF2\0\1'})
+
+
+def test_the_feature_store_is_known(licensed, tmp_path):
+    "Method fdp's rows are grey frames."
+    from mpfnet.dynamic import GrayFrames
+    from mpfnet.clips import load_clips
+    from mpfnet.preprocess import FeatureStore
+    store = FeatureStore(tmp_path/'results/features', GrayFrames(), 'frames')
+    store.ensure(load_clips('casme2', licensed)[:2], progress=False)
+    files = {p.relative_to(tmp_path).as_posix(): p.read_bytes() for p in store.table.folder.iterdir()}
+    assert [p.split(':')[0].rsplit('/')[-1] for p in problems(files)] == ['features.f16'] and 'belongs under runs/' in problems(files)[0]
+    assert 'neither text' in problems({'x.f32': store.table.data.read_bytes()})[0]
+
+
+def animated(image, kind):
+    from PIL import Image
+    frames = [Image.fromarray(np.ascontiguousarray(i[..., ::-1])) for i in (np.full_like(image, 90), np.full_like(image, 120), image)]
+    frames[0].save(bag := io.BytesIO(), kind, save_all=True, append_images=frames[1:])
+    return bag.getvalue()
+
+
+def test_every_page_counts_and_the_preview_in_a_photo(licensed):
+    face, plain = crop(frame(licensed)), np.full((200, 200, 3), 90, np.uint8)
+    files = {f'nbs/{k}.ipynb': notebook({f'image/{k.lower()}': b64(animated(face, k))}) for k in ('GIF', 'PNG', 'WEBP')}
+    small, whole = as_bytes(face), as_bytes(plain)
+    files['nbs/preview.ipynb'] = notebook({'image/jpeg': b64(whole[:2] + b'\xff\xe1' + (2 + len(small)).to_bytes(2) + small + whole[2:])})
+    found = shown(files, licensed)
+    assert found.keys() == files.keys() and all('shows' in f for f in found.values()), found
+    assert 'several pages' in shown({'a.md': f'data:image/tiff;base64,{b64(animated(face, "TIFF"))}'.encode()}, licensed)['a.md']
+
+
+def test_cut_images_are_refused_and_what_follows_one_hides_nothing(licensed):
+    jpg = as_bytes(crop(frame(licensed)))
+    found = shown({n: notebook({'image/jpeg': b64(data)}) for n, data in {'cut.ipynb': jpg[:-2], 'half.ipynb': jpg[:len(jpg)//2], 'longer.ipynb': jpg + bytes(100)}.items()}, licensed)
+    assert len(found) == 3 and shown({'a.py': b64(jpg[:-2]).encode()}, licensed), 'also where nobody says that it is an image'
+
+
+def giant_png(w, h):
+    import struct, zlib
+    def chunk(name, data): return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 8, 0, 0, 0, 0)) + chunk(b'IDAT', os.urandom(400)) + chunk(b'IEND', b'')
+
+
+def test_what_would_unpack_to_too_much_is_refused(licensed, monkeypatch):
+    np.savez_compressed(z := io.BytesIO(), a=np.zeros((60, 1000, 1000), np.uint8))
+    np.lib.format.write_array_header_1_0(lying := io.BytesIO(), dict(descr='<f8', fortran_order=False, shape=(10**6, 10**6)))
+    files = {'png.md': f'data:image/png;base64,{b64(giant_png(60_000, 60_000))}'.encode(), 'gif.md': f'data:image/gif;base64,{b64(b"GIF89a" + bytes([255])*4 + bytes(400))}'.encode(),
+             'lying.npy': lying.getvalue() + bytes(400), 'z.npz': z.getvalue(), 'deep.ipynb': b'{"cells":' + b'['*100_000, 'list.ipynb': b'{"cells": ["a", 1]}'}
+    monkeypatch.setattr(guard, 'LARGEST', 10_000_000)
+    found = problems(files, licensed, lookalikes=True)
+    assert [f.split(':')[0] for f in found] == list(files), found
+    monkeypatch.setattr(guard, 'MAX_PIXELS', 40_000)
+    many = animated(np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8), 'GIF')
+    assert 'more than 2 pages' in shown({'a.md': f'data:image/gif;base64,{b64(many)}'.encode()}, licensed)['a.md']
+
+
+def test_a_page_of_too_many_pictures_is_refused(licensed, monkeypatch):
+    monkeypatch.setattr(guard, 'MANY', 3)
+    pages = {n: notebook(*({'image/png': b64(as_bytes(np.random.default_rng(k).integers(0, 255, (40, 40, 3), np.uint8), '.png'))} for k in range(n))) for n in (3, 4)}
+    assert not shown({'a.ipynb': pages[3]}, licensed) and 'more than 3 parts' in shown({'a.ipynb': pages[4]}, licensed)['a.ipynb']
+
+
+def test_a_root_that_leads_nowhere_is_an_error(licensed, tmp_path, monkeypatch, capsys):
+    (tmp_path/'empty').mkdir(); (tmp_path/'noframes/samm/SAMM').mkdir(parents=True); (tmp_path/'file').touch()
+    for root, why in ((f'{licensed}x', 'Is the drive there'), ('../nowhere', 'found none'), (licensed/'casme2', "the folder above"), (tmp_path/'empty', 'found no folder'),
+                      (tmp_path/'noframes', 'expected frames below samm'), (tmp_path/'file', 'found none')):
+        with pytest.raises(ValueError, match=why): problems({}, root)
+        monkeypatch.setenv('MPFNET_DATA', str(root)); monkeypatch.setattr(guard, 'tracked', dict)
+        with pytest.raises(SystemExit) as e: guard.main()
+        assert 'MPFNET_DATA=' in str(e.value)
+    monkeypatch.setenv('MPFNET_DATA', str(licensed))
+    guard.main()
+    assert 'compared with nothing' in capsys.readouterr().err, 'a marked look-alike alone is no error, but not silence either'
+
+
+def test_pipes_links_and_broken_files_among_the_frames(recording, tmp_path, capsys):
+    root, face = recording
+    clip = tmp_path/'data/casme2/CASME2_RAW_selected/sub01/EP01'
+    (tmp_path/'elsewhere').mkdir(); clip.parent.mkdir(parents=True)
+    clip.symlink_to(tmp_path/'elsewhere'); (tmp_path/'elsewhere/again').symlink_to(tmp_path/'elsewhere')     # a loop
+    for n, folder in enumerate(('pipe', 'nowhere', 'broken', 'folder')): (clip/folder).mkdir()
+    os.mkfifo(clip/'pipe/img1.jpg'); (clip/'nowhere/img1.jpg').symlink_to('gone.jpg'); (clip/'broken/img1.jpg').write_bytes(b'\xff\xd8\xff\xe0'); (clip/'folder/img1.jpg').mkdir()
+    shutil.copy(root/'casme2/CASME2_RAW_selected/sub01/EP01/img46.jpg', clip/'img46.jpg')
+    assert len(checked_frames(tmp_path/'data')) == 1 and 'broken/img1.jpg' in capsys.readouterr().err
+    assert problems({'a.md': f'data:image/jpeg;base64,{b64(as_bytes(face))}'.encode()}, tmp_path/'data')
+
+
+def test_frames_are_read_once(recording, tmp_path, monkeypatch):
+    shutil.copytree(recording[0], tmp_path/'data')
+    first, read = reference_frames(tmp_path/'data'), []
+    monkeypatch.setattr(guard, 'frame_of', lambda p: read.append(p))
+    again = reference_frames(tmp_path/'data')
+    assert not read and first.names == again.names and (first.looks == again.looks).all() and (first.starts == again.starts).all()
+    shutil.copytree(tmp_path/'data/casme2', tmp_path/'data/smic')
+    with pytest.raises(Exception): reference_frames(tmp_path/'data')       # the new dataset is read, and only that
+    assert read and all('smic' in p for p in read)
+    for f in (guard.cache_folder()/'guard').glob('*.npz'): f.write_bytes(b'damaged')
+    monkeypatch.undo()
+    assert len(reference_frames(tmp_path/'data')) == 2
+
+
+def commit(git, folder, files, message, *how):
+    for name, data in files.items(): (folder/name).parent.mkdir(parents=True, exist_ok=True); (folder/name).write_bytes(data)
+    git('add', '-A'); git('commit', '-qm', message, *how)
+    return git('rev-parse', 'HEAD').stdout.strip()
+
+
+@pytest.fixture
+def shared(checkout, recording, tmp_path_factory, monkeypatch):
+    "A checkout with something to push to, on the computer that has the faces."
+    folder, git, env = checkout
+    env |= dict(MPFNET_DATA=str(recording[0]), **{f'GIT_{a}_{b}': 'a@b' for a in ('AUTHOR', 'COMMITTER') for b in ('NAME', 'EMAIL')})
+    away = tmp_path_factory.mktemp('away')
+    subprocess.run(['git', 'init', '-q', '--bare', str(away)], check=True); git('remote', 'add', 'origin', str(away))
+    top = commit(git, folder, {'notes.md': b'plain text'}, 'one', '-n')
+    assert git('push', '-q', '--no-verify', 'origin', 'HEAD:refs/heads/main').returncode == 0
+    bad = commit(git, folder, {'page.html': f'<img src="data:image/jpeg;base64,{b64(as_bytes(recording[1]))}">'.encode()}, 'bad', '-n')
+    git('branch', 'bad'); git('checkout', '-qB', 'work', top); commit(git, folder, {'more.md': b'more'}, 'two', '-n')
+    return folder, git, bad
+
+
+@pytest.mark.parametrize('how', ['merge --no-edit bad', 'cherry-pick bad', 'rebase bad', 'reset -q --hard bad'])
+def test_a_push_refuses_a_face_however_it_came(shared, how):
+    folder, git, bad = shared
+    assert git(*how.split()).returncode == 0 and (folder/'page.html').exists()
+    git('commit', '-q', '--amend', '-m', 'again')
+    done = git('push', '-q', 'origin', 'HEAD:refs/heads/x')
+    assert done.returncode and 'page.html: shows' in done.stderr and 'git rebase -i' in done.stderr
+
+
+def test_a_push_refuses_a_face_that_a_later_commit_removed_and_tags(shared):
+    folder, git, bad = shared
+    git('checkout', '-q', 'bad'); (folder/'page.html').unlink(); commit(git, folder, {}, 'removed', '-n')
+    done = git('push', '-q', 'origin', 'HEAD:refs/heads/x')
+    assert done.returncode and f'{bad[:10]} page.html: shows' in done.stderr
+    git('tag', '-a', 'v1', '-m', 'x', 'bad'); assert 'shows' in git('push', '-q', 'origin', 'v1').stderr
+    git('tag', 'blob', f'{bad}:page.html'); assert 'expected commits' in git('push', '-q', 'origin', 'blob').stderr
+    assert git('push', '-q', 'origin', 'work', ':refs/heads/none').returncode == 0 and git('push', '-q', 'origin', 'work').returncode == 0
+
+
+def test_a_push_looks_at_what_a_merge_itself_adds_but_not_at_what_is_there_already(shared, monkeypatch):
+    folder, git, bad = shared
+    git('checkout', '-q', 'bad'); git('push', '-q', '--no-verify', 'origin', 'bad'); git('fetch', '-q')
+    commit(git, folder, {'three.md': b'3'}, 'three', '-n')
+    assert git('push', '-q', 'origin', 'HEAD:refs/heads/y').returncode == 0, 'the other side has the face already'
+    git('checkout', '-q', 'work'); git('merge', '-q', '--no-commit', '--no-ff', 'bad~1')
+    commit(git, folder, {'face.md': (git('show', 'bad~1:page.html').stdout).encode()}, 'evil', '-n')
+    assert 'face.md: shows' in git('push', '-q', 'origin', 'HEAD:refs/heads/z').stderr
+
+
+def test_the_other_side_may_be_an_address(shared, tmp_path_factory):
+    folder, git, bad = shared
+    away = tmp_path_factory.mktemp('address')
+    subprocess.run(['git', 'init', '-q', '--bare', str(away)], check=True)
+    assert git('push', '-q', str(away), 'HEAD:refs/heads/x').returncode == 0 and 'shows' in git('push', '-q', str(away), 'bad:refs/heads/y').stderr
+
+
+def test_files_of_odd_names_are_looked_at_themselves(checkout, licensed, monkeypatch):
+    folder, git, env = checkout
+    (folder/'LICENSE').write_text('plain'); face = hiding_places(crop(frame(licensed)))['docs/page.html']
+    odd = ['0:LICENSE', ':LICENSE', '1:LICENSE', 'a\nb.html', ' blank ', '-x', '"q".html', os.fsdecode(b'caf\xe9.html'), 'ü.html', '[a]*?.html', 'HEAD', ':(top)x']
+    for name in odd: (folder/name).write_bytes(face)
+    (folder/'link').symlink_to('/dev/zero'); os.mkfifo(folder/'pipe')
+    git('add', '-A'); monkeypatch.chdir(folder)
+    for k in [k for k in os.environ if k.startswith('GIT_')]: monkeypatch.delenv(k)
+    files = guard.staged()
+    assert set(odd) <= files.keys() and files['0:LICENSE'] == face and files['LICENSE'] == b'plain' and files['link'] == b'/dev/zero' and all(files[n] == face for n in odd)
+    assert shown(files, licensed).keys() == set(odd) and guard.tracked() == files
+
+
+def test_submodules_giants_and_removed_files(checkout, monkeypatch):
+    folder, git, env = checkout
+    head = commit(git, folder, {'a.md': b'x', 'b.md': b'y'}, 'one', '-n')
+    git('update-index', '--add', '--cacheinfo', f'160000,{head},module'); git('rm', '-q', 'a.md'); (folder/'giant.txt').write_bytes(b'x'*1000); git('add', 'giant.txt'); (folder/'last.txt').write_bytes(b'z'); git('add', 'last.txt')
+    monkeypatch.chdir(folder); monkeypatch.setattr(guard, 'LARGEST', 99)
+    files = guard.staged()
+    assert {n: len(d) for n, d in files.items()} == {'giant.txt': 100, 'last.txt': 1} and 'more than 99 bytes' in problems(files)[0]
+
+
+def test_a_picture_is_compared_once(licensed, recording, monkeypatch, tmp_path):
+    monkeypatch.setenv('MPFNET_CACHE', str(tmp_path)); compared = []
+    monkeypatch.setattr(guard, 'matches', lambda part, frames, real=guard.matches: compared.append(1) or real(part, frames))
+    files = {'a.md': f'data:image/jpeg;base64,{b64(as_bytes(crop(frame(licensed))))}'.encode()}
+    def seen(root): compared.clear(); return guard.look([(files, '')], root), bool(compared)
+    assert [seen(recording[0]) for _ in range(2)] == [([], True), ([], False)]
+    (tmp_path/'guard/clean.json').write_text('{"key": 1}'); assert seen(recording[0]) == ([], True)
+    shutil.copytree(licensed, tmp_path/'real'); (tmp_path/'real/casme2/LOOKALIKE.json').unlink()
+    found, looked = seen(tmp_path/'real')
+    assert looked and 'shows' in found[0] and 'shows' in seen(tmp_path/'real')[0][0], 'another root, another verdict; what is found is not kept'
 
 
 def test_figures_of_real_faces_go_under_runs(tmp_path):

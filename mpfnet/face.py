@@ -245,10 +245,11 @@ def _mesh(image, points, rounds=3):
 def _looks(image):
     "(detector, picture, matrix from its pixels to the image's) in the order of trying."
     (h, w), (full, short), same = image.shape[:2], DETECTORS, np.eye(2, 3)
-    yield from ((detector, image, same) for detector in (full, short))
     side, x, y = min(h, w), max(w - h, 0)//2, max(h - w, 0)//2
+    yield full, image, same
     if h != w: yield full, image[y:y + side, x:x + side], same + [[0, 0, x], [0, 0, y]]
     yield full, image[::-1, ::-1], np.array([[-1., 0, w - 1], [0, -1., h - 1]])
+    yield short, image, same
 
 def _find_blaze(image, name):
     "MediaPipe's detectors and its mesh."
@@ -261,7 +262,7 @@ def _find_blaze(image, name):
             face = _face_at(np.array([mesh[list(c)].mean(0) for c in CORNERS]), 'blaze', mesh)
             inside = all(0 <= x <= w - 1 and 0 <= y <= h - 1 for x, y in face.eyes)
             if inside and face.box[2] >= 40: return face
-    raise FaceNotFound(_advice(name, "MediaPipe's full-range and short-range detectors, the middle square, and upside down", image))
+    raise FaceNotFound(_advice(name, "MediaPipe's full-range detector, in the middle square and upside down, too, and the short-range one", image))
 
 # %% ../nbs/01a_face.ipynb #7851750f
 def _cascade(name):

@@ -184,6 +184,23 @@ def test_what_is_not_installed_is_a_sentence(tmp_path):
         assert done.returncode == 1 and says in done.stderr and 'Traceback' not in done.stderr and done.stderr.count('\n') == 1
 
 
+@pytest.mark.parametrize('args', [(), ('data',), ('features',), ('data', 'check', 'samm'), ('data', 'check', 'megc2019_cd'), ('data', 'where'), ('features', 'verify'), ('compare', 'a', 'b'),
+                                  ('paper', 'real', '--plan'), ('paper', 'public_flow', '--plan'), ('paper', 'lookalike', '--plan', '--only', 'fig02')], ids=' '.join)
+def test_in_an_empty_folder(tmp_path, args):
+    "Every command says what is missing, once, and leaves nothing behind."
+    done = mpfnet(*args, cwd=tmp_path, PYTHONPATH=str(ROOT), MPFNET_CACHE=str(tmp_path / 'cache'))
+    lines = [l for l in done.stderr.splitlines() if l]
+    assert len(set(lines)) == len(lines) and not any(l.count('smic: smic') for l in lines) and not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written(tmp_path):
+    "The file and the reason, no number of an error."
+    (tmp_path / 'file').touch()
+    done = mpfnet('data', 'lookalike', 'samm', tmp_path / 'file', '--blank')
+    assert done.returncode == 1 and 'Errno' not in done.stderr and str(tmp_path / 'file') in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_page_that_fails_is_no_traceback_of_ours(monkeypatch, capsys):
     from mpfnet import cli, paper
     def fails(*args): raise RuntimeError('fig02.ipynb failed (fig02.ipynb); the end of fig02.log:\nKeyError: 1')

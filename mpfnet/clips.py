@@ -40,7 +40,7 @@ def dataset_folder(dataset:str, root=None) -> Path:
     if dataset not in READERS: raise ValueError(f'unknown dataset {dataset!r}; known: {", ".join(NAMES)}')
     if dataset == 'synth': return Path(root or cache_folder()) / 'synth'
     base = root or os.environ.get('MPFNET_DATA')
-    if not base: raise DataError(f'{dataset}: no data folder is set. Set MPFNET_DATA (or data_root) to the folder that holds {dataset}/. {HELP[dataset]}')
+    if not base: raise DataError(f'{dataset}: no data folder is set. Set MPFNET_DATA (or data_root, --root of a command) to the folder that holds {dataset}/. {HELP[dataset]}')
     folder = Path(os.path.expanduser(base)) / dataset
     if os.path.isdir(folder): return folder
     why = 'the data root is a file' if os.path.isfile(folder.parent) else 'that is a file' if os.path.isfile(folder) else 'which does not exist or may not be read'

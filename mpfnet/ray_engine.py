@@ -237,8 +237,8 @@ def ray_folds(h, subjects, workers=1, retries=3): # Harness; (dataset, subject) 
 def tell_what_leaves(stamp, address): # `mpfnet.clips.stamp` of the clips; the store
     "Warn that licensed material is sent to a store."
     if 'REAL clips' in stamp and 'public flow' not in stamp:
-        warnings.warn(f'{address} is sent features of licensed clips ({stamp[:60]}); with fdp and dynamic images they show the faces. '
-                      'Make sure that only those whom the licence names can read there')
+        warn(f'{address} is sent features of licensed clips ({stamp[:60]}); with fdp and dynamic images they show the faces. '
+             'Make sure that only those whom the licence names can read there')
 
 # %% ../nbs/05c_ray_engine.ipynb #1cbfad16
 class Mirror:

@@ -84,12 +84,11 @@ def keep_table(
     title='',  # of the picture
 ) -> str:
     "The stored table as Markdown. Where `found` has all of its methods, it and its picture are made from `found` first."
-    import matplotlib.pyplot as plt
     path = Path(path)
     stored = path.read_text(encoding='utf-8') if path.exists() else ''
     shown = set(re.findall(r'^\| `([^`]+)`', stored, re.M))
     if len(found) and shown <= set(found['name']):
         path.write_text(stored := as_markdown(found) + '\n', encoding='utf-8')
         forest(found, title).savefig(path.with_suffix('.png'))
-        plt.close()
+        pyplot().close()
     return stored

@@ -10,7 +10,6 @@ __all__ = ['NORMALISED', 'NAMES', 'REFERENCE', 'watch_fold', 'normalised', 'Job'
            'row_of', 'as_table', 'picture', 'draw_curves']
 
 # %% ../nbs/06a_protocol_audit.ipynb #15a023a5
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from .methods import METHODS, fit
 from .metrics import evaluate, per_class, subject_confusions
 from .preprocess import in_order
 from .priors import Artefacts, write_atomically
-from .records import make_way
+from .records import make_way, read_config
 
 # %% ../nbs/06a_protocol_audit.ipynb #2f1f161f
 NORMALISED = ('training', 'everyone', 'own')   # by whose statistics features are standardised
@@ -127,7 +126,7 @@ class Curves:
 
 def read_curves(folder) -> Curves:
     "All records of an audit's folder, pooled over the folds."
-    config = json.loads((Path(folder)/'config.json').read_text(encoding='utf-8'))
+    config = read_config(Path(folder)/'config.json')
     who, scores = [tuple(s.split('/', 1)) for s in config['subjects']], {}
     for seed, how in runs_of(config['method'], config['seeds']):
         if how and not all(curve_path(Path(folder), seed, how, s).exists() for s in who): continue      # not asked for

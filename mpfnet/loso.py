@@ -257,10 +257,11 @@ def data_hash(data) -> str:
 def config_of(p, settings, device, data, seed) -> dict:
     "All that decides the result of one run."
     decisions = {f"{d}: {k}": n for d, k, n in report_summary(data.report)[['dataset', 'decision', 'cases']].itertuples(index=False)}
-    settings = replace(settings, preprocess=replace(settings.preprocess, face=data.store[1].face))      # what found the faces, not `auto`
+    settings = replace(settings, preprocess=replace(settings.preprocess, face=data.store[1].face))   # not `auto`
     return dict(format=2, mpfnet=__version__, code=code_hash(METHODS[p.method].modules), dataset=p.dataset, task=p.task, method=p.method,
                 seed=seed, device=device, settings=decided_by(p.method, settings, data.store[2]),
-                data=dict(clips=len(data.clips), subjects=len(subjects_of(data.clips)), cropped=count_crops(data.clips), faces=data.report['faces'], sha256=data_hash(data),
+                data=dict(clips=len(data.clips), subjects=len(subjects_of(data.clips)), cropped=count_crops(data.clips),
+                          faces=data.report['faces'], sha256=data_hash(data),
                           stamp=data.stamp, kind=data.report['kind'], apex=p.apex, options=options_of(p.data_options), decisions=decisions))
 
 # %% ../nbs/05_loso.ipynb #9706e2c0

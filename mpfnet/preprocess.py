@@ -48,7 +48,7 @@ from .magnify import LEARNED as LEARNED_MAGNIFIERS, MAGNIFIERS, magnify
 class Recipe:
     "How a clip becomes an array. A subclass has `shape` and `features`, and `released` if it can take ready-made flow images."
     size: int = 128 # S, pixels along a side of the face crop
-    face: str = 'auto' # how the face is found: a key of `mpfnet.face.FINDERS`; precropped+KEY = that in whole frames only; auto = precropped+blaze, without its networks precropped+haar
+    face: str = 'auto' # a key of `mpfnet.face.FINDERS`; precropped+KEY = in whole frames only; auto = precropped+blaze, or +haar
     no_face: str = 'error' # where no face is found: error, or centre, the largest square in the middle
     face_file: str = '' # points of each clip's face, for face = landmarks
     kinds: ClassVar[tuple] = ('frames',)  # inputs it can take
@@ -209,7 +209,8 @@ def settled_face(recipe, clips): # Recipe; clip table
     "The recipe with what face='auto' comes to for these clips in its place."
     if recipe.face != 'auto': return recipe
     face = auto_face(count_crops(clips), len(clips))
-    if face.endswith('haar'): warn(f"faces are found by cascades, which miss more than the networks of the method 'blaze': {blaze_lacks()}")
+    if face.endswith('haar'):
+        warn(f"faces are found by cascades, which miss more than the networks of face='blaze': {blaze_lacks()}")
     return replace(recipe, face=face)
 
 # %% ../nbs/01_preprocess.ipynb #2f64174f

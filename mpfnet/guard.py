@@ -25,7 +25,6 @@ import io
 import json
 import os
 import re
-import stat
 import subprocess
 import sys
 import tempfile
@@ -304,13 +303,9 @@ def sized(g, low=LOW): # (h, w); px
 
 # %% ../nbs/07b_guard.ipynb #dc0e79f2
 def tiles(g): # grey
-    "A part, the squares of a strip, and the quarters of what is larger than `HIGH`."
-    yield g
+    "A part, and the squares of a strip."
     n = round(max(g.shape)/min(g.shape))
-    if n > 1: yield from np.array_split(g, n, int(np.argmax(g.shape)))
-    elif min(g.shape) > HIGH:
-        for half in np.array_split(g, 2):
-            for quarter in np.array_split(half, 2, 1): yield from tiles(quarter)
+    return [g] + (np.array_split(g, n, int(np.argmax(g.shape))) if n > 1 else [])
 
 def parts(image): # (H, W, 3) uint8 → grey parts
     "The picture itself (not a chart, which is mostly background), and what stands apart on its background."
@@ -376,17 +371,18 @@ def candidates(looks, frames, most=20) -> list: # numbers of frames
         best.setdefault(os.path.dirname(frames.names[i]), int(i))
     return list(best.values())
 
-# %% ../nbs/07b_guard.ipynb #e5a35785
+# %% ../nbs/07b_guard.ipynb #5d881540
 def placed(points, looks, there, known) -> tuple: # points of a part and of a frame, as `described`
-    "((2, 3) matrix that lays the part onto the frame, how many points agree on it); (None, 0) if there is no sane one."
+    "((2, 3) matrix that lays the part onto the frame, how many of the frame's points agree on it); (None, 0) if there is none."
     pairs = cv2.BFMatcher().knnMatch(looks, np.float32(known)/127, 2) if len(known) > 1 else []
     pairs = [a for a, b in pairs if a.distance < .9*b.distance]
     if len(pairs) < FEW: return None, 0
-    ours, theirs = points[[p.queryIdx for p in pairs]], np.float32(there)[[p.trainIdx for p in pairs]]
-    way, agree = cv2.estimateAffine2D(ours, theirs, ransacReprojThreshold=3, maxIters=5000)
+    ours, which = points[[p.queryIdx for p in pairs]], np.array([p.trainIdx for p in pairs])
+    way, agree = cv2.estimateAffine2D(ours, np.float32(there)[which], ransacReprojThreshold=3, maxIters=5000)
     if way is None: return None, 0
     longer, shorter = np.linalg.svd(way[:, :2])[1]
-    return (way, int(agree.sum())) if longer < 1.8*shorter else (None, 0)
+    sane = longer < 1.8*shorter and shorter > .05              # neither a sliver nor a dot
+    return (way, len(set(which[agree.ravel() > 0]))) if sane else (None, 0)
 
 # %% ../nbs/07b_guard.ipynb #40ed3ed6
 def sharp(g): return g - cv2.GaussianBlur(g, (0, 0), 3)
@@ -409,8 +405,8 @@ def alike(part, frame, way, side=128) -> float: # grey; grey; (2, 3) from part t
     a, b = sharp(part)[both], sharp(under(frame, cv2.INTER_LINEAR))[both]
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else -1.
 
-# %% ../nbs/07b_guard.ipynb #1c8a8f7c
-ALIKE, SURE = .9, 25      # correlation, or number of points that agree, from which on it is the same picture: measured below
+# %% ../nbs/07b_guard.ipynb #3c4ccb91
+ALIKE, SURE = .9, 30      # correlation, or number of points that agree, from which on it is the same picture: measured below
 
 @lru_cache(200)
 def kept_frame(path): return frame_of(path)
@@ -439,16 +435,14 @@ def folders_of(root, lookalikes=False): # data root; whether look-alikes count a
     return [f for f in there if f.is_dir() and (lookalikes or not (f/MARKER).exists())]
 
 def chosen(top): # folder of a dataset
-    "(path, bytes, time) of the frames that stand for all. Links are followed, every folder once; a pipe is no frame."
+    "(path, bytes, time) of the frames that stand for all. Links are followed, every folder once."
     def stop(e): raise ValueError(f'{e.filename}: cannot be read ({e.strerror})')
     seen = set()
     for here, folders, names in os.walk(top, onerror=stop, followlinks=True):
         if (real := os.path.realpath(here)) in seen: folders.clear(); continue
         seen.add(real)
         for n in sorted((n for n in names if frame_number(n) is not None), key=frame_number)[::EVERY]:
-            path = os.path.join(here, n)
-            s = os.stat(path) if os.path.exists(path) else None
-            if s and stat.S_ISREG(s.st_mode): yield path, s.st_size, s.st_mtime_ns
+            if os.path.exists(path := os.path.join(here, n)): yield path, (s := os.stat(path)).st_size, s.st_mtime_ns
 
 # %% ../nbs/07b_guard.ipynb #cca8f9a2
 def kept(path, state): # file of the cache; what it must have been made from

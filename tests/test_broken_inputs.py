@@ -641,7 +641,7 @@ sys.addaudithook(_audit)
 
 
 @contextlib.contextmanager
-def watched(root, seconds=10):
+def watched(root, seconds=60):
     "Stop after some seconds; afterwards no file but the tree's and Python's may have been opened."
     global _watch
     def late(*_): raise TimeoutError(f'not done after {seconds} s')

@@ -336,10 +336,10 @@ OPENED = {   # what a user's file is → (its path in a folder, how it is opened
 
 @pytest.fixture
 def in_time():
-    "Half a minute, then a failure: a pipe would be waited for and a device be read for ever."
+    "A minute, then a failure: a pipe would be waited for and a device be read for ever."
     def late(*_): raise TimeoutError('it is still waiting')
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(30)
+    signal.alarm(60)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

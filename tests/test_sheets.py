@@ -84,7 +84,7 @@ def write_xls(b, path):
 
 
 @contextlib.contextmanager
-def soon(seconds=10):
+def soon(seconds=60):
     "No sheet may keep a reader busy for longer."
     def late(*_): raise RuntimeError(f'not done after {seconds} s')
     before = signal.signal(signal.SIGALRM, late)

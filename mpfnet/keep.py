@@ -28,7 +28,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 from .checks import warn
 
 # %% ../nbs/01k_keep.ipynb #b22cd4f0
-OTHER_FOLDER = 'name a folder elsewhere (out_dir; MPFNET_CACHE for the cache)'
+OTHER_FOLDER = "name a folder elsewhere (out_dir for a run with its features and priors, MPFNET_CACHE for the user's cache)"
 WAYS_OUT = dict(
     ENOSPC=f'make room on that disk, or {OTHER_FOLDER}',
     EDQUOT=f'your quota there is used up: make room, or {OTHER_FOLDER}',

@@ -70,16 +70,16 @@ def with_hash(record) -> dict: return record | dict(record_sha256=content_hash(r
 def read_record(path) -> dict:
     "A fold's record as it was written; a ValueError says what is wrong with it."
     r = read_json(path)
-    if 'record_sha256' not in r: raise ValueError(f'{path}: has no hash of its content: written by an older version, or by hand')
+    if 'record_sha256' not in r: raise ValueError(f'{path}: has no hash of its content: written by an older version, or by hand. Run again: only this fold is trained')
     try: same = content_hash(r) == r['record_sha256']
     except (RecursionError, ValueError): same = False                    # too deep, or not to be written as text
-    if not same: raise ValueError(f'{path}: its content is not what was written')
+    if not same: raise ValueError(f'{path}: its content is not what was written. Run again: only this fold is trained')
     return r
 
 def records_in(folder, # of a run
                config  # hash of its config.json
               ) -> list:
-    "The records of a run's folds that can be believed, by name; a warning for each that cannot."
+    "The records of this config that can be believed, by file name; a warning for each that is damaged."
     found = (if_whole(read_record, f) for f in sorted((Path(folder)/'folds').glob('*.json')))
     return [r for r in found if r and r.get('config') == config]
 

@@ -268,7 +268,7 @@ def found_row(name, root, base): # root as given; data root in use, if any
 
 def synth_row(root, out_dir): # data root if one is named; of runs
     "The row of the synthetic faces: runs keep them beside their features, everything else in the cache folder."
-    places = [dataset_folder('synth', root)] if root else [Path(out_dir)/'cache'/'synth', dataset_folder('synth')]
+    places = [dataset_folder('synth', root)] if root else [Path(out_dir).expanduser()/'cache'/'synth', dataset_folder('synth')]
     there = [p for p in places if (p/'synth.json').is_file()]
     return 'synth', TITLES['synth'], ' or '.join(map(str, there or places)), 'yes: synthetic' if there else 'no'
 
@@ -292,6 +292,7 @@ def where(args) -> int:
 # %% ../nbs/07a_cli.ipynb #aec7c18a
 def lookalike(args) -> int:
     "mpfnet data lookalike"
+    args.dest = Path(args.dest).expanduser()
     if args.name == 'all' and args.variant: args.error('--variant needs the name of one dataset: each has its own')
     names = list(TREES) if args.name == 'all' else [args.name]
     for name in names:

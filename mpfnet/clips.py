@@ -38,7 +38,7 @@ HELP = {'megc2019_flow': 'README.md shows how to get the public flow release wit
 def dataset_folder(dataset:str, root=None) -> Path:
     "The folder of a dataset; an error that says what was looked for, where, and how to get it."
     if dataset not in READERS: raise ValueError(f'unknown dataset {dataset!r}; known: {", ".join(NAMES)}')
-    if dataset == 'synth': return Path(root or cache_folder()) / 'synth'
+    if dataset == 'synth': return Path(root or cache_folder()).expanduser() / 'synth'
     base = root or os.environ.get('MPFNET_DATA')
     if not base: raise DataError(f'{dataset}: no data folder is set. Set MPFNET_DATA (or data_root, --root of a command) to the folder that holds {dataset}/. {HELP[dataset]}')
     folder = Path(os.path.expanduser(base)) / dataset

@@ -149,7 +149,7 @@ def bad_notebook(data) -> str: # bytes of an .ipynb
     try: nb = json.loads(data); text, given = output_text(nb), parameters_of(nb)
     except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RecursionError) as e:
         return f'is no notebook that can be read ({type(e).__name__})'
-    if 'widgets' in nb.get('metadata', {}): return 'stores the state of widgets, where pictures are not looked for; clear metadata.widgets'
+    if 'widgets' in (nb.get('metadata') or {}): return 'stores the state of widgets, where pictures are not looked for; clear metadata.widgets'
     if odd := sorted(filter(OPAQUE.match, kinds(nb))) or ['plotly']*('Plotly.newPlot' in text): return f'has {odd[0]} outputs, where pictures are not looked for; clear them, or draw with matplotlib'
     if not has_pictures(nb): return ''
     if m := REAL.search(text): return f'has pictures, and its outputs say "{text[m.start():m.start() + 40].splitlines()[0]}"'

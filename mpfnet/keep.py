@@ -207,7 +207,7 @@ def _marker(path, wait, why):
 # %% ../nbs/01k_keep.ipynb #ea43262c
 def cache_folder() -> Path:
     "Where things made by this package are kept if no folder is named: `MPFNET_CACHE`, else the user's cache."
-    if named := os.environ.get('MPFNET_CACHE'): return Path(named)
+    if named := os.environ.get('MPFNET_CACHE'): return Path(named).expanduser()
     if named := os.environ.get('XDG_CACHE_HOME'): return Path(named)/'mpfnet'
     try: return Path.home()/'.cache'/'mpfnet'
     except RuntimeError: return _homeless()

@@ -452,7 +452,7 @@ def if_free(path):
 def lock_path(h, subject) -> Path: # Harness; (dataset, subject)
     path = make_way(record_path(h.folder, subject))
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f'.{path.name}.lock')
+    return make_way(path.with_name(f'.{path.name}.lock'))
 
 # %% ../nbs/05_loso.ipynb #81b4d3da
 def finish_fold(h, subject):
@@ -565,7 +565,7 @@ def run_seed(p, settings, device, data, seed, progress=True, tell=None) -> Path:
             records |= {subject: record} if record else valid_records(h, [subject])
             if tell: tell(folder)
             bar.set_postfix(UF1=f'{running_uf1(records, h.n_classes):.3f}', refresh=False); bar.update()
-    with locked(folder/'.lock'):                                         # another process may be at work on the same run
+    with locked(make_way(folder/'.lock')):                                         # another process may be at work on the same run
         records = valid_records(h, everyone)
         write_results(folder, predictions_table(records.values()), h.n_classes, folds=dict(done=len(records), of=len(everyone)))
         note_environment(folder, dict(device=device, start=began.isoformat(timespec='seconds'), seconds=round(time.perf_counter() - start, 1),

@@ -523,6 +523,7 @@ def verify_folder(
     try:
         about = json.loads((Path(folder)/'store.json').read_text(encoding='utf-8'))
         table = RowFile(folder, [int(n) for n in about['shape']])
+        if not isinstance(about['settings'], dict) or not isinstance(about['input'], str): raise TypeError('settings or input of another kind')
     except (OSError, ValueError, KeyError, TypeError) as e: raise ValueError(f'{folder}: no readable store.json: not a feature store, or one of an older version ({e})') from None
     lines, _, surplus = beyond(table)
     lost = f'index.jsonl: {lines} lines that are damaged or have no row' if lines else f'{surplus//table.bytes} rows without a line in index.jsonl' if surplus > table.bytes else ''

@@ -26,6 +26,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .folds import sha256_of
 from .keep import locked, tell_versions, told, versions, write_atomically
 from .preprocess import code_hash
+from .records import make_way
 
 # %% ../nbs/03_priors.ipynb #d7410327
 class Scaling:
@@ -321,7 +322,7 @@ class Artefacts:
             if found := self._find(stage, key): return found
             state = {k: v.detach().cpu().contiguous() for k, v in make().items()}
             data = as_file(state, whose=f'{stage}/{key}', sha256=sha256_of(state), made=made)
-            write_atomically(path, lambda t: Path(t).write_bytes(data))
+            write_atomically(make_way(path), lambda t: Path(t).write_bytes(data))
         return state, made
 
 # %% ../nbs/03_priors.ipynb #72a8c0c5

@@ -126,6 +126,14 @@ def test_antisymmetric_with_unequal_numbers_of_seeds(seeds, other):
     assert len(c.per_seed) == 4 * seeds * other and sorted(c.per_seed['difference']) == pytest.approx(sorted(-d.per_seed['difference']))
 
 
+@pytest.mark.parametrize('seeds, other', [(2, 1), (3, 5)])
+def test_the_same_predictions_with_other_numbers_of_seeds_are_no_difference(seeds, other):
+    "Shares of 1/3 and of 1/5 sum to 1 but for the last digit, which is no noise of subjects."
+    (a, *_), _ = simulated(2, seeds=3)
+    c = compare([a]*seeds, [a]*other, n=300)
+    assert (c.rows[['difference', 'low', 'high']] == 0).all(axis=None) and set(c.rows['verdict']) == {'same'} and 'within noise' not in verdict(c)
+
+
 @pytest.mark.parametrize('seeds', [1, 3])
 def test_a_run_against_itself_is_exactly_zero(seeds):
     a, _ = simulated(2, seeds=seeds, datasets=['smic', 'samm'])

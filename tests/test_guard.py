@@ -249,6 +249,11 @@ def test_a_picture_beside_an_error_about_licensed_data(tmp_path):
         assert not bad_notebook(json.dumps(nb).encode()), 'text shows nobody'
 
 
+def test_a_notebook_without_metadata_is_read():
+    nb = json.loads(notebook(PICTURE)) | dict(metadata=None)
+    assert bad_notebook(json.dumps(nb).encode()) == bad_notebook(notebook(PICTURE))
+
+
 def test_outputs_that_cannot_be_looked_into():
     nb = json.loads(notebook({'text/plain': ['HBox()'], 'application/vnd.jupyter.widget-view+json': dict(model_id='a')}))
     assert not bad_notebook(json.dumps(nb).encode()), 'a view without its state shows nothing'

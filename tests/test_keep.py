@@ -432,3 +432,11 @@ def test_subjects_of_any_name_have_a_record_in_the_folder(tmp_path, subject):
     write_text(path, '{}')
     assert path.parent == tmp_path/'folds' and [p.name for p in (tmp_path/'folds').iterdir()] == [f'{file_name("mine", subject)}.json']
     assert path.stem.split('.')[0].lower() not in RESERVED and not set(path.name) & set('<>:"/\\|?*')
+
+
+def test_a_tilde_is_the_home_folder_wherever_no_shell_expands_it(tmp_path, monkeypatch):
+    from mpfnet.clips import dataset_folder
+    from mpfnet.keep import cache_folder
+    monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.setenv('USERPROFILE', str(tmp_path))
+    monkeypatch.setenv('MPFNET_CACHE', '~/cache')
+    assert cache_folder() == tmp_path/'cache' and dataset_folder('synth', '~/data') == tmp_path/'data'/'synth'

@@ -155,7 +155,7 @@ def test_odd_files_in_a_run_folder_are_a_sentence(flow_root, tmp_path):
     for name, damage in odd.items(): damage(folder / f'{name}.json')
     with pytest.warns(UserWarning, match='left out: .*config.json: expected a file, found a folder'):
         assert not len(collect(tmp_path)) and not configs(tmp_path) and not find_runs(tmp_path)
-    (folder / 'folds').rename(folder / 'elsewhere'); (folder / 'folds').write_text('a file')
+    (folder / 'folds').rename(folder / 'elsewhere'); (folder / 'folds').write_text('a file'); (folder / '.lock').unlink(missing_ok=True); (folder / '.lock').mkdir()
     with pytest.warns(UserWarning, match='folds.odd1 now'): assert go(flow_root, tmp_path, method='majority', subjects=None) == folder
     assert collect(tmp_path).equals(table) and (folder / 'config.json.odd1').is_dir() and json.loads((folder / 'env.json').read_text())['folds_trained'] == 68
     for text in ('['*10**5, '{"pooled": 3, "folds": 1}', '\xff'):

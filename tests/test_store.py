@@ -150,3 +150,10 @@ def test_rows_come_back_as_written(tmp_path_factory, keys, cut_data, cut_lines):
     assert [e['key'] for e in again.index] == distinct[:len(again.index)] and not corrupt_rows(again)
     for k in keys: again.append(k, np.full((2, 3), ord(k)))
     assert [int(r[0, 0]) for r in open_rows(again)] == [ord(k) for k in distinct] and not corrupt_rows(again)
+
+
+@pytest.mark.parametrize('text', ['[]', '{"shape": 3}', '{"shape": [5, 10, 16, 16]}', '{"shape": [5, 10, 16, 16], "settings": [], "input": "frames"}'])
+def test_a_store_that_does_not_say_what_it_is_is_a_sentence(tmp_path, text):
+    from mpfnet.preprocess import verify_folder
+    (tmp_path/'store.json').write_text(text, encoding='utf-8')
+    with pytest.raises(ValueError, match='store.json'): verify_folder(tmp_path)

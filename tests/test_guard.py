@@ -453,7 +453,7 @@ def giant_png(w, h):
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 8, 0, 0, 0, 0)) + chunk(b'IDAT', os.urandom(400)) + chunk(b'IEND', b'')
 
 
-def test_what_would_unpack_to_too_much_is_refused(licensed, monkeypatch):
+def test_what_would_unpack_to_too_much_is_refused(licensed, tmp_path, monkeypatch):
     np.savez_compressed(z := io.BytesIO(), a=np.zeros((60, 1000, 1000), np.uint8))
     np.lib.format.write_array_header_1_0(lying := io.BytesIO(), dict(descr='<f8', fortran_order=False, shape=(10**6, 10**6)))
     files = {'png.md': f'data:image/png;base64,{b64(giant_png(60_000, 60_000))}'.encode(), 'gif.md': f'data:image/gif;base64,{b64(b"GIF89a" + bytes([255])*4 + bytes(400))}'.encode(),
@@ -463,6 +463,8 @@ def test_what_would_unpack_to_too_much_is_refused(licensed, monkeypatch):
     assert [f.split(':')[0] for f in found] == list(files), found
     monkeypatch.setattr(guard, 'MAX_PIXELS', 40_000)
     many = animated(np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8), 'GIF')
+    film = film_of(tmp_path/'f.avi', np.zeros((128, 128, 3), np.uint8), 'MJPG')
+    assert 'giant frames' in shown({'a.md': f'data:video/avi;base64,{b64(film)}'.encode()}, licensed)['a.md']
     assert 'more than 2 pages' in shown({'a.md': f'data:image/gif;base64,{b64(many)}'.encode()}, licensed)['a.md']
 
 

@@ -114,7 +114,7 @@ def bad_kind(path, data) -> str: # '' if there is nothing against it
     if len(data) > LARGEST: return f'has more than {LARGEST:,} bytes, which are not looked into'
     kind = kind_of(data)
     if kind in ('text', 'array') or listed(path): return ''
-    if kind in ('image', 'film'): return f'is an {kind} by its first bytes, that is not listed; {TO_LIST}'.replace('an film', 'a film')
+    if kind in ('image', 'film'): return f'is, by its first bytes, an image or film that is not listed; {TO_LIST}'
     if kind == 'unknown': return f'is neither text in UTF-8 nor of a kind that can be looked into; {TO_LIST}'
     return f'is {kind} by its first bytes, which cannot be looked into'
 
@@ -201,7 +201,8 @@ def from_film(data, most=32):
     with tempfile.TemporaryDirectory() as d:
         (path := Path(d)/'film').write_bytes(data)
         film, frames, n, step = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), [], 0, 1
-        if film.get(cv2.CAP_PROP_FRAME_WIDTH)*film.get(cv2.CAP_PROP_FRAME_HEIGHT) > MAX_PIXELS/10: raise ValueError('a film of giant frames')
+        size = film.get(cv2.CAP_PROP_FRAME_WIDTH)*film.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        if size > MAX_PIXELS/10: raise ValueError('a film of giant frames')
         while film.grab():
             if n % step == 0: frames.append(np.ascontiguousarray(film.retrieve()[1][..., ::-1]))
             if len(frames) == 2*most: frames, step = frames[::2], 2*step
@@ -276,7 +277,8 @@ def in_notebook(data): # bytes of an .ipynb
     nb, said = json.loads(data), []
     for c in nb['cells']:
         bundles = [o.get('data', {}) for o in c.get('outputs', [])] + list(c.get('attachments', {}).values())
-        said += [(k, ''.join(v)) for b in bundles for k, v in b.items() if k.startswith(('image/', 'video/')) and 'svg' not in k]
+        said += [(k, ''.join(v)) for b in bundles for k, v in b.items()
+                 if k.startswith(('image/', 'video/')) and 'svg' not in k]
     for k, v in said: yield from opened(from_base64(v), k)
     known = {v for k, v in said}
     for text in strings(nb):
@@ -309,7 +311,7 @@ def tiles(g): # grey
 
 def parts(image): # (H, W, 3) uint8 → grey parts
     "The picture itself (not a chart, which is mostly background), and what stands apart on its background."
-    if max(image.shape) > 4096: image = cv2.resize(image, None, fx=(k := 4096/max(image.shape)), fy=k, interpolation=cv2.INTER_AREA)
+    if max(image.shape) > 4096: image = resized(image, 4096/max(image.shape))
     edge = np.median(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]), 0)
     away = abs(image.astype(np.int16) - np.int16(edge)).max(2) > 8
     boxes = cv2.connectedComponentsWithStats(np.uint8(away))[2][1:]
@@ -318,7 +320,7 @@ def parts(image): # (H, W, 3) uint8 → grey parts
               if min(w, h) >= 24 and area > .5*w*h and w*h < .98*away.size]
     return [t for g in found for t in tiles(g) if min(t.shape) >= 24 and t.std() > 4]
 
-# %% ../nbs/07b_guard.ipynb #8ed9ff53
+# %% ../nbs/07b_guard.ipynb #f2c8a1a4
 POINTS, DIMS = 300, 32      # points kept of a picture, numbers kept of a point
 MIX = np.random.RandomState(0).normal(size=(128, DIMS))     # the old generator: its numbers never change
 MIX = np.float32(MIX - MIX.mean(0))
@@ -327,7 +329,8 @@ def described(g) -> tuple: # (h, w) uint8
     "Its points, (n, 2) px, and what each looks like, (n, DIMS) of length 1."
     points, looks = cv2.SIFT_create(POINTS, contrastThreshold=.02).detectAndCompute(g, None)
     looks = np.sqrt(np.zeros((0, 128), np.float32) if looks is None else looks) @ MIX
-    return np.float32([p.pt for p in points]).reshape(-1, 2), looks/np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1e-9)
+    looks /= np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1e-9)
+    return np.float32([p.pt for p in points]).reshape(-1, 2), looks
 
 # %% ../nbs/07b_guard.ipynb #e60ee318
 @dataclass(slots=True)
@@ -371,9 +374,9 @@ def candidates(looks, frames, most=20) -> list: # numbers of frames
         best.setdefault(os.path.dirname(frames.names[i]), int(i))
     return list(best.values())
 
-# %% ../nbs/07b_guard.ipynb #5d881540
+# %% ../nbs/07b_guard.ipynb #ee02d933
 def placed(points, looks, there, known) -> tuple: # points of a part and of a frame, as `described`
-    "((2, 3) matrix that lays the part onto the frame, how many of the frame's points agree on it); (None, 0) if there is none."
+    "((2, 3) matrix that lays the part onto the frame, points of the frame that agree on it); (None, 0) if there is none."
     pairs = cv2.BFMatcher().knnMatch(looks, np.float32(known)/127, 2) if len(known) > 1 else []
     pairs = [a for a, b in pairs if a.distance < .9*b.distance]
     if len(pairs) < FEW: return None, 0
@@ -444,7 +447,7 @@ def chosen(top): # folder of a dataset
         for n in sorted((n for n in names if frame_number(n) is not None), key=frame_number)[::EVERY]:
             if os.path.exists(path := os.path.join(here, n)): yield path, (s := os.stat(path)).st_size, s.st_mtime_ns
 
-# %% ../nbs/07b_guard.ipynb #cca8f9a2
+# %% ../nbs/07b_guard.ipynb #96b5ce5e
 def kept(path, state): # file of the cache; what it must have been made from
     "`Frames`, or None if it was made from something else."
     try:
@@ -471,19 +474,20 @@ def reference_frames(root, lookalikes=False) -> Frames: # data root; whether loo
     "The points of frames of all licensed datasets."
     found = [frames_in(top) for top in folders_of(root, lookalikes)] or [looked_at([])]
     starts = np.concatenate([np.zeros(1, int), *(np.diff(f.starts) for f in found)]).cumsum()
-    return Frames(sum((f.names for f in found), []), *(np.concatenate([getattr(f, k) for f in found]) for k in ('points', 'looks')), starts)
+    points, looks = (np.concatenate([getattr(f, k) for f in found]) for k in ('points', 'looks'))
+    return Frames(sum((f.names for f in found), []), points, looks, starts)
 
-# %% ../nbs/07b_guard.ipynb #c1d0fb1e
+# %% ../nbs/07b_guard.ipynb #6ed35485
 def checked_frames(root, lookalikes=False) -> Frames: # data root; whether look-alikes count as licensed, for tests
     "`reference_frames`; raises a ValueError if the root leads nowhere."
     root = Path(root).expanduser()
-    there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else None
-    if there is None: raise ValueError(f'MPFNET_DATA={root}: expected a folder with those of the datasets, found none (from {Path.cwd()}). Is the drive there?')
+    def not_there(expected, found): raise ValueError(f'MPFNET_DATA={root}: expected {expected}, found {found}')
+    if not root.is_dir(): not_there('a folder with those of the datasets', f'none (from {Path.cwd()}). Is the drive there?')
+    there = sorted(p.name for p in root.iterdir() if p.is_dir())
     if not set(DATASETS) & set(there):
-        raise ValueError(f'MPFNET_DATA={root}: expected the folder above the datasets’ own ({", ".join(LICENSED)}), found {", ".join(there[:5]) or "no folder"}')
-    frames = reference_frames(root, lookalikes)
-    if folders_of(root, lookalikes) and not frames:
-        raise ValueError(f'MPFNET_DATA={root}: expected frames below {", ".join(f.name for f in folders_of(root, lookalikes))}, found none that can be read')
+        not_there(f'the folder above the datasets’ own ({", ".join(LICENSED)})', ', '.join(there[:5]) or 'no folder')
+    frames, licensed = reference_frames(root, lookalikes), [f.name for f in folders_of(root, lookalikes)]
+    if licensed and not frames: not_there(f'frames below {", ".join(licensed)}', 'none that can be read')
     return frames
 
 # %% ../nbs/07b_guard.ipynb #43e7394c
@@ -567,19 +571,22 @@ def tracked() -> dict:
     paths = {os.fsdecode(n): Path(top, os.fsdecode(n)) for n in git('-C', top, 'ls-files', '-z').split(b'\0') if n}
     return {n: read(p) for n, p in paths.items() if p.is_symlink() or p.is_file()}
 
-# %% ../nbs/07b_guard.ipynb #d8112f05
-def is_commit(name) -> bool: return not subprocess.run(['git', 'cat-file', '-e', f'{name}^{{commit}}'], capture_output=True).returncode
+# %% ../nbs/07b_guard.ipynb #35346469
+def is_commit(name) -> bool:
+    return not subprocess.run(['git', 'cat-file', '-e', f'{name}^{{commit}}'], capture_output=True).returncode
 
 def pushed(remote, lines): # name or address of the other side; what git tells `pre-push`: a line for each branch or tag
     "({path: bytes}, commit) of every commit that the other side does not have, as far as is known here."
     moves = [line.rsplit(' ', 3) for line in lines if line.strip()]
     new = [ours for _, ours, _, _ in moves if ours.strip('0')]
-    if odd := [n for n in new if not is_commit(n)]: raise ValueError(f'{odd[0]}: expected commits, found a tag of something else, which is not looked into')
+    if odd := [n for n in new if not is_commit(n)]:
+        raise ValueError(f'{odd[0]}: expected commits, found a tag of something else, which is not looked into')
     old = [theirs.strip() for *_, theirs in moves if theirs.strip('0\n') and is_commit(theirs.strip())]
     commits = git('rev-list', '--reverse', *new, '--not', *old, f'--remotes={remote}').decode().split() if new else []
-    for c in commits: yield files_of(git('diff-tree', '-r', '-c', '--root', '--raw', '-z', '--no-abbrev', '--no-renames', '--no-commit-id', c)), c
+    how = ('-r', '-c', '--root', '--raw', '-z', '--no-abbrev', '--no-renames', '--no-commit-id')
+    for c in commits: yield files_of(git('diff-tree', *how, c)), c
 
-# %% ../nbs/07b_guard.ipynb #e51698c1
+# %% ../nbs/07b_guard.ipynb #4b0b99c8
 def known_clean(frames) -> tuple: # `reference_frames`; → (file, its key, hashes of pictures that show none of them)
     code = Path(__file__).read_bytes()
     key = hashlib.sha256(code + cv2.__version__.encode() + (frames.looks.tobytes() if frames else b'')).hexdigest()
@@ -591,19 +598,21 @@ def known_clean(frames) -> tuple: # `reference_frames`; → (file, its key, hash
 
 def keep_clean(path, key, hashes):
     path.parent.mkdir(parents=True, exist_ok=True)
-    (part := path.with_suffix(f'.{os.getpid()}')).write_text(json.dumps(dict(key=key, hashes=sorted(hashes))), encoding='utf-8')
+    text = json.dumps(dict(key=key, hashes=sorted(hashes)))
+    (part := path.with_suffix(f'.{os.getpid()}')).write_text(text, encoding='utf-8')
     os.replace(part, path)
 
-# %% ../nbs/07b_guard.ipynb #2edb8c24
-ADVICE = ('No image, frame or sheet of a licensed dataset belongs into the repository; clear the outputs of a notebook that was run on one '
-          '(figures belong under runs/).')
+# %% ../nbs/07b_guard.ipynb #b2292e8c
+ADVICE = ('No image, frame or sheet of a licensed dataset belongs into the repository; '
+          'clear the outputs of a notebook that was run on one (figures belong under runs/).')
 LATER = ' What a later commit removes is still in the history that is pushed: git rebase -i takes it out.'
 
 def look(batches, root) -> list: # ({path: bytes}, commit or '') each; data root or None
     "What must not be there, a sentence each."
     frames = checked_frames(root) if root else ()
-    if root and not frames: print(f'guard: {root} holds no licensed dataset, so pictures were compared with nothing', file=sys.stderr)
-    if not root: print('guard: MPFNET_DATA is not set, so pictures were not compared with any frames', file=sys.stderr)
+    unset = 'MPFNET_DATA is not set, so pictures were not compared with any frames'
+    if not frames:
+        print('guard:', f'{root} holds no licensed dataset, so pictures were compared with nothing' if root else unset, file=sys.stderr)
     path, key, clean = known_clean(frames)
     before = len(clean)
     found = [f'{commit[:10]} {name}: {why}'.lstrip() for files, commit in batches for name, data in files.items()
@@ -611,12 +620,13 @@ def look(batches, root) -> list: # ({path: bytes}, commit or '') each; data root
     if len(clean) > before: keep_clean(path, key, clean)
     return found
 
-# %% ../nbs/07b_guard.ipynb #6238c938
+# %% ../nbs/07b_guard.ipynb #dad0a7ec
 def main():
-    "`--staged`: the next commit; `--push REMOTE`: what git says on stdin; else every tracked file. Exit status 1 if something must not be there."
+    "`--staged`: the next commit; `--push REMOTE`: what git says on stdin; else every tracked file. Exit status 1 if refused."
     push, words = '--push' in sys.argv, [*sys.argv, '']
     try:
-        batches = pushed(words[words.index('--push') + 1], sys.stdin) if push else [(staged() if '--staged' in words else tracked(), '')]
+        if push: batches = pushed(words[words.index('--push') + 1], sys.stdin)
+        else: batches = [(staged() if '--staged' in words else tracked(), '')]
         found = look(batches, os.environ.get('MPFNET_DATA'))
     except ValueError as e: sys.exit(f'guard: {e}')
     for f in found: print(f'refused: {f}', file=sys.stderr)

@@ -286,7 +286,7 @@ def in_notebook(data): # bytes of an .ipynb
 
 def pictures(path, data): # name of a file, its bytes → (H, W, 3) uint8 each
     "Every picture in a file that can be looked into; what cannot is for `bad_kind` to refuse."
-    if path.endswith('.ipynb'): yield from in_notebook(data)
+    if path.lower().endswith('.ipynb'): yield from in_notebook(data)
     elif kind_of(data) in ('image', 'film', 'array', 'text'): yield from opened(data)
 
 # %% ../nbs/07b_guard.ipynb #859fad5d
@@ -517,7 +517,7 @@ def shows_a_frame(path, data, frames, clean=None) -> str: # name of a file, its 
 # %% ../nbs/07b_guard.ipynb #de2f6d4b
 def wrong(path, data, frames, clean=None) -> str: # name of a file, its bytes; as for `shows_a_frame`
     "Why it must not be committed; '' if it may."
-    return (bad_name(path) or bad_kind(path, data) or (bad_notebook(data) if path.endswith('.ipynb') else '')
+    return (bad_name(path) or bad_kind(path, data) or (bad_notebook(data) if path.lower().endswith('.ipynb') else '')
             or shows_a_frame(path, data, frames, clean))
 
 def problems(files:dict,   # name, relative to the repository → bytes

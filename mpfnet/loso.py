@@ -410,13 +410,13 @@ def keep_state(path, state):
     state = {k: (v if torch.is_tensor(v) else torch.as_tensor(np.ascontiguousarray(v))).detach().cpu().contiguous() for k, v in state.items()}
     write_atomically(make_way(path), lambda t: Path(t).write_bytes(save(state)))
 
-def weights_kept(h, subject, record) -> bool:
+def weights_kept(h, subject, record, tell=True) -> bool: # tell: print why they do not count
     "Whether the weights of a fold are there, and are those of its record."
     path = weights_path(h, subject)
     if not path.exists(): return False
     try: why = '' if sha256_of(load(path.read_bytes())) == record['weights_sha256'] else "not those of the fold's record"
     except Exception as e: why = f'unreadable ({e})'
-    if why: print(f'{path}: {why}: the fold is trained again')
+    if why and tell: print(f'{path}: {why}: the fold is trained again')
     return not why
 
 # %% ../nbs/05_loso.ipynb #629f1d83
@@ -468,7 +468,7 @@ def record_of(h, subject): # a fold whose lock is held
     "The record that somebody who was faster has written, or one that is trained now."
     path, lock = record_path(h.folder, subject), lock_path(h, subject)
     found = valid_record(path, subject, h)
-    if todo := not found or still_to_do(h, [subject], {subject: found}):
+    if todo := not found or still_to_do(h, [subject], {subject: found}, tell=False):
         keep_freed_memory()
         write_json(path, found := run_fold(h, subject))
     with suppress(OSError): lock.unlink()                       # whoever still waits for it will find the record
@@ -542,9 +542,9 @@ def harness(p, settings, device, data, seed, config, folder='') -> Harness:
                    config=config, artefacts=str(Path(p.out_dir) / 'cache' / 'priors'), folder=str(folder),
                    weights=str(Path(folder) / 'weights') if p.keep_weights and folder else None, sharing=p.workers)
 
-def still_to_do(h, wanted, records): # Harness; (dataset, subject) pairs; {pair: record}
+def still_to_do(h, wanted, records, tell=True): # Harness; (dataset, subject) pairs; {pair: record}; see `weights_kept`
     "Folds without a valid record, or without the weights that were asked for."
-    return [s for s in wanted if s not in records or h.weights and not weights_kept(h, s, records[s])]
+    return [s for s in wanted if s not in records or h.weights and not weights_kept(h, s, records[s], tell)]
 
 # %% ../nbs/05_loso.ipynb #02968fc7
 def run_seed(p, settings, device, data, seed, progress=True, tell=None) -> Path: # …; called with the folder after each fold

@@ -608,7 +608,7 @@ def libraries_of(h, records) -> dict:
     for r in records:
         for stage, made in r.get('priors_made', {}).items(): found.setdefault(stage, []).extend(made)
     tell_versions(f'folds in {h.folder}', found['folds'], 'remove that folder')
-    for stage in found.keys() - {'features', 'folds'}: tell_versions(f'priors ({stage}) in {h.artefacts}', found[stage], f'remove that folder and {h.folder}/folds')
+    for stage in found.keys() - {'features', 'folds'}: tell_versions(f'priors ({stage}) in {h.artefacts}', found[stage], 'remove that folder, and folds/ of the run')
     return {k: list({as_json(m): m for m in v}.values()) for k, v in found.items()}
 
 # %% ../nbs/05_loso.ipynb #eb4dbdd5

@@ -312,7 +312,7 @@ class Artefacts:
         if self.root is None: return make()
         state, made = self._find(stage, key, quiet=True) or self._make(stage, key, make)
         if made not in (known := self.made.setdefault(stage, [])): known.append(made)
-        tell_versions(f'priors ({stage}) in {self.root}', [made], 'remove that folder')
+        tell_versions(f'priors ({stage}) in {self.root}', [made], 'remove that folder, and folds/ of the run')
         return state
     def _find(self, stage, key, quiet=False): return read_checked(self.path(stage, key), f'{stage}/{key}', quiet)
     def _make(self, stage, key, make):

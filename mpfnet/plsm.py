@@ -67,19 +67,23 @@ class Copies:
     def __init__(self, data, phi): # Prepared fold; φ_max of each training clip
         self.data, (self.clip, self.phi) = data, balanced_items(phi)
     def __len__(self): return len(self.clip)
-    def __call__(self, i): # items → (x, y)
+    def load(self, i): # items
+        "What has to be fetched for them: (items, rows as they are stored, or None)."
+        d = self.data
+        return i, None if d.released_flow else d.fold.raw(self.clip[i], self.phi[i], pinned=d.device.type == 'cuda')
+    def __call__(self, i, rows): # what `load` returns → (x, y)
         d, clip = self.data, positions(self.clip[i], self.data.device)
-        return d.x[clip] if d.released_flow else d(d.fold.magnified(self.clip[i], self.phi[i])), d.y[clip]
+        return d.x[clip] if rows is None else d(rows), d.y[clip]
 
 # %% ../nbs/03b_plsm.ipynb #81e55f32
 def train_plsm(data, encoder, cfg, aug, n_classes, epochs=None, start=None): # Prepared fold, EncoderConfig, PLSMConfig, AugmentConfig; …; see `priors.learn`
     "Train the balanced classifier on a fold; returns (encoder → ReLU → linear, losses)."
     copies = Copies(data, copies_of(data.fold.clips, n_classes, cfg.phi_limit, cfg.phi))
     def make(): return nn.Sequential(CAI3D(data.in_channels, embedding=None, preset=encoder, size=data.x.shape[2:]), nn.ReLU(), nn.Linear(encoder.embedding, n_classes))
-    def loss_of(net, i, g):
-        x, y = copies(i)
+    def loss_of(net, loaded, g):
+        x, y = copies(*loaded)
         return F.cross_entropy(net(augment(x, aug, g, data.flow)), y, label_smoothing=cfg.smoothing)
-    return learn(data, 'plsm', make, loss_of, len(copies), cfg, epochs, start)
+    return learn(data, 'plsm', make, loss_of, len(copies), cfg, epochs, start, copies.load)
 
 # %% ../nbs/03b_plsm.ipynb #0c056a0d
 def plsm_prior(data, encoder, cfg, aug, n_classes, artefacts): # Prepared fold, EncoderConfig, PLSMConfig, AugmentConfig, …, Artefacts

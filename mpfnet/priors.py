@@ -4,16 +4,20 @@
 
 # %% auto #0
 __all__ = ['NO_AUGMENT', 'NO_GRAPHS', 'DECIDING', 'Scaling', 'channels', 'check_fields', 'AugmentConfig', 'affine', 'augment',
-           'generator', 'stage_generator', 'seeded', 'TrainConfig', 'SGDConfig', 'AdamConfig', 'rate', 'train',
-           'watch_update', 'each_epoch', 'calibrate_norms', 'ComputeConfig', 'forward_of', 'batches', 'key_of',
-           'as_file', 'noted_in', 'read_checked', 'Artefacts', 'Prepared', 'PriorConfig', 'learn', 'prior']
+           'generator', 'stage_generator', 'random_state_kept', 'seeded', 'repeatable', 'algorithms_with_an_order',
+           'told_to', 'TrainConfig', 'SGDConfig', 'AdamConfig', 'rate', 'train', 'watch_update', 'each_epoch',
+           'calibrate_norms', 'ComputeConfig', 'forward_of', 'batches', 'key_of', 'as_file', 'noted_in', 'read_checked',
+           'Artefacts', 'Prepared', 'PriorConfig', 'ahead', 'learn', 'prior']
 
 # %% ../nbs/03_priors.ipynb #f06f1a46
 import hashlib
 import json
 import math
+import os
+import warnings
 import zlib
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -39,7 +43,8 @@ class Scaling:
     @staticmethod
     def by_clip(x):
         x = x.clone()
-        x[:, :2] -= x[:, :2].flatten(2).median(2).values[:, :, None, None, None]
+        motion = x[:, :2].flatten(2).sort(2).values                            # a median would have no order on a GPU
+        x[:, :2] -= motion[:, :, (motion.shape[2] - 1)//2, None, None, None]
         x[:, :2] /= x[:, :2].pow(2).mean((1, 2, 3, 4), keepdim=True).sqrt().clamp_min(1e-6)
         return x
     def __call__(self, x): return (self.by_clip(x) if self.stretched else x) / self.scale.to(x.device).view(1, -1, 1, 1, 1)
@@ -116,11 +121,60 @@ def stage_generator(fold, stage): # a Fold; 'pltn', 'plsm', …
     return generator(fold.seed, stage, *('/'.join(s) for s in fold.held_out))
 
 # %% ../nbs/03_priors.ipynb #58c55a21
+@contextmanager
+def random_state_kept():
+    "torch's global generators are as they were when the block ends: the CPU's, and those of GPUs in use."
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=list(gpus)): yield
+
 def seeded(make, g): # a function that builds a module; a generator
     "`make()` with torch's global generator seeded from `g`, and put back after."
-    with torch.random.fork_rng(devices=[]):
+    with random_state_kept():
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=g)))
         return make()
+
+
+# %% ../nbs/03_priors.ipynb #01a491ca
+@contextmanager
+def repeatable(
+    device,        # 'cpu', 'cuda', …
+    strict=False,  # raise where an operation has no order
+):
+    "Let a GPU add up in an order. Yields the set of what PyTorch says of operations that have none."
+    unordered = set()
+    if torch.device(device).type != 'cuda':
+        yield unordered
+        return
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')            # read at the first matrix product
+    with algorithms_with_an_order(strict), told_to(unordered.add, 'determinis'): yield unordered
+
+
+# %% ../nbs/03_priors.ipynb #d465a836
+@contextmanager
+def algorithms_with_an_order(strict):
+    "PyTorch's switches, put back after."
+    memory = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=not strict)
+    memory.fill_uninitialized_memory = False                               # it costs time and hides nothing here
+    try: yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = filled
+
+@contextmanager
+def told_to(
+    note,       # called with a warning's text
+    word:str,   # that stands in it
+):
+    "Warnings with a word in them go to a function; others go where they went."
+    with warnings.catch_warnings():
+        warnings.filterwarnings('always', f'(?s).*{word}')
+        show = warnings.showwarning
+        warnings.showwarning = lambda m, *rest, **kw: note(str(m)) if word in str(m) else show(m, *rest, **kw)
+        yield
+
 
 # %% ../nbs/03_priors.ipynb #70cfc063
 @dataclass(kw_only=True, slots=True)
@@ -194,7 +248,7 @@ def train(module,     # what is trained, in place
 # %% ../nbs/03_priors.ipynb #929c02a0
 def watch_update(watch, module, k, mean=None, calibrate=()): # averaged weights, if there are any; batches
     "Call `watch(k)` with the module as it would be if training ended now; then go on as if nobody had looked."
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with random_state_kept(), torch.no_grad():
         kept = {n: v.clone() for n, v in module.state_dict().items()} if mean else None
         if mean:
             module.load_state_dict(mean, strict=False)
@@ -337,11 +391,14 @@ class Prepared:
         self.index = channels(features, fold.shape[0])
         self.flow, self.seen = 0 in self.index, slice(self.index[0], self.index[-1] + 1)     # neighbours: a view, no copy
         self.released_flow = fold.clips['input'].iat[0] == 'flow28'
-        raw = fold.X()
-        self.scaling = Scaling.fit(raw, stretched=self.released_flow)
+        raw = self.here(fold.raw(pinned=self.device.type == 'cuda'))
+        self.scaling = Scaling.fit(raw, stretched=self.released_flow)          # always on the device, wherever the rows lie: one order of sums
         self.x, self.y = self(raw), fold.y.to(self.device)
+    def here(self, stored): # (n, C, T, H, W) of any type, anywhere
+        "On the device, as float32 that is made there."
+        return stored.to(self.device, non_blocking=True).float()
     def __call__(self, raw): # (n, C, T, H, W) → the same, scaled, chosen channels
-        return self.scaling(raw)[:, self.seen].to(self.device, non_blocking=True)
+        return self.scaling(self.here(raw))[:, self.seen]
     def __len__(self): return len(self.y)
     @property
     def in_channels(self): return len(self.index)
@@ -370,24 +427,45 @@ class PriorConfig(SGDConfig):
         "How many epochs a trunk has; the last is always a fold's own."
         return max(0, min(round(trunk * self.last), self.last - 1))
 
+# %% ../nbs/03_priors.ipynb #38a1e7fb
+def ahead(
+    load,       # (item) → what is fetched
+    items,      # a list
+    threaded,   # whether the next one is fetched while this one is in use
+):
+    "Yield load(item) for each item, in order."
+    if not threaded or len(items) < 2:
+        yield from map(load, items)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(load, items[0])
+        for item in items[1:]:
+            fetched, coming = coming.result(), pool.submit(load, item)
+            yield fetched
+        yield coming.result()
+
+
 # %% ../nbs/03_priors.ipynb #9e807db8
 def learn(data,    # Prepared fold
           stage,   # 'pltn', 'plsm'
           make,    # () → the untrained network
-          loss_of, # (network as `forward_of` gives it, positions of a batch, generator) → loss
+          loss_of, # (network as `forward_of` gives it, positions of a batch or what `load` makes of them, generator) → loss
           items,   # how many there are
           cfg,     # PriorConfig
           epochs=None,  # (from, to) of the schedule; None = all
-          start=None):  # state to go on from
+          start=None,   # state to go on from
+          load=None):   # (positions of a batch) → what is fetched from memory for it
     "Train a prior; returns (network, losses)."
     g, (first, last) = stage_generator(data.fold, stage), epochs or (0, cfg.last)
     net = seeded(make, g).to(data.device, memory_format=torch.channels_last_3d)
     if start is not None: net.load_state_dict(start)
     todo, forward = batches(items, cfg.batch, last - first, g), forward_of(net, data.compute, data.device)
     an_epoch = len(todo) // max(1, last - first)
-    with torch.random.fork_rng(devices=[]):
+    fetched = ahead(load, todo, data.device.type == 'cuda') if load else iter(todo)
+    with random_state_kept():
         torch.manual_seed(g.initial_seed())              # dropout
-        losses = train(net, lambda k: loss_of(forward, todo[k], g), len(todo), cfg, data.x.split(cfg.batch), first=first * an_epoch, of=cfg.epochs * an_epoch)
+        losses = train(net, lambda k: loss_of(forward, next(fetched), g), len(todo), cfg, data.x.split(cfg.batch),
+                       first=first * an_epoch, of=cfg.epochs * an_epoch)
     return net, losses
 
 # %% ../nbs/03_priors.ipynb #13e44a1b

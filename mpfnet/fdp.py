@@ -303,7 +303,8 @@ class FDP:
 
 def fdp_net(cfg, n_classes, frames): # FDPConfig; training frames (n, F, S, S)
     "The network; `as_released` keeps the mean and the maximum of the training frames."
-    return FDPNet(cfg, n_classes, frames.shape[1], float(frames.mean()), float(frames.max()))
+    measured = (float(frames.mean()), float(frames.max())) if cfg.variant == 'as_released' else ()
+    return FDPNet(cfg, n_classes, frames.shape[1], *measured)
 
 # %% ../nbs/04e_fdp.ipynb #e4cef1ba
 @torch.no_grad()

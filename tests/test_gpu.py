@@ -50,10 +50,11 @@ def stages(data, aug=AugmentConfig()):
 def test_a_step_runs_elsewhere(monkeypatch, aug, resident):
     "Forward and back of every stage, where no value can be read and no other device's tensor can join in."
     steps = []
-    def rehearse(module, loss_of, updates, *args, **kwargs):
+    def rehearse(module, loss_of, updates, *args, inputs=None, **kwargs):
+        given = inputs or ((k,) for k in range(updates))
         for k in range(min(2, updates)):
             with Waits() as waits:
-                loss = loss_of(k)
+                loss = loss_of(*priors.moved_to('meta', next(given)))
                 loss.backward()
             assert not waits.found or not k, waits.found          # in the first update constants move, too
             assert loss.device.type == 'meta' and all(p.grad.device.type == 'meta' for p in module.parameters() if p.grad is not None)
@@ -146,7 +147,7 @@ def test_compiled_graphs_serve_all_folds(monkeypatch):
     graphs, compiled, breaks = [], torch.compile, torch._dynamo.utils.counters['graph_break']
     def note(graph, inputs): graphs.append(graph); return graph.forward
     monkeypatch.setattr(torch, 'compile', lambda net, mode=None: compiled(net, backend=note))
-    monkeypatch.setattr(priors, 'train', lambda module, loss_of, updates, *args, **kwargs: [loss_of(k).backward() for k in range(updates)])
+    monkeypatch.setattr(priors, 'train', lambda module, loss_of, updates, *args, inputs, **kwargs: [loss_of(*priors.moved_to('meta', given)).backward() for given in inputs])
     s, found, before = override(SETTINGS, 'compute.compile=default,pltn.batch=10,pltn.epochs=2'), [], dict(breaks)
     for _ in range(2):
         train_pltn(Prepared(a_fold(), device='meta', compute=s.compute), s.encoder, s.pltn, AugmentConfig())
@@ -163,8 +164,54 @@ def test_episodes_use_no_cuda_graphs(monkeypatch):
     assert modes == ['reduce-overhead', 'default']
 
 
+@pytest.mark.parametrize('stage', ['pltn', 'plsm'])
+def test_recorded_updates_are_the_same_updates(monkeypatch, stage):
+    "What changes from update to update lies in the inputs: a whole prior, replayed from a tape, ends in the weights that it ends in."
+    class Taped(priors.RecordedUpdate):
+        def once(self, *inputs): return priors.Update.__call__(self, *inputs)
+        def recorded(self, *inputs):
+            held, network = [v.clone() for v in inputs], self.network
+            before = [v.clone() for v in self.changing(network)]
+            with Tape() as tape: loss = priors.Update.__call__(self, *held)
+            with torch.no_grad():
+                for now, then in zip(self.changing(network), before): now.copy_(then)      # a graph computes nothing while it is recorded
+            tapes.append(len(tape.done))
+            return held, tape.play, loss
+        def __init__(self, module, cfg, loss_of):
+            self.network = module
+            super().__init__(module, cfg, loss_of)
+        def changing(self, module):
+            momentum = [self.optimizer.state[p]['momentum_buffer'] for p in module.parameters() if 'momentum_buffer' in self.optimizer.state[p]]
+            return [*module.parameters(), *momentum, *module.buffers()]
+    tapes, s, train = [], override(SETTINGS, 'pltn.epochs=4,plsm.epochs=4,pltn.batch=10,plsm.batch=16,encoder.dropout=0'), priors.train
+    def learnt(kind):
+        monkeypatch.setattr(priors, 'train', lambda *args, **kwargs: train(*args, **kwargs | dict(kind=kind)))
+        data = Prepared(a_fold())
+        if stage == 'pltn': return train_pltn(data, s.encoder, s.pltn, AugmentConfig(noise=.1))
+        return train_plsm(data, s.encoder, s.plsm, AugmentConfig(), 3)
+    (net, losses), (other, again) = learnt(priors.Update), learnt(Taped)
+    assert tapes and min(tapes) > 300 and len(losses) >= 8
+    assert np.allclose(losses, again, rtol=1e-5) and all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(net.state_dict().values(), other.state_dict().values()))
+
+
+class Tape(TorchDispatchMode):
+    "Notes operations; `play` does them again, into the same memory, as a CUDA graph does."
+    def __init__(self): super().__init__(); self.done = []
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        if func.namespace == 'aten': self.done.append((func, args, kwargs or {}, self.tensors(out)))
+        return out
+    @staticmethod
+    def tensors(out): return [v for v in (out if isinstance(out, (tuple, list)) else [out]) if torch.is_tensor(v)]
+    @torch.no_grad()
+    def play(self):
+        for func, args, kwargs, before in self.done:
+            for old, new in zip(before, self.tensors(func(*args, **kwargs))):
+                if old.data_ptr() != new.data_ptr(): old.copy_(new)
+
+
 @cuda
-@pytest.mark.parametrize('compute', ['compute.precision=float32', 'compute.precision=bf16', 'compute.compile=reduce-overhead'])
+@pytest.mark.parametrize('compute', ['compute.precision=float32', 'compute.precision=bf16', 'compute.compile=reduce-overhead', 'compute.record=true'])
 def test_a_fold_on_the_gpu(compute):
     "Learns what the CPU learns, up to rounding; twice the same; and nothing from its test subject."
     s = override(SETTINGS, compute)
@@ -173,7 +220,7 @@ def test_a_fold_on_the_gpu(compute):
     here, there = (fitted(d).scores(torch.from_numpy(x[:6].astype(np.float32))) for d in ('cpu', 'cuda'))
     assert np.abs(here - there).max() < (1e-2 if 'float32' in compute else .5)
     resident = fitted('cuda', loso.moved(x, np.arange(len(x)), 'cuda')).scores(torch.from_numpy(x[:6].astype(np.float32)))
-    if not s.compute.compile: assert np.array_equal(there, resident)
+    if not s.compute.compile and not s.compute.record: assert np.array_equal(there, resident)
     noisy = x.copy(); noisy[6*2:6*3] = 9
     if not s.compute.compile: assert np.array_equal(there, fitted('cuda', noisy).scores(torch.from_numpy(x[:6].astype(np.float32))))
 

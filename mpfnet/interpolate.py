@@ -30,7 +30,7 @@ def by_flow(
     apex: torch.Tensor, # (…, 3, H, W)
     t: torch.Tensor, # (n,) times strictly between 0 and 1
     *,
-    flow_method: str = 'dis', # for the onset–apex flow, a key of `mpfnet.flow.FLOWS`
+    flow_method: str = 'dis', # for the onset–apex flow, a key of `mpfnet.flow.FLOWS`; ilk runs on a GPU
     flow_weights=None, # its checkpoint, if it is a learned one
     mode: str = 'spline', # how a frame is looked up between its pixels: or 'bicubic', 'bilinear'
 ) -> torch.Tensor: # (…, n, 3, H, W)

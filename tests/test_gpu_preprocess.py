@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_gpu import Waits, cuda
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mpfnet import preprocess
+from mpfnet import loso, preprocess
 from mpfnet.flow import FLOWS, LEARNED, flow
 from mpfnet.interpolate import interpolate, sample_recorded
 from mpfnet.magnify import magnify
@@ -21,7 +21,11 @@ from mpfnet.synth import make_synth
 
 ON_DEVICE = PreprocessConfig(interpolate_flow='ilk')
 SMALL = PreprocessConfig(size=32, length=5, interpolate_flow='ilk')
-CLOSE = 2e-3            # half-precision numbers of up to 2 px: their last digit, and what rounding does to flow
+
+
+def close(a, b):
+    "Equal up to the last digit of half precision, and what rounding does to flow."
+    return np.allclose(a.astype(float), b.astype(float), rtol=1e-3, atol=1e-3)
 
 
 # the rows of a processor
@@ -70,7 +74,7 @@ def test_batches_give_what_single_copies_give(config, steps):
     copies = [(c, p) for c, phis in zip(clips, ((0, 3), (2,), (0, 1, 3))) for p in phis]
     rows = features_together(copies, config, times)
     alone = np.concatenate([np.stack(list(frames_to_features(c, config, phis, times))) for c, phis in zip(clips, ((0, 3), (2,), (0, 1, 3)))])
-    assert rows.dtype == torch.float16 and np.abs(rows.numpy().astype(float) - alone).max() < CLOSE
+    assert rows.dtype == torch.float16 and close(rows.numpy(), alone)
     assert len({r.tobytes() for r in rows.numpy()}) == len(copies)                     # every copy is another one
 
 
@@ -213,7 +217,7 @@ def test_a_store_is_filled_in_batches(clips, tmp_path, card, workers):
     here, there = (FeatureStore(tmp_path/'store', c) for c in (SMALL, CUDA))
     rows = [s.ensure(*asked(clips), workers=workers, progress=False) for s in (here, there)]
     assert np.array_equal(*rows) and card == [10, 10, 10, 6] and here.table.folder != there.table.folder
-    assert np.abs(here.F[rows[0]].astype(float) - there.F[rows[1]]).max() < CLOSE and there.verify() == 36
+    assert close(here.F[rows[0]], there.F[rows[1]]) and there.verify() == 36
     for a, b in zip(lines(here), lines(there), strict=True):
         assert (a['clip'], a['phi']) == (b['clip'], b['phi']) and a['key'] != b['key']
         assert 'device' not in a['made'] and b['made'] == a['made'] | dict(device='a card')
@@ -235,7 +239,7 @@ def test_what_is_missing_is_made(clips, tmp_path, card):
     rows = recorded.ensure(*asked(shorter), progress=False)
     here = FeatureStore(tmp_path/'store', replace(SMALL, interpolate='frames'))
     again = here.ensure(*asked(shorter), progress=False)
-    assert np.abs(recorded.F[rows].astype(float) - here.F[again]).max() < CLOSE and sum(card[5:]) == len({*again}) == 36
+    assert close(recorded.F[rows], here.F[again]) and sum(card[5:]) == len({*again}) == 36
 
 
 def test_ready_made_flow_needs_no_device(tmp_path):
@@ -264,7 +268,7 @@ def test_short_of_memory_halves_the_batch(clips, tmp_path, card, monkeypatch):
     tries = short_of_memory(monkeypatch, 3)
     short.ensure(*asked(clips[:4]), progress=False)
     assert tries == [10, 5, 2, 3, 5, 2, 3, 2] and [e['key'] for e in short.table.index] == [e['key'] for e in full.table.index]
-    assert np.abs(full.F.astype(float) - short.F).max() < CLOSE
+    assert close(full.F, short.F)
 
 
 def test_no_memory_for_a_single_clip_is_a_sentence(clips, tmp_path, card, monkeypatch):
@@ -309,6 +313,50 @@ def test_settings_of_a_device_are_checked():
     assert (p.device, p.interpolate_flow, PreprocessConfig().device, PreprocessConfig().interpolate_flow) == ('cuda', 'ilk', 'cpu', 'dis')
 
 
+def test_a_gpu_that_is_not_asked_is_told_of(clips, tmp_path, monkeypatch):
+    "Once there are many rows to make, and only of a recipe that it could make."
+    said = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(preprocess, 'say_once', said.append)
+    store = FeatureStore(tmp_path/'store', SMALL)
+    store.ensure(clips[:2], progress=False)
+    monkeypatch.setattr(preprocess, 'MANY', 3)
+    store.ensure(clips[2:4], progress=False)
+    assert not said
+    store.ensure(clips[4:], progress=False)
+    store.ensure(clips, progress=False)
+    assert len(said) == 1 and said[0].startswith('8 feature rows') and 'preprocess.device=cuda,preprocess.interpolate_flow=ilk' in said[0]
+
+
+@pytest.mark.parametrize('ask', [lambda x: features_together([(x, 0), (x, 2)], SMALL), lambda x: list(frames_to_features(x, SMALL, (0, 2)))])
+def test_no_matrix_product_in_tf32(monkeypatch, ask):
+    "Whatever the program has allowed, which afterwards is allowed again."
+    seen, product = [], torch.Tensor.__matmul__
+    def note(a, b):
+        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return product(a, b)
+    monkeypatch.setattr(torch.Tensor, '__matmul__', note)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        ask(drawn(0, 32, 2))
+        assert len(seen) > 20 and set(seen) == {(False, False)} and torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+    finally: torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def test_a_run_says_what_made_its_features(tmp_path, synth_root, card):
+    "Its config holds the recipe, its record the card; on another machine the same rows serve."
+    what = dict(dataset='synth', method='pca_lda', length=3, data_root=str(synth_root), out_dir=str(tmp_path), device='cpu')
+    on_card = dict(overrides='preprocess.size=24,preprocess.device=cuda,preprocess.interpolate_flow=ilk')
+    plain, run = loso.run(**what, overrides='preprocess.size=24'), loso.run(**what, **on_card)
+    config, env = (json.loads((run/name).read_text(encoding='utf-8')) for name in ('config.json', 'env.json'))
+    p = config['settings']['preprocess']
+    assert run != plain and (p['device'], p['interpolate_flow']) == ('cuda', 'ilk') and max(card) == 10
+    assert [m['device'] for m in env['libraries']['features']] == ['a card'] and 'device' not in env['libraries']['folds'][0]
+    assert 'device' not in json.loads((plain/'env.json').read_text(encoding='utf-8'))['libraries']['features'][0]
+    made = len(card)
+    assert loso.run(**what, **on_card) == run and len(card) == made
+
+
 # where there is one
 
 @cuda
@@ -327,12 +375,12 @@ def test_a_gpu_makes_the_rows_of_a_processor(config, steps):
     rows = [features_together(ask, config, times).cpu().numpy() for _ in range(2)]
     assert np.array_equal(*rows)
     alone = np.concatenate([np.stack(list(frames_to_features(c, config, (0, 2), times))) for c in clips])
-    assert np.abs(rows[0].astype(float) - alone).max() < CLOSE
+    assert close(rows[0], alone)
 
 
 @cuda
 def test_a_store_is_filled_by_a_gpu(clips, tmp_path):
     here, there = (FeatureStore(tmp_path/'store', c) for c in (SMALL, CUDA))
     rows = [s.ensure(*asked(clips), workers=2, progress=False) for s in (here, there)]
-    assert np.abs(here.F[rows[0]].astype(float) - there.F[rows[1]]).max() < CLOSE
+    assert close(here.F[rows[0]], there.F[rows[1]])
     assert lines(there)[0]['made']['device'] == torch.cuda.get_device_name()

@@ -40,7 +40,7 @@ def warp(
 def _distinct(image, lead):
     "Images (n, C, H, W) without repeats, and how many flows of leading sizes `lead` look up each."
     own = (1,)*(len(lead) + 3 - image.ndim) + image.shape[:-3]
-    k = max((i + 1 for i, size in enumerate(own) if size > 1), default=0)
+    k = max((i + 1 for i, size in enumerate(own) if size != 1), default=0)
     images = image.reshape(*own[:k], *image.shape[-3:]).expand(*lead[:k], *image.shape[-3:])
     return images.reshape(-1, *image.shape[-3:]), prod(lead[k:])
 

@@ -168,7 +168,7 @@ def features_of(
         options = dict(flow_method=config.interpolate_flow) if method == 'flow' else {}
         onset, apex = frames.select(-4, 0), frames.select(-4, -1)
         even = interpolate(onset, apex, config.length, method, weights=config.weights('interpolate'), **options)
-    return fuse(even, config.flow, config.weights('flow')).to(torch.float16)
+    return fuse(even, config.flow, config.weights('flow')).to(torch.float16, memory_format=torch.contiguous_format)
 
 # %% ../nbs/01_preprocess.ipynb #5e0f1a02
 def frames_to_features(

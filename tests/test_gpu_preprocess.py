@@ -360,7 +360,7 @@ def test_a_run_says_what_made_its_features(tmp_path, synth_root, card):
 # where there is one
 
 @cuda
-@pytest.mark.parametrize('config, steps', [(SMALL, 2), (ON_DEVICE, 2), (PreprocessConfig(), 2), (replace(ON_DEVICE, interpolate='frames'), 5)])
+@pytest.mark.parametrize('config, steps', [(SMALL, 2), (ON_DEVICE, 2), (replace(ON_DEVICE, interpolate='frames'), 5)])
 def test_a_gpu_makes_the_rows_of_a_processor(config, steps):
     "Flow within 1e-3 px and colours within a tenth of a grey level in float32; the same twice."
     clips, times = several(config.size, steps), [0, 1, 2, 5, 6][:steps]
@@ -376,6 +376,15 @@ def test_a_gpu_makes_the_rows_of_a_processor(config, steps):
     assert np.array_equal(*rows)
     alone = np.concatenate([np.stack(list(frames_to_features(c, config, (0, 2), times))) for c in clips])
     assert close(rows[0], alone)
+
+
+@cuda
+@pytest.mark.parametrize('config', [PreprocessConfig(), replace(ON_DEVICE, flow='farneback'), replace(ON_DEVICE, flow='dis')])
+def test_a_gpu_asks_the_processor(config):
+    "Methods of OpenCV see 256 grey levels, and a pixel of them may be rounded the other way: the rows are close on average."
+    frames = drawn(0, 128, 2)
+    rows, here = (np.stack(list(frames_to_features(x, config, (0, 2)))).astype(float) for x in (frames.cuda(), frames))
+    assert np.abs(rows - here).mean() < 1e-3 < .1*np.abs(here[:, :2]).mean() + 1e-3 and np.abs(here[:, :2]).mean() > 1e-3
 
 
 @cuda

@@ -102,7 +102,8 @@ def _blur_matrix(n, sigma, device):
     return torch.tensor(m, dtype=torch.float32, device=device)
 
 def _blur(x, sigma):
-    return _blur_matrix(x.shape[-2], sigma, x.device) @ x @ _blur_matrix(x.shape[-1], sigma, x.device).T
+    down, across = (_blur_matrix(n, sigma, x.device).to(x.dtype) for n in x.shape[-2:])
+    return down @ x @ across.T
 
 # %% ../nbs/01c_flow.ipynb #172ba75a
 _MEDIAN9 = ((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3), (5, 8), (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2))

@@ -9,8 +9,8 @@ __all__ = ['STEPS', 'DEVICES', 'INPUTS', 'COMMON', 'FORMAT', 'NO_ROOM', 'MANY', 
            'auto_face', 'settled_face', 'Job', 'job_of', 'faces_of', 'clip_features', 'as_line', 'entry_of', 'RowFile',
            'beyond', 'open_rows', 'corrupt_rows', 'code_hash', 'code_of', 'settings_of', 'start_worker',
            'keep_freed_memory', 'in_order', 'on_device', 'made_by', 'Copy', 'copies_on_device', 'copies_together',
-           'batches', 'computed', 'one_line', 'ordered', 'fetched', 'rows_on_device', 'rows_on_cpu', 'FeatureStore',
-           'described', 'verify_folder', 'tell_faces', 'ensure_rows', 'compute_rows']
+           'batches', 'computed', 'ordered', 'fetched', 'rows_on_device', 'rows_on_cpu', 'FeatureStore', 'described',
+           'verify_folder', 'tell_faces', 'ensure_rows', 'compute_rows']
 
 # %% ../nbs/01_preprocess.ipynb #83dfee31
 import ast
@@ -558,9 +558,6 @@ def copies_on_device(work, workers, device): # [(Job, φ of its copies), …]
         yield from (Copy(job, phi, frames, digests, note) for phi in phis)
 
 # %% ../nbs/01_preprocess.ipynb #5e0f1a09
-NO_ROOM = ('{clip}: too little memory on the GPU for the features of a single clip ({why}). '
-           'End what else holds memory there, or make features on the processor: preprocess.device=cpu')
-
 def copies_together(recipe, n) -> int: # frames of a clip
     "How many copies a device computes at a time."
     return max(1, CHUNK['cuda']//(max(recipe.length - 1, n)*recipe.size**2))
@@ -573,19 +570,21 @@ def batches(copies, recipe):
 def computed(batch, recipe) -> torch.Tensor: # (R, …) float16, on the device
     "Features of a batch; of its halves one after the other, where the device has too little memory for all."
     try: return recipe.together([(c.frames, c.phi) for c in batch], batch[0].alike)
-    except torch.cuda.OutOfMemoryError as e:
-        if len(batch) == 1: raise RuntimeError(NO_ROOM.format(clip=batch[0].job.name, why=one_line(e))) from None
+    except torch.cuda.OutOfMemoryError:
+        if len(batch) == 1: raise
     torch.cuda.empty_cache()
     middle = len(batch)//2
     return torch.cat([computed(batch[:middle], recipe), computed(batch[middle:], recipe)])
 
-def one_line(e): return ' '.join(str(e).split())[:200]
-
 # %% ../nbs/01_preprocess.ipynb #5e0f1a0b
+NO_ROOM = ('preprocess.device=cuda: the GPU has too little memory even for a single clip ({why}). '
+           'End what else holds memory there, or make features on the processor: preprocess.device=cpu')
+
 def ordered(batch, recipe) -> tuple: # (copies, features, which are finite, what to wait for)
     "Have a batch computed and copied; the device has only begun when this returns."
     F = computed(batch, recipe)
-    here = [x.to('cpu', non_blocking=True) for x in (F, F.isfinite().flatten(1).all(1))]
+    finite = torch.stack([row.isfinite().all() for row in F])
+    here = [x.to('cpu', non_blocking=True) for x in (F, finite)]
     done = torch.cuda.Event() if F.is_cuda else None
     if done: done.record()
     return batch, *here, done
@@ -605,6 +604,9 @@ def rows_on_device(work, workers, recipe): # [(Job, φ of its copies), …]
             if before: yield from fetched(*before)
             before = after
         if before: yield from fetched(*before)
+    except RuntimeError as e:
+        if not re.search('out of memory|ALLOC_FAILED', str(e)): raise
+        raise RuntimeError(NO_ROOM.format(why=' '.join(str(e).split())[:200])) from None
     finally: torch.cuda.empty_cache()                    # other processes may want the memory
 
 def rows_on_cpu(work, workers, recipe):

@@ -273,8 +273,14 @@ def test_short_of_memory_halves_the_batch(clips, tmp_path, card, monkeypatch):
 
 def test_no_memory_for_a_single_clip_is_a_sentence(clips, tmp_path, card, monkeypatch):
     short_of_memory(monkeypatch, 0)
-    with pytest.raises(RuntimeError, match='sub01/.*too little memory on the GPU .*Tried to allocate 9.54 GiB.*preprocess.device=cpu'):
+    with pytest.raises(RuntimeError, match='the GPU has too little memory even for a single clip .*Tried to allocate 9.54 GiB.*preprocess.device=cpu'):
         FeatureStore(tmp_path, CUDA).ensure(clips[:2], progress=False)
+    def full(*args): raise RuntimeError('CUDA error: out of memory')                     # of a card on which there is no room to begin
+    monkeypatch.setattr(preprocess, 'copies_on_device', full)
+    with pytest.raises(RuntimeError, match='even for a single clip .CUDA error: out of memory'): FeatureStore(tmp_path, CUDA).ensure(clips[:2], progress=False)
+    def broken(*args): raise RuntimeError('CUDA error: an illegal memory access was encountered')
+    monkeypatch.setattr(preprocess, 'copies_on_device', broken)
+    with pytest.raises(RuntimeError, match='illegal memory access was encountered$'): FeatureStore(tmp_path, CUDA).ensure(clips[:2], progress=False)
 
 
 def test_no_gpu_is_said_before_anything_is_read(clips, tmp_path, monkeypatch):

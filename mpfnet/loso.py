@@ -211,6 +211,7 @@ def resolve(p:Parameters) -> tuple:
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
     if device == 'cuda' and here and torch.cuda.is_bf16_supported(including_emulation=False): settings.compute.precision = 'bf16'
     settings = override(settings, p.overrides)
+    if settings.compute.record and device == 'cpu': warn('compute.record=true: updates are recorded on a GPU only; on a CPU it changes nothing')
     if idle := unused(p.method, p.overrides): warn(f'overrides that {p.method} has no use for: {known(idle)}')
     return device, settings
 
@@ -590,9 +591,10 @@ def environment(device) -> dict: # of the run
 # %% ../nbs/05_loso.ipynb #6987213a
 def harness(p, settings, device, data, seed, config, folder='') -> Harness:
     "The harness of a run; without a folder (see `validate`) it keeps no weights."
+    sharing = on_a_card(p.workers, device) if p.engine == 'local' else p.workers
     return Harness(data=data, method=p.method, settings=settings, n_classes=len(class_names(p.task, p.dataset)), seed=seed, device=device,
                    config=config, artefacts=str(Path(p.out_dir) / 'cache' / 'priors'), folder=str(folder),
-                   weights=str(Path(folder) / 'weights') if p.keep_weights and folder else None, sharing=on_a_card(p.workers, device))
+                   weights=str(Path(folder) / 'weights') if p.keep_weights and folder else None, sharing=sharing)
 
 def still_to_do(h, wanted, records, tell=True): # Harness; (dataset, subject) pairs; {pair: record}; see `weights_kept`
     "Folds without a valid record, or without the weights that were asked for."

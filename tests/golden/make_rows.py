@@ -2,8 +2,8 @@
 
     python tests/golden/make_rows.py        # writes the file anew; only where rows are meant to change
 
-Below `frames_to_features` stands what the library computed at that time, one copy of one clip after the other: on any machine the library's rows must be these, to the last bit. The file holds some of them in figures:
-on other processors the last digits differ.
+The functions are what the library computed at that time, one copy of one clip after the other (its matrices of blur, spline and time, grey levels and DIS are the library's own): on any machine the library's rows must be these, to the last bit.
+The file holds some of them in figures: on other processors the last digits differ.
 """
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from mpfnet.flow import _blur, _gradient, _median3, dis, finer, gray
-from mpfnet.interpolate import intermediate_flows, time_weights
+from mpfnet.flow import _MEDIAN9, _blur_matrix, dis, finer, gray
+from mpfnet.interpolate import time_weights
 
 FILE = Path(__file__).with_name('rows.safetensors')
 
@@ -41,13 +41,24 @@ def warp(image, flow, mode):
     return F.grid_sample(image.reshape(-1, *image.shape[-3:]), grid.reshape(-1, h, w, 2), mode, 'border', align_corners=True)
 
 
+def blur(x, sigma): return _blur_matrix(x.shape[-2], sigma, x.device) @ x @ _blur_matrix(x.shape[-1], sigma, x.device).T
+
+
+def median3(x):
+    h, w = x.shape[-2:]
+    p = F.pad(x, (1, 1, 1, 1), mode='reflect')
+    v = [p[..., i:i+h, j:j+w] for i in range(3) for j in range(3)]
+    for a, b in _MEDIAN9: v[a], v[b] = torch.minimum(v[a], v[b]), torch.maximum(v[a], v[b])
+    return v[4]
+
+
 def lk_step(a, b, flow, sigma):
-    flow = _median3(flow)
+    flow = median3(flow)
     moved = warp(b, flow, 'bilinear')
-    gx, gy = _gradient(moved)
+    gx, gy = torch.gradient(moved, dim=-1)[0], torch.gradient(moved, dim=-2)[0]
     u, v = flow[:, :1], flow[:, 1:]
     e = gx*u + gy*v + a - moved
-    xx, xy, yy, xe, ye = _blur(torch.cat([gx*gx, gx*gy, gy*gy, gx*e, gy*e], 1), sigma).split(1, 1)
+    xx, xy, yy, xe, ye = blur(torch.cat([gx*gx, gx*gy, gy*gy, gx*e, gy*e], 1), sigma).split(1, 1)
     xx, yy = xx + 1e-8, yy + 1e-8
     det = xx*yy - xy*xy
     return torch.cat([yy*xe - xy*ye, xx*ye - xy*xe], 1)/det
@@ -75,6 +86,11 @@ def ilk(A, B):
 def lagrangian(frames, factors):
     f = ilk(frames[1:], frames[:1].expand(len(frames) - 1, -1, -1, -1))
     return torch.stack([torch.cat([frames[:1], warp(frames[0], m*f, 'bicubic').clamp(0, 1)]) for m in factors])
+
+
+def intermediate_flows(f01, f10, t):
+    t = t.view(-1, 1, 1, 1)
+    return -(1 - t)*t*f01 + t*t*f10, (1 - t)**2*f01 - t*(1 - t)*f10
 
 
 def interpolate(onset, apex, length, flow):

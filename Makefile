@@ -12,7 +12,7 @@ PLAN ?=
 ONLY ?=
 SEED ?= 0
 # make bench: which of benchmarks/*.py
-BENCH ?= train_step traffic peak loso_passes preprocess memory scaling fold loso_wall store quality faces
+BENCH ?= train_step traffic peak loso_passes preprocess memory scaling fold loso_wall store quality faces peers
 
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.installed

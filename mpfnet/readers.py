@@ -427,8 +427,9 @@ def of_camera(tree, modality): # Tree; hs, vis or nir
 # %% ../nbs/00b_readers.ipynb #5faf84ba
 def strays(tree, skip) -> list: # Tree; names of folders that hold something else
     "Folders with frames beside those of the clips whose names fit no pattern; those of one place in one line."
-    clips, out = {c.path for c in tree.clips}, []
-    above = {p for c in clips for p in c.parents if p.is_relative_to(tree.root)}
+    clips, above, out = {c.path for c in tree.clips}, set(), []
+    for place in clips:
+        while place != tree.root and (place := place.parent) not in above: above.add(place)
     known = clips | above
     for place in sorted(above):
         try:

@@ -118,7 +118,8 @@ def text(value) -> str: # a raw cell
     "The cell as clean text; empty for an empty cell."
     if value is None: return ''
     if isinstance(value, float) and value.is_integer(): value = int(value)
-    return ' '.join(''.join(c for c in unicodedata.normalize('NFKC', str(value)) if unicodedata.category(c) != 'Cf').split())
+    if (written := str(value)).isascii(): return ' '.join(written.split())
+    return ' '.join(''.join(c for c in unicodedata.normalize('NFKC', written) if unicodedata.category(c) != 'Cf').split())
 
 def whole(value) -> int: # a raw cell
     "The cell as a whole number, or None if it is not one."

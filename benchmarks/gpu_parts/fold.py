@@ -1,0 +1,84 @@
+"""A fold of the composite at the paper preset: PLTN, PLSM, MPFNet-P and MPFNet-C with few updates, extrapolated to all; and the memory of each."""
+from dataclasses import replace
+
+import torch
+from fold import composite
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, held_gb, judge, peak_gb, timed
+
+from mpfnet.ca_i3d import CAI3D
+from mpfnet.methods import Context, fit_matcher, override, settings_preset
+from mpfnet.plsm import train_plsm
+from mpfnet.pltn import train_pltn
+from mpfnet.priors import Artefacts, Prepared, forward_of
+
+MOST_GB = 20       # for a stage, beside the features: it fits a card of 24 GB
+
+
+class Untrained(Artefacts):
+    "Instead of a prior, the weights that it would start from: an update takes as long."
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+    def get(self, stage, key, make): return CAI3D(5, embedding=None, preset=self.encoder).state_dict()
+
+
+def settings():
+    s = override(settings_preset('tiny' if SMOKE else 'paper'), 'compute.precision=bf16')
+    return override(s, 'preprocess.size=16,pltn.epochs=3,plsm.epochs=3,plsm.phi_limit=1,meta.updates=3,encoder.width=0.125') if SMOKE else s
+
+
+def stage_times(fold, s):
+    "stage → (updates → seconds, updates of a few, of some more, of all)."
+    data = Prepared(fold, s.features, DEVICE, s.compute)
+    def prior(stage, epochs):
+        cfg = replace(getattr(s, stage), stop=epochs)
+        if stage == 'pltn': return len(train_pltn(data, s.encoder, cfg, s.augment)[1])
+        return len(train_plsm(data, s.encoder, cfg, s.augment, 3)[1])
+    def episodes(method, updates):
+        fit_matcher(method, fold, Context(settings=override(s, f'meta.updates={updates}'), artefacts=Untrained(s.encoder), device=DEVICE))
+        return updates
+    yield 'PLTN', lambda n: prior('pltn', n), (1, 2 if SMOKE else 12), s.pltn.last
+    yield 'PLSM', lambda n: prior('plsm', n), (1, 2 if SMOKE else 3), s.plsm.last
+    for m in ('mpfnet_p', 'mpfnet_c'): yield m, lambda n, m=m: episodes(m, n), (1, 2 if SMOKE else 21), s.meta.updates
+
+
+def extrapolated(train, few, more, of):
+    "Seconds of the whole stage, of one of its updates, and the peak of memory beside what was there."
+    train(few)                                                                # what is slow once: libraries, choice of kernels
+    before = held_gb()
+    forget_peak()
+    a, seconds_a = timed(lambda: train(few))
+    b, seconds_b = timed(lambda: train(more))
+    each = (seconds_b - seconds_a)/(more - few)                               # an epoch, or an update of episodes
+    return seconds_b + each*(of - more), (seconds_b - seconds_a)/(b - a), peak_gb() - before
+
+
+def kept(s):
+    "GB that an encoder keeps of a clip for the backward pass, in its eager form: counted with two on the CPU."
+    net, seen = CAI3D(5, embedding=None, preset=s.encoder).to(memory_format=torch.channels_last_3d), {}
+    def note(x):
+        if not isinstance(x, torch.nn.Parameter): seen[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes(), x
+        return x
+    x = torch.randn(2, *s.preprocess.shape('frames'))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x): forward_of(net, s.compute)(x)
+    return sum(n for n, _ in seen.values())/2/2**30
+
+
+def main():
+    torch.set_num_threads(4)
+    s = settings()
+    fold, took, peaks = composite(s.preprocess.shape('frames'), DEVICE, .05 if SMOKE else 1.), {}, {}
+    for stage, train, cut, of in stage_times(fold, s):
+        with attempt(stage):
+            took[stage], each, peaks[stage] = extrapolated(train, *cut, of)
+            emit('stage', stage=stage, seconds=took[stage], ms_an_update=1e3*each)
+            judge(f'fold, {stage}: GB beside the features', MOST_GB, peaks[stage], False)
+    with attempt('memory'):
+        episodes, of_a_clip = s.meta.episodes*3*(s.meta.shot + s.meta.queries), kept(s)
+        for stage, batch, n in (('PLTN', s.pltn.batch, 1), ('PLSM', s.plsm.batch, 1), ('mpfnet_p', episodes, 2), ('mpfnet_c', episodes, 2)):
+            emit('memory', stage=stage, clips=batch, encoders=n, kept_for_the_backward_pass_gb=n*batch*of_a_clip, peak_gb=peaks.get(stage))
+    if len(took) == 4:
+        whole = sum(took.values())
+        emit('fold', seconds=whole, hours_68=whole*68/3600)
+        judge('composite fold at the paper preset, extrapolated', 120, whole, False, 's')
+        judge('its 68 folds, one after the other, extrapolated', 2.5, whole*68/3600, False, 'h')

@@ -5,8 +5,10 @@
     python benchmarks/gpu.py --only step,fold --seconds 200
     python benchmarks/gpu.py --smoke           all parts in small, without a GPU: says nothing of speed
 
-Nothing needs to be installed but what the library imports, and PyTorch with CUDA. Each part is a process of its own with a time box: one that fails, hangs or breaks the GPU's context takes no other with it.
-runs/gpu/ ($OUT, --folder) gets results.jsonl, a line as each figure is made; log.txt; summary.txt; and RESULTS.md, the section that also goes into benchmarks/RESULTS.md.
+Nothing needs to be installed but what the library imports, and PyTorch with CUDA. Each part is a process of its own with a
+time box: one that fails, hangs or breaks the GPU's context takes no other with it. runs/gpu/ ($OUT, --folder) gets
+results.jsonl, a line as each figure is made; log.txt; summary.txt; and RESULTS.md, the section that also goes into
+benchmarks/RESULTS.md.
 """
 import argparse
 import json
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import time
 from datetime import datetime, timezone
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -35,7 +38,7 @@ LEAST = 8          # seconds under which no part is begun
 SPARE = 4          # seconds kept for the report
 
 
-# --- which Python --------------------------------------------------------------------------------------------------------
+# --- which Python ---
 
 PROBE = f"""
 import json
@@ -50,7 +53,8 @@ print(json.dumps(found))
 
 def probe(python):
     "What a Python has: {missing packages, torch's version, the card that it sees}; None if it is none."
-    try: done = subprocess.run([str(python), '-c', PROBE], capture_output=True, text=True, encoding='utf-8', timeout=120)
+    ask = [str(python), '-c', PROBE]
+    try: done = subprocess.run(ask, capture_output=True, text=True, encoding='utf-8', timeout=120)
     except (OSError, subprocess.TimeoutExpired): return None
     try: return json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError): return None
@@ -64,24 +68,29 @@ def candidates():
 
 
 def chosen(pythons, smoke=False):
-    "The first Python that sees a card and has what the library imports; with `smoke`, no card is needed. A SystemExit says what is missing."
+    """The first Python that sees a card and has what the library imports; with `smoke`, no card is needed.
+
+    Where there is none, a SystemExit says what each of them lacks."""
     seen = {}
     for python in pythons:
         seen[python] = found = probe(python)
         if found and not found['missing'] and (found['card'] or smoke): return python, found
-    def told(python, found):
-        if not found: return f'{python} does not start'
-        if found['card']: return f'{python} sees {found["card"]}, but lacks packages: "{python}" -m pip install ' + ' '.join(pip_name(m) for m in found['missing'])
-        return f'{python} has torch {found["torch"]}, which sees no GPU' if found['torch'] else f'{python} has no torch'
-    lines = '\n  '.join(told(p, f) for p, f in seen.items())
-    raise SystemExit(f'expected a Python whose PyTorch sees a GPU, found none:\n  {lines}\nName another one (make gpu PYTHON=…), or install a CUDA build of torch there: '
-                     'pytorch.org/get-started. Without a GPU: --smoke runs all parts in small.')
+    lines = '\n  '.join(lacks(p, f) for p, f in seen.items())
+    raise SystemExit(f'expected a Python whose PyTorch sees a GPU, found none:\n  {lines}\n'
+                     'Name another one (make gpu PYTHON=…), or install a CUDA build of torch there (pytorch.org/get-started). '
+                     'Without a GPU: --smoke runs all parts in small.')
 
 
-def pip_name(module): return {'cv2': 'opencv-python-headless', 'sklearn': 'scikit-learn'}.get(module, module)
+def lacks(python, found):
+    "What a Python lacks, and what brings it."
+    if not found: return f'{python} does not start'
+    if not found['torch']: return f'{python} has no torch'
+    if not found['card']: return f'{python} has torch {found["torch"]}, which sees no GPU'
+    names = ' '.join({'cv2': 'opencv-python-headless', 'sklearn': 'scikit-learn'}.get(m, m) for m in found['missing'])
+    return f'{python} sees {found["card"]}, but lacks packages: "{python}" -m pip install {names}'
 
 
-# --- one part ------------------------------------------------------------------------------------------------------------
+# --- one part ---
 
 def work(part, entry):
     "What a part's process does: import, wait for its turn, measure until it is done or stopped."
@@ -109,13 +118,14 @@ class Running:
         status, late = self.process.poll(), time.monotonic() > self.until
         if status is None and not late: return None
         self.stop()
-        return 'done' if status == 0 else f'stopped after {self.until - self.began:.0f} s' if status is None else f'failed (status {status})'
+        if status is None: return f'stopped after {self.until - self.began:.0f} s'
+        return f'failed (status {status})' if status else 'done'
     def stop(self):
         end(self.process.pid); end_noted(self.note)
         self.process.wait()
 
 
-# --- the conductor -------------------------------------------------------------------------------------------------------
+# --- the conductor ---
 
 def groups(wanted):
     "Parts that run one after another, each with those that run beside it."
@@ -132,7 +142,7 @@ def planned(group): return max(PARTS[p].seconds for p in group)
 
 
 def stretched(todo, left): # groups that are still to come; seconds
-    "How much longer than planned a part may take: what others did not need is shared out, and nobody gets less while there is time."
+    "How much longer than planned a part may take: what others did not need is shared out. While there is time, nobody gets less."
     return max(1., left/sum(map(planned, todo)))
 
 
@@ -175,14 +185,15 @@ def note_end(folder, part, how):
 
 
 def write(folder, results):
-    "summary.txt and RESULTS.md of the folder; and the sections of benchmarks/RESULTS.md, of whatever was measured on a GPU."
+    "summary.txt and RESULTS.md of the folder; in benchmarks/RESULTS.md a section for each card that was measured."
     rows = report.read(folder/'results.jsonl')
     (folder/'summary.txt').write_text(text := report.summary(rows), encoding='utf-8')
     (folder/'RESULTS.md').unlink(missing_ok=True)
     for card, smoke in dict.fromkeys((r['card'], r['smoke']) for r in rows):
         key, title, lines = report.section([r for r in rows if (r['card'], r['smoke']) == (card, smoke)], card, smoke)
-        real = card and not smoke
-        for path in [folder/'RESULTS.md', *[results]*bool(real)]: write_section(key, title, 'python benchmarks/gpu.py' + ' --smoke'*smoke, lines, path)
+        command = 'python benchmarks/gpu.py' + ' --smoke'*smoke
+        write_section(key, title, command, lines, folder/'RESULTS.md')
+        if card and not smoke: write_section(key, title, command, lines, results)
     return text
 
 
@@ -196,11 +207,13 @@ def arguments(argv):
     p.add_argument('--data', type=Path, help='the folder that holds megc2019_flow/')
     p.add_argument('--folder', type=Path, help='for results ($OUT, else runs/gpu)')
     p.add_argument('--out', type=Path, default=RESULTS, help='whose section is replaced (benchmarks/RESULTS.md)')
-    p.add_argument('--write', action='store_true', help='measure nothing: write the section from what lies in the folder')
+    p.add_argument('--write', action='store_true', help='measure nothing: write the sections from what lies in the folder')
     p.add_argument('--part', nargs=2, help=argparse.SUPPRESS)
     a = p.parse_args(argv)
-    for name in (n for n in f'{a.only},{a.skip}'.split(',') if n and n not in PARTS): p.error(f'unknown part {name!r}; known: {", ".join(PARTS)}')
-    if a.data and not (a.data/'megc2019_flow').is_dir(): p.error(f'--data {a.data}: expected a folder that holds megc2019_flow/, found none')
+    unknown = [n for n in f'{a.only},{a.skip}'.split(',') if n and n not in PARTS]
+    if unknown: p.error(f'unknown part {unknown[0]!r}; known: {", ".join(PARTS)}')
+    if a.data and not (a.data/'megc2019_flow').is_dir():
+        p.error(f'--data {a.data}: expected a folder that holds megc2019_flow/, found none')
     return a
 
 
@@ -209,15 +222,17 @@ def measure(a, wanted, folder):
     began = time.monotonic()
     python, found = chosen(candidates(), a.smoke)
     folder.mkdir(parents=True, exist_ok=True)
-    print(f'{found["card"] or "no GPU"}; {python}, torch {found["torch"]}; at most {a.seconds:.0f} s; results in {folder}', flush=True)
+    tell = partial(print, flush=True)
+    tell(f'{found["card"] or "no GPU"}; {python}, torch {found["torch"]}; at most {a.seconds:.0f} s; results in {folder}')
     if a.data: os.environ['MPFNET_DATA'] = str(a.data.resolve())
     line = dict(run=datetime.now(timezone.utc).isoformat(timespec='seconds'), card=found['card'], smoke=a.smoke)
     where = [str(HERE), str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
     with tempfile.TemporaryDirectory(prefix='gpu-', ignore_cleanup_errors=True) as scratch:
-        os.environ |= dict(GPU_LINE=json.dumps(line), GPU_OUT=str(folder), GPU_SCRATCH=scratch, PYTHONPATH=os.pathsep.join(where), PYTHONUNBUFFERED='1', OMP_NUM_THREADS='1', TQDM_DISABLE='1', MPLBACKEND='Agg')
-        left = a.seconds - (time.monotonic() - began)
-        conduct(wanted, left, folder, Path(scratch), python, ahead=(os.cpu_count() or 1) >= 4, patient=a.smoke, tell=lambda text: print(text, flush=True))
-    print(f'{time.monotonic() - began:.0f} s in all')
+        os.environ |= dict(GPU_LINE=json.dumps(line), GPU_OUT=str(folder), GPU_SCRATCH=scratch, PYTHONPATH=os.pathsep.join(where),
+                           PYTHONUNBUFFERED='1', OMP_NUM_THREADS='1', TQDM_DISABLE='1', MPLBACKEND='Agg')
+        left, ahead = a.seconds - (time.monotonic() - began), (os.cpu_count() or 1) >= 4
+        conduct(wanted, left, folder, Path(scratch), python, ahead=ahead, patient=a.smoke, tell=tell)
+    tell(f'{time.monotonic() - began:.0f} s in all')
 
 
 def main(argv=None):

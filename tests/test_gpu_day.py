@@ -73,7 +73,7 @@ def test_what_cannot_be_asked_for_is_a_sentence(tmp_path, args, words):
     assert done.returncode == 2 and words in done.stderr
 
 
-# --- parts that go wrong -------------------------------------------------------------------------------------------------
+# --- parts that go wrong ---
 
 ODD = '''
 import os, subprocess, sys, time
@@ -98,7 +98,7 @@ def odd_day(tmp_path, monkeypatch):
     line = dict(run='now', card=None, smoke=True)
     env = dict(GPU_LINE=json.dumps(line), GPU_OUT=str(tmp_path), GPU_SCRATCH=str(tmp_path), PYTHONPATH=os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / 'benchmarks'))))
     for k, v in env.items(): monkeypatch.setenv(k, v)
-    def run(parts, seconds=60, ahead=False):
+    def run(parts, seconds=320, ahead=False):
         monkeypatch.setattr(gpu, 'PARTS', parts)
         told = []
         gpu.conduct(list(parts), seconds, tmp_path, tmp_path, sys.executable, ahead=ahead, tell=told.append)
@@ -106,17 +106,18 @@ def odd_day(tmp_path, monkeypatch):
     return run
 
 
-def odd(function, seconds=20, beside=()): return Part(f'odd.parts.{function}', seconds, 'a test', beside)
+def odd(function, seconds=60, beside=()): return Part(f'odd.parts.{function}', seconds, 'a test', beside)
 
 
 @pytest.mark.parametrize('ahead', [False, True])
-def test_a_part_that_goes_wrong_takes_no_other_with_it(odd_day, ahead):
+def test_a_part_that_goes_wrong_takes_no_other_with_it(odd_day, tmp_path, ahead):
     told, rows = odd_day(dict(fails=odd('fails'), dies=odd('dies'), missing=odd('missing'), nowhere=odd('nowhere'), fine=odd('fine')), ahead=ahead)
     assert [t.split(',')[0].split(' (')[0] for t in told] == ['fails: failed', 'dies: failed', 'missing: failed', 'nowhere: failed', 'fine: done']
     errors = {r['part'] for r in rows if 'error' in r}
     assert errors == {'fails', 'dies', 'missing', 'nowhere'}
     assert [(r['part'], r['value']) for r in rows if 'value' in r] == [('fails', 1), ('fine', 1.5)], 'figures of before stay'
-    assert 'no such kernel' in report.summary(rows) + ''.join(r.get('error', '') for r in rows) or 'see log.txt' in report.summary(rows)
+    assert 'fails, part: failed (status 1); see log.txt' in report.summary(rows)
+    assert 'no such kernel' in (tmp_path / 'log.txt').read_text(encoding='utf-8')
 
 
 def alive(pid):
@@ -127,8 +128,8 @@ def alive(pid):
 
 def test_a_part_that_hangs_is_stopped_with_all_that_it_started(odd_day):
     start = time.monotonic()
-    told, rows = odd_day(dict(hangs=odd('hangs', 9), fine=odd('fine', 60)), seconds=60)
-    assert 'stopped after' in told[0] and told[1].startswith('fine: done') and time.monotonic() - start < 40
+    told, rows = odd_day(dict(hangs=odd('hangs', 15), fine=odd('fine', 60)), seconds=80)
+    assert 'stopped after' in told[0] and told[1].startswith('fine: done') and time.monotonic() - start < 90
     child = next(r['child'] for r in rows if 'child' in r)
     time.sleep(.5)
     assert not alive(child)
@@ -151,7 +152,7 @@ def test_the_plan_fits_into_nine_minutes():
     assert planned <= gpu.arguments([]).seconds <= 525 and max(p.seconds for p in PARTS.values()) < 120
 
 
-# --- what is written -----------------------------------------------------------------------------------------------------
+# --- what is written ---
 
 def lines(card, smoke=False, run='1', **more):
     base = dict(run=run, card=card, smoke=smoke)
@@ -193,3 +194,24 @@ def test_a_target_can_be_missed_and_nothing_small_is_judged(tmp_path, monkeypatc
         return [(r['asked'], r['got'], r['verdict']) for r in report.read(tmp_path / 'results.jsonl')]
     assert verdicts(False) == [('≥ 4', '3.9', '**missed**'), ('≥ 4', '4.1', 'holds'), ('≤ 2 s', '2.1 s', '**missed**'), ('yes', 'no', '**missed**')]
     assert {v for *_, v in verdicts(True)} == {'not judged'}
+
+
+UF1 = """
+import json
+from gpu_parts import loso
+def run(*wrong, of=8): return [dict(dataset='d', subject=str(i), labels=[0, 1, 2], predictions=[0, 1, 0 if i in wrong else 2]) for i in range(of)]
+loso.against(run(), [run(1), run(1, 2), run(2)])            # near the CPU
+loso.against(run(*range(8)), [run(1), run(1, 2), run(2)])   # far from it
+loso.against(run(of=3), [run(1), run(1, 2)])                # the CPU was stopped after three folds
+loso.against(run(), [run()])                                # one seed has no spread
+"""
+
+
+def test_uf1_is_compared_on_the_folds_that_all_have(tmp_path):
+    env = dict(GPU_LINE=json.dumps(dict(run='1', card=None, smoke=False)), GPU_OUT=str(tmp_path), GPU_SCRATCH=str(tmp_path), PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'benchmarks'))))
+    done = subprocess.run([sys.executable, '-c', UF1], env=os.environ | env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = report.read(tmp_path / 'results.jsonl')
+    near, far, few = (r for r in rows if r['name'] == 'judged')
+    assert near['verdict'] == 'holds' and far['verdict'] == '**missed**' and '3 folds' in few['what']
+    assert [r['folds'] for r in rows if r['name'] == 'uf1'] == [8, 8, 3, 8] and rows[-1]['noise'] is None

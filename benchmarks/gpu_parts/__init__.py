@@ -1,4 +1,4 @@
-"""What `benchmarks/gpu.py` measures. A part is a function of a module of this folder; each runs in a process of its own."""
+"""What `benchmarks/gpu.py` measures. A part is a function of a module of this folder; each has a process of its own."""
 from typing import NamedTuple
 
 
@@ -13,11 +13,11 @@ class Part(NamedTuple):
 PARTS = dict(
     versions=Part('versions.main', 25, 'what is there'),
     agree=Part('agree.main', 50, 'does CUDA compute what the CPU does', ('tests', 'loso_cpu')),
-    tests=Part('tests.main', 50, 'the tests of tests/ that need a GPU'),
+    tests=Part('tests.main', 70, 'the tests of tests/ that need a GPU'),
     loso_cpu=Part('loso.on_the_cpu', 70, 'tiny LOSO of the public flow on the CPU, to compare with'),
     same=Part('same.main', 30, 'the same seed twice'),
     rates=Part('rates.main', 15, 'copies, matrix products, launches: what the card can do'),
-    step=Part('step.main', 75, "the paper preset's training step, against the frozen encoder and the bytes that it moves"),
+    step=Part('step.main', 75, "the paper preset's training step: of the frozen encoder's speed, of the bytes that it moves"),
     fold=Part('fold.main', 60, 'a fold of the composite at the paper preset: epochs cut, extrapolated; memory'),
     loso_paper=Part('loso.at_paper_width', 90, 'LOSO of the public flow, 68 folds, at paper width'),
     loso_tiny=Part('loso.tiny', 60, 'tiny LOSO of the public flow, 68 folds, both priors; its UF1 against the CPU'),

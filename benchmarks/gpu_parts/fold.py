@@ -1,4 +1,4 @@
-"""A fold of the composite at the paper preset: PLTN, PLSM, MPFNet-P and MPFNet-C with few updates, extrapolated to all; and the memory of each."""
+"""A fold of the composite at the paper preset: every stage with few updates, extrapolated to all; and its memory."""
 from dataclasses import replace
 
 import torch
@@ -23,8 +23,8 @@ class Untrained(Artefacts):
 
 
 def settings():
-    s = override(settings_preset('tiny' if SMOKE else 'paper'), 'compute.precision=bf16')
-    return override(s, 'preprocess.size=16,pltn.epochs=3,plsm.epochs=3,plsm.phi_limit=1,meta.updates=3,encoder.width=0.125') if SMOKE else s
+    small = ',preprocess.size=16,pltn.epochs=3,plsm.epochs=3,plsm.phi_limit=1,meta.updates=3'*SMOKE
+    return override(settings_preset('tiny' if SMOKE else 'paper'), 'compute.precision=bf16' + small)
 
 
 def stage_times(fold, s):
@@ -35,7 +35,8 @@ def stage_times(fold, s):
         if stage == 'pltn': return len(train_pltn(data, s.encoder, cfg, s.augment)[1])
         return len(train_plsm(data, s.encoder, cfg, s.augment, 3)[1])
     def episodes(method, updates):
-        fit_matcher(method, fold, Context(settings=override(s, f'meta.updates={updates}'), artefacts=Untrained(s.encoder), device=DEVICE))
+        short = override(s, f'meta.updates={updates}')
+        fit_matcher(method, fold, Context(settings=short, artefacts=Untrained(s.encoder), device=DEVICE))
         return updates
     yield 'PLTN', lambda n: prior('pltn', n), (1, 2 if SMOKE else 12), s.pltn.last
     yield 'PLSM', lambda n: prior('plsm', n), (1, 2 if SMOKE else 3), s.plsm.last
@@ -44,7 +45,7 @@ def stage_times(fold, s):
 
 def extrapolated(train, few, more, of):
     "Seconds of the whole stage, of one of its updates, and the peak of memory beside what was there."
-    train(few)                                                                # what is slow once: libraries, choice of kernels
+    train(few)                                                                # what is slow once: loading, choosing kernels
     before = held_gb()
     forget_peak()
     a, seconds_a = timed(lambda: train(few))
@@ -75,8 +76,10 @@ def main():
             judge(f'fold, {stage}: GB beside the features', MOST_GB, peaks[stage], False)
     with attempt('memory'):
         episodes, of_a_clip = s.meta.episodes*3*(s.meta.shot + s.meta.queries), kept(s)
-        for stage, batch, n in (('PLTN', s.pltn.batch, 1), ('PLSM', s.plsm.batch, 1), ('mpfnet_p', episodes, 2), ('mpfnet_c', episodes, 2)):
-            emit('memory', stage=stage, clips=batch, encoders=n, kept_for_the_backward_pass_gb=n*batch*of_a_clip, peak_gb=peaks.get(stage))
+        one, two = dict(PLTN=s.pltn.batch, PLSM=s.plsm.batch), dict(mpfnet_p=episodes, mpfnet_c=episodes)
+        for stage, clips in (one | two).items():
+            gb = clips*of_a_clip*(2 if stage in two else 1)                   # P and C embed every clip by two encoders
+            emit('memory', stage=stage, clips=clips, kept_for_the_backward_pass_gb=gb, peak_gb=peaks.get(stage))
     if len(took) == 4:
         whole = sum(took.values())
         emit('fold', seconds=whole, hours_68=whole*68/3600)

@@ -14,7 +14,7 @@ from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, emit, here, judge, 
 
 from mpfnet.metrics import evaluate
 
-SMALL = dict(method='scratch', subjects='samm/sa00', overrides='meta.updates=2,encoder.width=0.125', workers=1)      # of the made-up release
+SMALL = dict(method='scratch', subjects='samm/sa00', overrides='meta.updates=2', workers=1)      # of the made-up release
 FOLDS = 68
 CHILD = 'import json, sys\nfrom mpfnet.loso import run\nif __name__ == "__main__": run(**json.loads(sys.argv[1]))'
 
@@ -42,7 +42,8 @@ def whole(seconds, **parameters):
     except subprocess.TimeoutExpired: status = 'out of time'
     end(job.pid)
     took = time.perf_counter() - start
-    return dict(records=[json.loads(f.read_text(encoding='utf-8')) for f in out.glob('megc2019_flow-*/folds/*.json')], wall_s=took, status=status, data=what)
+    records = [json.loads(f.read_text(encoding='utf-8')) for f in out.glob('megc2019_flow-*/folds/*.json')]
+    return dict(records=records, wall_s=took, status=status, data=what)
 
 
 def uf1_of(records, subjects=None): # of some (dataset, subject) pairs; None = of all
@@ -56,8 +57,9 @@ def told(name, found, **more):
     records, of = found['records'], 1 if SMOKE else FOLDS
     if not records: raise RuntimeError(f'no fold was finished in {found["wall_s"]:.0f} s ({found["status"]})')
     seconds = found['wall_s']*(1 if found['status'] == 0 else of/len(records))
-    emit(name, folds=len(records), of=of, wall_s=found['wall_s'], whole_s=seconds, fold_s=statistics.median(r['seconds'] for r in records),
-         uf1=uf1_of(records), clips=sum(len(r['labels']) for r in records), data=found['data'], status=found['status'], **more)
+    each, clips = statistics.median(r['seconds'] for r in records), sum(len(r['labels']) for r in records)
+    emit(name, folds=len(records), of=of, wall_s=found['wall_s'], whole_s=seconds, fold_s=each, uf1=uf1_of(records), clips=clips,
+         data=found['data'], status=found['status'], **more)
     return seconds
 
 
@@ -84,8 +86,9 @@ def tiny():
     for seed in '0' if SMOKE else '01234':
         if took and seconds_left() < 1.2*max(took) + 5: break
         with attempt(f'seed {seed}'):
-            found = whole(seconds_left() - 3, method='mpfnet_p', preset='tiny', seed=seed, device=DEVICE, workers=cores(2))
-            took.append(told('gpu', found, method='mpfnet_p', preset='tiny', seed=int(seed), workers=cores(2)))
+            what = dict(method='mpfnet_p', preset='tiny', seed=seed, workers=cores(2))
+            found = whole(seconds_left() - 3, device=DEVICE, **what)
+            took.append(told('gpu', found, **what))
             runs.append(found['records'])
     if took: judge('tiny LOSO of the public flow, 68 folds, both priors', 60, took[0], False, 's')
     path = SCRATCH/'cpu.json'
@@ -100,4 +103,5 @@ def against(cpu, gpu): # records of a run; of runs with seed 0, 1, …
     here, there = uf1_of(cpu, folds), [uf1_of(run, folds) for run in gpu]
     noise = 2*2**.5*statistics.stdev(there) if len(there) > 1 else None
     emit('uf1', folds=len(folds), cpu=here, gpu=there, noise=noise)
-    if noise is not None: judge(f'UF1 of seed 0, {len(folds)} folds: GPU from CPU, beside the noise of {len(there)} seeds', max(noise, .01), abs(there[0] - here), False)
+    if noise is None: return
+    judge(f'UF1 of seed 0, {len(folds)} folds: GPU from CPU, beside the noise of {len(there)} seeds', max(noise, .01), abs(there[0] - here), False)

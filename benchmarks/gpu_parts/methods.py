@@ -1,4 +1,4 @@
-"""Every method on the GPU: a fold of the synthetic clips, twice. Which are the same twice, which operations have no order, how much memory."""
+"""Every method on the GPU: a fold of the synthetic clips, twice. Is it the same, which operations have no order, how much memory."""
 import json
 import shutil
 import warnings
@@ -9,10 +9,9 @@ from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, emit, forget_peak, 
 from mpfnet.loso import run
 from mpfnet.methods import METHODS, unused
 
-CHEAP = ('preprocess.size=16', 'pltn.epochs=1', 'plsm.epochs=1', 'plsm.phi_limit=1', 'meta.updates=2', 'encoder.width=0.125', 'fdp.updates=1',
-         'afn.epochs=1', 'ststnet.epochs=2', 'lbp_top.size=32', 'bi_woof.size=32', 'strain.size=32')
-LARGE = ('plsm.phi_limit=1', 'plsm.epochs=1', 'pltn.epochs=2', 'meta.updates=3', 'fdp.updates=3', 'afn.epochs=1')     # at the paper's widths and batches
-ON_THE_GPU = tuple(m for m in METHODS if m not in ('lbp_top', 'bi_woof', 'pca_lda', 'majority'))                       # the others have no use for one
+CHEAP = ('preprocess.size=16', 'meta.updates=2', 'fdp.updates=1')
+SHORT = ('fdp.updates=3', 'afn.epochs=1')          # at the paper's widths and batches
+ON_THE_GPU = tuple(m for m in METHODS if m not in ('lbp_top', 'bi_woof', 'pca_lda', 'majority'))      # these have no use for one
 
 
 def of_use(method, overrides): return ','.join(o for o in overrides if not unused(method, o))
@@ -22,7 +21,8 @@ def a_fold(method, overrides, **more):
     "The record of a fold; priors and folds of before are removed, features stay."
     out = SCRATCH/'methods'
     for p in [*out.glob('synth-*'), out/'cache'/'priors']: shutil.rmtree(p, ignore_errors=True)
-    folder = run(dataset='synth', method=method, device=DEVICE, subjects='synth/sub01', out_dir=str(out), overrides=of_use(method, overrides), **more)
+    folder = run(dataset='synth', method=method, device=DEVICE, subjects='synth/sub01', out_dir=str(out),
+                 overrides=of_use(method, overrides), **more)
     record, = (json.loads(f.read_text(encoding='utf-8')) for f in (folder/'folds').glob('*.json'))
     return record
 
@@ -38,14 +38,14 @@ def twice(method):
     second = a_fold(method, overrides, preset='tiny')
     same = first['weights_sha256'] == second['weights_sha256']
     unordered = sorted({str(w.message).split(' does not have')[0] for w in told if 'determinis' in str(w.message)})
-    emit('twice', method=method, seconds=seconds, same=same, without_order=unordered, deterministic=second.get('deterministic'))
-    if method in METHODS and METHODS[method].resident: judge(f'{method}: a fold twice, the same weights_sha256', True, same)
+    emit('twice', method=method, seconds=seconds, same=same, without_order=unordered)
+    if METHODS[method].resident: judge(f'{method}: a fold twice, the same weights_sha256', True, same)
 
 
 def large(method):
     "Peak memory of a short training at the paper preset, its features among it."
     forget_peak()
-    _, seconds = timed(lambda: a_fold(method, LARGE, preset='paper'))
+    _, seconds = timed(lambda: a_fold(method, SHORT, preset='paper'))
     emit('paper', method=method, seconds=seconds, peak_gb=peak_gb())
 
 

@@ -22,9 +22,12 @@ def results(device):
     a, b = (x.to(device) for x in pictures())
     frames = interpolate(a, b, flow_method='ilk')
     many = frames.repeat(CLIPS if device != 'cpu' else 1, 1, 1, 1)
-    steps = {'interpolation': lambda: interpolate(a, b, flow_method='ilk'), 'flow of ten pairs': lambda: flow(frames[:-1], frames[1:], 'ilk'),
-             'magnification, 14 copies': lambda: magnify(torch.stack([a, b]), list(range(2, 16))), 'flow of many clips': lambda: flow(many[:-1], many[1:], 'ilk')}
-    return dict(frames=frames, flow=steps['flow of ten pairs'](), copies=steps['magnification, 14 copies']()), steps, len(many)/len(frames)
+    steps = {'interpolation': lambda: interpolate(a, b, flow_method='ilk'),
+             'flow of ten pairs': lambda: flow(frames[:-1], frames[1:], 'ilk'),
+             'magnification, 14 copies': lambda: magnify(torch.stack([a, b]), list(range(2, 16))),
+             'flow of many clips': lambda: flow(many[:-1], many[1:], 'ilk')}
+    made = dict(frames=frames, flow=steps['flow of ten pairs'](), copies=steps['magnification, 14 copies']())
+    return made, steps, len(many)/len(frames)
 
 
 def main():

@@ -13,7 +13,8 @@ def copies():
 
 def products():
     n = 256 if SMOKE else 8192
-    for name, dtype, rounded in (('bf16', torch.bfloat16, True), ('tf32', torch.float32, True), ('float32', torch.float32, False)):
+    cases = ('bf16', torch.bfloat16, True), ('tf32', torch.float32, True), ('float32', torch.float32, False)
+    for name, dtype, rounded in cases:
         with tf32(rounded, rounded):
             a = torch.randn(n, n, device=DEVICE, dtype=dtype)
             t = ms(lambda: a @ a, 5)
@@ -24,7 +25,7 @@ def launches():
     a = torch.zeros(8, device=DEVICE)
     def many():
         for _ in range(1000): a.add_(1)
-    emit('launch', us=ms(many, 5, 1)['ms'])                                   # a thousand of them: milliseconds are microseconds each
+    emit('launch', us=ms(many, 5, 1)['ms'])            # a thousand take as many milliseconds as one takes microseconds
 
 
 def to_the_card():

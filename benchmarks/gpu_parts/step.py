@@ -1,4 +1,6 @@
 """The paper preset's training step: against the frozen encoder, and against the bytes that it has to move."""
+import statistics
+
 import torch
 import train_step
 from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, free, judge, lines, ms, peak_gb, sync, tf32
@@ -16,8 +18,10 @@ PRESET, SIZE, BATCHES = ('tiny', 16, (6,)) if SMOKE else ('paper', 128, (128, 64
 
 def one_function():
     "Both encoders compute the same; an error, if not. Without TF32, which rounds more than they may differ."
-    with tf32(False, False): gaps = train_step.one_function(PRESET, SIZE, min(16, BATCHES[0]), DEVICE, updates=2 if SMOKE else 10)
-    for precision, (gradients, losses) in gaps.items(): emit('gap', precision=precision, gradients=gradients, losses=losses)
+    batch, updates = (BATCHES[0], 2) if SMOKE else (16, 10)
+    with tf32(False, False): gaps = train_step.one_function(PRESET, SIZE, batch, DEVICE, updates=updates)
+    for precision, (gradients, losses) in gaps.items():
+        emit('gap', precision=precision, gradients=gradients, losses=losses)
 
 
 def against_the_frozen_one():
@@ -29,8 +33,10 @@ def against_the_frozen_one():
         except torch.OutOfMemoryError: emit('too_large', batch=batch)
         free()
     else: raise MemoryError(f'the frozen encoder does not fit at a batch of {BATCHES[-1]}')
-    for name, v in times.items(): emit('step', what=name, batch=batch, ms=1e3*sorted(v)[len(v)//2], us_a_clip=1e6*min(v)/batch)
-    emit('against_frozen', batch=batch, gflop_a_clip=flops/batch/1e9, float32=shown(times, 'frozen', 'float32'), bf16=shown(times, 'frozen', 'bf16'))
+    for name, v in times.items():
+        emit('step', what=name, batch=batch, ms=1e3*statistics.median(v), us_a_clip=1e6*statistics.median(v)/batch)
+    emit('against_frozen', batch=batch, gflop_a_clip=flops/batch/1e9, float32=shown(times, 'frozen', 'float32'),
+         bf16=shown(times, 'frozen', 'bf16'))
     judge(f'step, bf16, batch {batch}: speed, of the frozen encoder', 4, ratio(times, 'frozen', 'bf16')[0])
 
 
@@ -64,13 +70,14 @@ def where_time_goes(update):
 
 def floor(found):
     "What the step needs at least: every byte once, at the rate at which this card copies."
-    copy, products = lines('rates', 'copy'), {r['precision']: r['tflop_s'] for r in lines('rates', 'matrix') if 'tflop_s' in r}
-    if not copy or 'tb_s' not in copy[-1] or 'bf16' not in products: return emit('floor', skipped='the part `rates` has measured nothing: run both')
+    copies = [r['tb_s'] for r in lines('rates', 'copy') if 'tb_s' in r]
+    products = [r['tflop_s'] for r in lines('rates', 'matrix') if r.get('precision') == 'bf16']
+    if not copies or not products: return emit('floor', skipped='the part `rates` has measured nothing: run both')
     batch, few = BATCHES[0], 2 if SMOKE else 4
     torch.set_num_threads(4)
     net = CAI3D(5, embedding=None, preset=encoder_preset(PRESET)).to(memory_format=torch.channels_last_3d)
     ops = counted(net, few, SIZE, torch.channels_last_3d, 2)
-    least = 1e3*lowest(ops, 1e12*copy[-1]['tb_s'], 1e12*products['bf16'])*batch/few
+    least = 1e3*lowest(ops, 1e12*copies[-1], 1e12*products[-1])*batch/few
     emit('floor', batch=batch, mb_a_clip=sum(b for *_, b in ops)/few/1e6, least_ms=least, found_ms=found)
     judge('step, bf16: milliseconds, of those that its bytes need', 1.5, found/least, False)
 
@@ -78,9 +85,10 @@ def floor(found):
 def cascade():
     "MPFNet-C: two encoders, episodes of up to 120 clips."
     batch = min(BATCHES[0], 120)
-    encoders = [CAI3D(5, embedding=None, preset=encoder_preset(PRESET)).to(DEVICE, memory_format=torch.channels_last_3d) for _ in range(2)]
-    net = MPFNetC(*encoders).to(DEVICE)
-    x, forward = torch.randn(batch, 5, 10, SIZE, SIZE, device=DEVICE), forward_of(net, ComputeConfig(precision='bf16'), DEVICE)
+    encoders = [CAI3D(5, embedding=None, preset=encoder_preset(PRESET)) for _ in range(2)]
+    net = MPFNetC(*encoders).to(DEVICE, memory_format=torch.channels_last_3d)
+    forward = forward_of(net, ComputeConfig(precision='bf16'), DEVICE)
+    x = torch.randn(batch, 5, 10, SIZE, SIZE, device=DEVICE)
     forget_peak()
     t = ms(train_step.updating(net, lambda: sum(v.square().mean() for v in forward(x))), 5)
     emit('library', loss='MPFNet-C', batch=batch, us_a_clip=1e3*t['ms']/batch, peak_gb=peak_gb(), **t)

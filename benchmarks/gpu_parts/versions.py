@@ -41,4 +41,4 @@ def main():
                  l2_mb=getattr(p, 'L2_cache_size', 0)/2**20, cards=torch.cuda.device_count())
     with attempt('resolved'):
         device, s = loso.resolve(loso.check_parameters(dict(dataset='synth')))
-        emit('resolved', dataset='synth', device=device, precision=s.compute.precision, size=s.preprocess.size, pltn_batch=s.pltn.batch)
+        emit('resolved', dataset='synth', device=device, precision=s.compute.precision, size=s.preprocess.size, batch=s.pltn.batch)

@@ -10,7 +10,7 @@ import torch
 from reference_i3d import I3D
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from turns import in_turns, machine, parser, publish, ratio, shown, verdict, wall
+from turns import in_turns, machine, parser, publish, ratio, shown, tf32, verdict, wall
 
 from mpfnet.ca_i3d import CAI3D, encoder_preset
 from mpfnet.pltn import triplet_loss
@@ -48,31 +48,44 @@ def gap(a, b):
 
 
 def one_function(preset, size, batch, device, updates=20):
-    "Relative differences of gradients, and of the losses of the first updates, in float32 and bfloat16 against the frozen encoder; too large is an error."
+    "Relative differences of gradients, and of the losses of the first updates, in float32 and bfloat16 against the frozen encoder; too large is an error. Without TF32, whose rounding is larger than what is asked."
     x, out = torch.randn(batch, 5, 10, size, size, device=device), {}
     for precision, (of_gradients, of_losses) in dict(float32=(.01, 1e-3), bf16=(.5, .1)).items():
-        torch.manual_seed(0)
-        ours, plain = pair(preset, size, device)
-        forward = forward_of(ours, ComputeConfig(precision=precision), device)
-        for f in (forward, plain): f(x).square().mean().backward()
-        gradients = gap([p.grad for p in ours.parameters()], [p.grad for p in plain.parameters()])
-        gates = gap(*([p.grad for m in net.modules() if hasattr(m, 'gates') for p in m.parameters()] for net in (ours, plain)))
+        with tf32(False): gradients, gates, losses = differences(preset, size, x, precision, updates)
         assert max(gradients, gates) < of_gradients, f'{precision}: two different gradients: {gradients:.1e}, of the attention {gates:.1e}'
-        a, b = (updating(n, lambda f=f: f(x).square().mean(), lr=.01) for n, f in ((ours, forward), (plain, plain)))
-        losses = max(abs(float(a())/float(b()) - 1) for _ in range(updates))
         assert losses < of_losses, f'{precision}: two different networks: losses differ by {losses:.1e}'
         out[precision] = gradients, losses
     return out
 
 
+def differences(preset, size, x, precision, updates):
+    "Of all gradients, of the attention's alone, of the losses of some updates."
+    torch.manual_seed(0)
+    ours, plain = pair(preset, size, x.device)
+    forward = forward_of(ours, ComputeConfig(precision=precision), x.device)
+    for f in (forward, plain): f(x).square().mean().backward()
+    gradients = gap([p.grad for p in ours.parameters()], [p.grad for p in plain.parameters()])
+    gates = gap(*([p.grad for m in net.modules() if hasattr(m, 'gates') for p in m.parameters()] for net in (ours, plain)))
+    a, b = (updating(n, lambda f=f: f(x).square().mean(), lr=.01) for n, f in ((ours, forward), (plain, plain)))
+    return gradients, gates, max(abs(float(a())/float(b()) - 1) for _ in range(updates))
+
+
 def step_times(preset, size, batch, device, rounds):
-    "Times of an update: the frozen encoder, the same in channels_last_3d with the fused optimiser, the library's in float32 and in bfloat16."
+    "Times of an update: the frozen encoder, the same in channels_last_3d with the fused optimiser, the library's in float32 and in bfloat16; on a GPU the library's with TF32 in all products and in none, too."
     x, (ours, plain) = torch.randn(batch, 5, 10, size, size, device=device), pair(preset, size, device)
     forward = {p: forward_of(ours, ComputeConfig(precision=p), device) for p in ('float32', 'bf16')}
     turned = copy.deepcopy(plain).to(memory_format=torch.channels_last_3d)
     steps = {'frozen': updating(plain, lambda: plain(x).square().mean(), True), 'turned': updating(turned, lambda: turned(x).square().mean())} | {p: updating(ours, lambda f=f: f(x).square().mean()) for p, f in forward.items()}
+    if torch.device(device).type == 'cuda': steps |= {f'TF32 {"on" if on else "off"}': within(tf32, on, steps['float32']) for on in (True, False)}
     with FlopCounterMode(display=False) as count: steps['frozen']()
     return in_turns(steps, rounds, device), count.get_total_flops()
+
+
+def within(context, argument, step):
+    "The step, in a context of its own."
+    def inside():
+        with context(argument): return step()
+    return inside
 
 
 def compiled_times(preset, size, batch, device, rounds):
@@ -121,6 +134,7 @@ def main(argv=None):
     for (preset, size, batch), asked in cases.items():
         gaps = one_function(preset, size, batch, device)
         t, flops = step_times(preset, size, batch, device, rounds)
+        for name in sorted(t.keys() & {'TF32 on', 'TF32 off'}): rows.append(f'| {preset}, {size}×{size}, batch {batch} | {min(t["frozen"])*1e3:.0f} ms | float32, {name} | – | {shown(t, "frozen", name)} | | {shown(t, "turned", name)} | | |')
         for precision, least in zip(('float32', 'bf16'), asked):
             share = flops/min(t[precision])/rates[precision]
             rows.append(f'| {preset}, {size}×{size}, batch {batch} | {min(t["frozen"])*1e3:.0f} ms | {precision} | {least or "–"} | {shown(t, "frozen", precision)} | {verdict(least, ratio(t, "frozen", precision)[0]) if least else ""} | {shown(t, "turned", precision)} | {gaps[precision][0]:.0e}, {gaps[precision][1]:.0e} | {share:.0%} |')

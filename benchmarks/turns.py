@@ -3,6 +3,7 @@ import argparse
 import platform
 import statistics
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,6 +36,17 @@ def in_turns(steps, rounds=9, device='cpu', clock=seconds, warm=1):
             t = clock(step, device)
             if k >= warm: found[name].append(t)
     return found
+
+
+@contextmanager
+def tf32(on):
+    "Whether a GPU may round the inputs of float32 products to 10 bits; PyTorch lets convolutions do that unasked."
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [p.allow_tf32 for p in places]
+    for p in places: p.allow_tf32 = on
+    try: yield
+    finally:
+        for p, was in zip(places, before): p.allow_tf32 = was
 
 
 def wall(step, device=None):

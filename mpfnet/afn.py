@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .priors import AdamConfig, AugmentConfig, augment, batches, each_epoch, seeded, stage_generator, train
+from .ca_i3d import grid_means
+from .priors import AdamConfig, AugmentConfig, augment, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
 # %% ../nbs/04f_afn.ipynb #2d50a7db
 VARIANTS, AUGMENTS, SCALES = ('afn', 'dianet'), ('none', 'phase'), ('minmax', 'clip', 'train')
@@ -80,9 +81,11 @@ class Residual(nn.Module):
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out)
         self.conv2, self.norm2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False), nn.BatchNorm2d(c_out)
-        same = c_in == c_out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
-    def forward(self, x): return F.relu(self.shortcut(x) + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+        same, self.stride = c_in == c_out and stride == 1, stride
+        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
+    def forward(self, x):
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return F.relu(self.shortcut(x[:, :, ::self.stride, ::self.stride]) + y)
 
 # %% ../nbs/04f_afn.ipynb #89f52df4
 class Stream(nn.Module):
@@ -93,8 +96,8 @@ class Stream(nn.Module):
         layers = [nn.Conv2d(channels, w[0], max(3, 2*cfg.stem - 1), cfg.stem, max(3, 2*cfg.stem - 1)//2, bias=False), nn.BatchNorm2d(w[0]), nn.ReLU()]
         for k, (a, b) in enumerate(zip((w[0], *w), w)):
             layers += [Residual(a, b, 2 if k else 1), *(Residual(b, b) for _ in range(cfg.blocks - 1))]
-        self.layers, self.pool = nn.Sequential(*layers), nn.AdaptiveAvgPool2d(cfg.grid)
-    def forward(self, x): return self.pool(self.layers(x))
+        self.layers, self.cells = nn.Sequential(*layers), (cfg.grid, cfg.grid)
+    def forward(self, x): return grid_means(self.layers(x), self.cells)
 
 # %% ../nbs/04f_afn.ipynb #c8a03f04
 class CrossAttention(nn.Module):
@@ -155,7 +158,7 @@ class AFN:
         self.slots = list(SLOTS[self.cfg.variant])
         x, y = self.samples(fold)
         self.net = seeded(lambda: AFNNet(fold.shape[0], fold.n_classes, self.cfg), g).to(self.device, memory_format=torch.channels_last)
-        with torch.random.fork_rng(devices=[]):
+        with random_state_kept():
             torch.manual_seed(g.initial_seed())              # dropout
             self.losses = self.learn(x, y, fold.n_classes, g, ctx)
 

@@ -15,7 +15,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 from torch.nn import functional as F
 
-from .priors import AdamConfig, batches, channels, each_epoch, seeded, stage_generator, train
+from .priors import AdamConfig, batches, channels, each_epoch, random_state_kept, seeded, stage_generator, train
 
 # %% ../nbs/04d_baselines.ipynb #54624bf5
 class PCALDA:
@@ -82,7 +82,7 @@ class FittedSTSTNet:
         x, y, n = self.pixels(fold.X()), fold.y.to(self.device), len(fold)
         order = batches(n, cfg.batch, cfg.epochs, g) if cfg.shuffle else list(np.split(np.arange(n), range(cfg.batch, n, cfg.batch)))*cfg.epochs
         def loss_of(k): return F.cross_entropy(self.net(x[order[k]]), y[order[k]])
-        with torch.random.fork_rng(devices=[]):
+        with random_state_kept():
             torch.manual_seed(g.initial_seed())              # dropout
             train(self.net, loss_of, len(order), cfg, x.split(cfg.batch), each_epoch(ctx, self, len(order)//cfg.epochs))
     def pixels(self, x): return 255*torch.as_tensor(x, dtype=torch.float32)[:, self.index, 0].to(self.device, memory_format=torch.channels_last)

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['FAULTY', 'EncoderConfig', 'encoder_preset', 'convolve', 'frames', 'clips_of', 'convolve_frames', 'faulty_in_3d',
-           'Unit', 'cells_of', 'boxes', 'box_sums', 'box_means', 'AxisGate', 'axes', 'CoordinateAttention',
-           'pool_frames', 'pool_near', 'CAInception', 'CAI3D', 'scaled', 'initialise', 'widen']
+           'Unit', 'cells_of', 'boxes', 'box_sums', 'box_means', 'grid_means', 'AxisGate', 'axes',
+           'CoordinateAttention', 'pool_frames', 'pool_near', 'CAInception', 'CAI3D', 'scaled', 'initialise',
+           'made_twice', 'norms_at_rest', 'widen']
 
 # %% ../nbs/02_ca_i3d.ipynb #fffb437f
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 # %% ../nbs/02_ca_i3d.ipynb #4c5c4324
 @dataclass(kw_only=True, slots=True)
@@ -77,7 +80,8 @@ FAULTY = 90800 <= (torch.backends.cudnn.version() or 0) < 91500
 
 def faulty_in_3d(x):
     "Whether 3-D convolutions of x are to be avoided."
-    return FAULTY and x.is_cuda and (x.dtype != torch.float32 or torch.is_autocast_enabled('cuda'))
+    doubtful = FAULTY if x.is_cuda else x.device.type == 'cpu' and x.shape[2] == 2
+    return doubtful and (x.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(x.device.type))
 
 # %% ../nbs/02_ca_i3d.ipynb #07b991a3
 class Unit(nn.Module):
@@ -111,6 +115,10 @@ def box_sums(x, grids): # (B, C, T, H, W)
 def box_means(x, grids):
     "Means over boxes (B, C, boxes)."
     return (box_sums(x, grids) / boxes(tuple(x.shape[2:]), grids, x.dtype, x.device)[1]).to(x.dtype)
+
+def grid_means(x, cells): # (B, C, H, W); along H, W
+    "Means over a grid (B, C, *cells): adaptive pooling, whose own gradient has no order on a GPU."
+    return box_means(x[:, :, None], ((1, *cells),)).unflatten(2, cells)
 
 # %% ../nbs/02_ca_i3d.ipynb #66e91c0a
 class AxisGate(torch.autograd.Function):
@@ -175,6 +183,7 @@ class CAI3D(nn.Module):
     """CA-I3D (§3.3.1, Eq. 5): (B, C, T, H, W) → (B, embedding), for any T, H, W (T = 1 included).
 
     `features(x)` is the last feature map, (B, 480·width, T, H/4s, W/4s)."""
+    recompute = False              # see `features`
     def __init__(self,
                  in_channels=5,    # C; u, v, ΔR, ΔG, ΔB in the paper
                  embedding=128,    # d; None = the preset's
@@ -219,9 +228,14 @@ def _cells(self:CAI3D, size):
 CAI3D.cells = _cells
 
 # %% ../nbs/02_ca_i3d.ipynb #39d37dfb
+def _half(self:CAI3D, x):
+    "Stem and first block: (B, C, T, H, W) → (B, 256·width, T, H/4s, W/4s)."
+    return pool_frames(self.block1(pool_frames(self.stem(x), 2)), 2)
+
 def _features(self:CAI3D, x):
-    "The last feature map (B, channels, T, H/4s, W/4s)."
-    return self.block2(pool_frames(self.block1(pool_frames(self.stem(x), 2)), 2))
+    "The last feature map (B, channels, T, H/4s, W/4s). While training with `recompute`, the maps of the first half are made twice instead of kept."
+    twice = self.recompute and self.training and torch.is_grad_enabled()
+    return self.block2(made_twice(self.half, x, self) if twice else self.half(x))
 
 def _embed(self:CAI3D, features):
     "Feature map → embedding (B, d)."
@@ -229,7 +243,8 @@ def _embed(self:CAI3D, features):
     return self.head(self.drop(z.flatten(1)))
 
 def _forward(self:CAI3D, x): return self.embed(self.features(x))
-CAI3D.features, CAI3D.embed, CAI3D.forward = _features, _embed, _forward
+CAI3D.half, CAI3D.features, CAI3D.embed, CAI3D.forward = _half, _features, _embed, _forward
+
 
 # %% ../nbs/02_ca_i3d.ipynb #494b8f14
 def initialise(model, init='kaiming'):
@@ -239,6 +254,23 @@ def initialise(model, init='kaiming'):
         if init == 'normal01': nn.init.normal_(m.weight)
         else: nn.init.kaiming_normal_(m.weight, nonlinearity='relu')
         if m.bias is not None: nn.init.zeros_(m.bias)
+
+# %% ../nbs/02_ca_i3d.ipynb #aaa60d5f
+def made_twice(f, x, module): # a function of x; the module it belongs to
+    "f(x), of which nothing but x and the result is kept: its inside is computed again for the gradient."
+    ways = lambda: (nullcontext(), norms_at_rest(module))
+    return checkpoint(f, x, use_reentrant=False, preserve_rng_state=False, context_fn=ways)
+
+@contextmanager
+def norms_at_rest(module):
+    "Batch norms use a batch's own statistics and note nothing of it."
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kept = [(m.momentum, m.num_batches_tracked) for m in norms]
+    for m in norms: m.momentum, m.num_batches_tracked = 0., None
+    try: yield
+    finally:
+        for m, (momentum, count) in zip(norms, kept): m.momentum, m.num_batches_tracked = momentum, count
+
 
 # %% ../nbs/02_ca_i3d.ipynb #97240f00
 @torch.no_grad()

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'LOCAL', 'GLOBAL', 'SEGNET', 'FDPConfig', 'check_fdp', 'fdp_preset', 'DropPath', 'Attention',
            'patch_embed', 'Relation', 'encoder_blocks', 'scaled', 'make_encoder', 'small_weights', 'interleave',
-           'RankPool', 'running_means', 'within_clip', 'rank_loss', 'convolutions', 'SegNet', 'clip_input', 'FDPNet',
-           'resized', 'fdp_loss', 'fdp_batches', 'jittered', 'FDP', 'fdp_net']
+           'RankPool', 'running_means', 'within_clip', 'rank_loss', 'convolutions', 'pool', 'unpool', 'SegNet',
+           'clip_input', 'FDPNet', 'resized', 'fdp_loss', 'fdp_batches', 'jittered', 'FDP', 'fdp_net']
 
 # %% ../nbs/04e_fdp.ipynb #8666fa5e
 import math
@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .priors import AdamConfig, AugmentConfig, augment, batches, each_epoch, seeded, stage_generator, train
+from .ca_i3d import grid_means
+from .priors import AdamConfig, AugmentConfig, augment, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
 # %% ../nbs/04e_fdp.ipynb #82ef1a94
 VARIANTS = ('as_paper', 'as_released')
@@ -88,7 +89,7 @@ class Attention(nn.Module):
         self.keys, self.heads = keys, c//8 if c % 8 == 0 else 1
         self.q, self.kv, self.out = nn.Conv2d(c, c, 1), nn.Conv2d(c, 2*c, 1), nn.Conv2d(c, c, 1)
     def forward(self, x):
-        grid = F.adaptive_avg_pool2d(x, [min(self.keys, n) for n in x.shape[2:]])
+        grid = grid_means(x, tuple(min(self.keys, n) for n in x.shape[2:]))
         heads = lambda m: m.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)        # (N, heads, pixels, 8)
         k, v = self.kv(grid).chunk(2, 1)
         y = F.scaled_dot_product_attention(heads(self.q(x)), heads(k), heads(v))
@@ -179,7 +180,8 @@ class RankPool(nn.Module):
 def running_means(f): # (B, F, …)
     "Mean of the frames so far, at each frame."
     n = torch.arange(1, f.shape[1] + 1, device=f.device).view(-1, *[1]*(f.ndim - 2))
-    return f.cumsum(1)/n
+    sums = torch.ones(f.shape[1], f.shape[1], device=f.device, dtype=f.dtype).tril()           # cumsum has no order on a GPU
+    return (sums @ f.flatten(2)).view(f.shape)/n
 
 def within_clip(v): # (B, F, S, S)
     "Centred over a clip's frames, and divided by the clip's own standard deviation."
@@ -198,6 +200,20 @@ def convolutions(*channels): # c0, c1, …
     "3×3 convolution, batch norm, ReLU from each width to the next."
     return nn.Sequential(*(m for a, b in zip(channels, channels[1:]) for m in (nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU())))
 
+
+# %% ../nbs/04e_fdp.ipynb #39b72a9a
+def pool(x): # (N, c, H, W), even sides
+    "The largest of each 2 × 2, and a mask of where it was: (N, c, H/2, W/2), (N, c, H/2, W/2, 4). Of several the first."
+    cells = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).transpose(3, 4).flatten(4)          # rows of a cell, then columns
+    mask = (cells.argmax(4, keepdim=True) == torch.arange(4, device=x.device)).to(x.dtype)
+    return (cells*mask).sum(4), mask
+
+def unpool(x, mask): # (N, c, H, W), (N, c, H, W, 4)
+    "(N, c, 2H, 2W), zero but for the places of the mask."
+    return (x[..., None]*mask).unflatten(4, (2, 2)).transpose(3, 4).flatten(4).flatten(2, 3)
+
+
+# %% ../nbs/04e_fdp.ipynb #f76b18d0
 class SegNet(nn.Module):
     "(B, c_in, S, S) → (B, 1, S, S); S is a multiple of 32."
     def __init__(self, c_in, width=1.):
@@ -211,9 +227,9 @@ class SegNet(nn.Module):
     def forward(self, x):
         where = []
         for stage in self.down:
-            x, i = F.max_pool2d(stage(x), 2, return_indices=True)
+            x, i = pool(stage(x))
             where.append(i)
-        for stage in self.up: x = stage(F.max_unpool2d(x, where.pop(), 2))
+        for stage in self.up: x = stage(unpool(x, where.pop()))
         return x
 
 # %% ../nbs/04e_fdp.ipynb #fc726c29
@@ -279,7 +295,7 @@ class FDP:
         self.net = seeded(lambda: fdp_net(self.cfg, fold.n_classes, frames), g).to(self.device)
         order, an_epoch = fdp_batches(len(x), self.cfg, g)
         def loss_of(k): return fdp_loss(self.net, jittered(x[order[k]], self.cfg, g), y[order[k]], self.cfg)
-        with torch.random.fork_rng(devices=[]):
+        with random_state_kept():
             torch.manual_seed(g.initial_seed())                                # drop path
             self.losses = train(self.net, loss_of, len(order), self.cfg, frames.split(self.cfg.batch), each_epoch(ctx, self, an_epoch))
     def scores(self, x): return self.predict(x)[0].double().softmax(1).numpy()
@@ -287,7 +303,8 @@ class FDP:
 
 def fdp_net(cfg, n_classes, frames): # FDPConfig; training frames (n, F, S, S)
     "The network; `as_released` keeps the mean and the maximum of the training frames."
-    return FDPNet(cfg, n_classes, frames.shape[1], float(frames.mean()), float(frames.max()))
+    measured = (float(frames.mean()), float(frames.max())) if cfg.variant == 'as_released' else ()
+    return FDPNet(cfg, n_classes, frames.shape[1], *measured)
 
 # %% ../nbs/04e_fdp.ipynb #e4cef1ba
 @torch.no_grad()

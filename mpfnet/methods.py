@@ -121,7 +121,7 @@ class Fitted:
         self.supports = support_prototypes(matcher, data, cfg, n_classes)
         self.scaling, self.index, self.device, self.flow = data.scaling, data.index, data.device, data.flow
     def embed(self, x): # (n, C, T, H, W) unscaled features
-        return embed(self.matcher, self.scaling(x)[:, self.index].to(self.device), self.cfg.mirror, self.flow)
+        return embed(self.matcher, self.scaling(x.to(self.device))[:, self.index], self.cfg.mirror, self.flow)
     def scores(self, x, weights=None): return match(self.embed(x), self.supports, weights or self.weights).cpu().numpy()
     def parts(self, x): # → (encoders, n, K); scores are their sum, weighed by `weights`
         "Similarities of each encoder by itself."
@@ -217,6 +217,7 @@ class Method:
     features: bool = False     # whether the parameter `features` chooses channels for it
     resident: bool = False     # whether it takes features that lie on the GPU
     gives: str = 'numbers'     # its scores: 'probabilities', 'similarities' (weighed sums of cosines), or any finite 'numbers'
+    ordered: bool = False      # whether all it does adds up in an order on a GPU, too: another operation is an error then
 
 # %% ../nbs/04_methods.ipynb #ead2c146
 class FittedBaseline:
@@ -235,7 +236,7 @@ def one(model):
 def episodic(*stages, **kwargs): # stages besides the common ones
     modules = (*DECIDING, 'episodes', 'mpfnet_p', 'mpfnet_c', 'metrics', 'methods')
     return Method(fit=fit_matcher, stages=('features', 'encoder', 'augment', *stages, 'meta', 'compute'), modules=modules,
-                  features=True, resident=True, gives='similarities', **kwargs)
+                  features=True, resident=True, gives='similarities', ordered=True, **kwargs)
 
 LEARNT = ('frames', 'face', 'flow', 'preprocess', 'folds', 'priors')      # modules that decide the numbers of all others
 
@@ -243,15 +244,18 @@ LEARNT = ('frames', 'face', 'flow', 'preprocess', 'folds', 'priors')      # modu
 METHODS = dict(
     mpfnet_c=episodic('pltn', 'plsm', 'cascade', copies=True), mpfnet_p=episodic('pltn', 'plsm', 'gamma', copies=True),
     plsm=episodic('plsm', copies=True), pltn=episodic('pltn'), scratch=episodic(),
-    fdp=Method(fit=one(FDP), reads='gray', stages=('fdp',), modules=(*LEARNT, 'dynamic', 'fdp'), gives='probabilities'),
-    afn=Method(fit=one(AFN), reads='dynamic', stages=('afn',), modules=(*LEARNT, 'dynamic', 'afn'), gives='probabilities'),
+    fdp=Method(fit=one(FDP), reads='gray', stages=('fdp',), modules=(*LEARNT, 'dynamic', 'ca_i3d', 'fdp'),
+               gives='probabilities', ordered=True),
+    afn=Method(fit=one(AFN), reads='dynamic', stages=('afn',), modules=(*LEARNT, 'dynamic', 'ca_i3d', 'afn'),
+               gives='probabilities', ordered=True),
     ststnet=Method(fit=one(FittedSTSTNet), reads='strain', stages=('ststnet', 'features'),
-                   modules=(*LEARNT, 'descriptors', 'baselines'), features=True, gives='probabilities'),
-    lbp_top=Method(fit=one(DescriptorSVM), reads='lbp_top', stages=('svm',), modules=(*LEARNT, 'descriptors', 'svm')),
-    bi_woof=Method(fit=one(DescriptorSVM), reads='bi_woof', stages=('svm',), modules=(*LEARNT, 'descriptors', 'svm')),
+                   modules=(*LEARNT, 'descriptors', 'baselines'), features=True, gives='probabilities', ordered=True),
+    lbp_top=Method(fit=one(DescriptorSVM), reads='lbp_top', stages=('svm',), modules=(*LEARNT, 'descriptors', 'svm'), ordered=True),
+    bi_woof=Method(fit=one(DescriptorSVM), reads='bi_woof', stages=('svm',), modules=(*LEARNT, 'descriptors', 'svm'), ordered=True),
     pca_lda=Method(fit=FittedBaseline, stages=('features',), modules=(*LEARNT, 'interpolate', 'magnify', 'baselines', 'methods'),
-                   features=True, gives='probabilities'),
-    majority=Method(fit=FittedBaseline, modules=(*LEARNT, 'interpolate', 'magnify', 'baselines', 'methods'), gives='probabilities'))
+                   features=True, gives='probabilities', ordered=True),
+    majority=Method(fit=FittedBaseline, modules=(*LEARNT, 'interpolate', 'magnify', 'baselines', 'methods'), gives='probabilities',
+                    ordered=True))
 
 # %% ../nbs/04_methods.ipynb #a21fead1
 def method_of(name) -> Method:

@@ -14,9 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
-from .folds import positions
 from .magnify import PHI_MAX, phi_max
-from .priors import PriorConfig, augment, learn, prior
+from .priors import PriorConfig, changed, draw_changes, learn, prior
 
 # %% ../nbs/03b_plsm.ipynb #757a614a
 def copies_of(clips,        # training clips
@@ -67,19 +66,24 @@ class Copies:
     def __init__(self, data, phi): # Prepared fold; φ_max of each training clip
         self.data, (self.clip, self.phi) = data, balanced_items(phi)
     def __len__(self): return len(self.clip)
-    def __call__(self, i): # items → (x, y)
-        d, clip = self.data, positions(self.clip[i], self.data.device)
-        return d.x[clip] if d.released_flow else d(d.fold.magnified(self.clip[i], self.phi[i])), d.y[clip]
+    def load(self, i): # items → tensors
+        "The clips they belong to, and where they are copies of their own, their rows as they are stored."
+        d, clip = self.data, torch.as_tensor(self.clip[i])
+        return (clip,) if d.released_flow else (clip, d.fold.raw(self.clip[i], self.phi[i], pinned=d.device.type == 'cuda'))
+    def __call__(self, clip, rows=None): # what `load` returns, on the device → (x, y)
+        return self.data.x[clip] if rows is None else self.data(rows), self.data.y[clip]
 
 # %% ../nbs/03b_plsm.ipynb #81e55f32
 def train_plsm(data, encoder, cfg, aug, n_classes, epochs=None, start=None): # Prepared fold, EncoderConfig, PLSMConfig, AugmentConfig; …; see `priors.learn`
     "Train the balanced classifier on a fold; returns (encoder → ReLU → linear, losses)."
     copies = Copies(data, copies_of(data.fold.clips, n_classes, cfg.phi_limit, cfg.phi))
     def make(): return nn.Sequential(CAI3D(data.in_channels, embedding=None, preset=encoder, size=data.x.shape[2:]), nn.ReLU(), nn.Linear(encoder.embedding, n_classes))
-    def loss_of(net, i, g):
-        x, y = copies(i)
-        return F.cross_entropy(net(augment(x, aug, g, data.flow)), y, label_smoothing=cfg.smoothing)
-    return learn(data, 'plsm', make, loss_of, len(copies), cfg, epochs, start)
+    held = 1 if data.released_flow else 2                                  # tensors of `load`; what augmentation drew comes behind
+    def inputs_of(i, g): return *copies.load(i), *draw_changes((len(i), *data.x.shape[1:]), aug, g)
+    def loss_of(net, *inputs):
+        x, y = copies(*inputs[:held])
+        return F.cross_entropy(net(changed(x, inputs[held:], data.flow)), y, label_smoothing=cfg.smoothing)
+    return learn(data, 'plsm', make, loss_of, inputs_of, len(copies), cfg, epochs, start)
 
 # %% ../nbs/03b_plsm.ipynb #0c056a0d
 def plsm_prior(data, encoder, cfg, aug, n_classes, artefacts): # Prepared fold, EncoderConfig, PLSMConfig, AugmentConfig, …, Artefacts

@@ -12,8 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
-from .folds import positions
-from .priors import PriorConfig, augment, learn, prior
+from .priors import PriorConfig, changed, draw_changes, learn, prior
 
 # %% ../nbs/03a_pltn.ipynb #e4ad61f5
 def triplet_loss(embeddings, # (B, d)
@@ -61,10 +60,10 @@ def train_pltn(data,      # Prepared fold
                epochs=None, start=None):  # see `priors.learn`
     "Train the triplet network on a fold; returns (encoder, losses)."
     def make(): return CAI3D(data.in_channels, embedding=None, preset=encoder, size=data.x.shape[2:])
-    def loss_of(net, i, g):
-        i = positions(i, data.device)
-        return triplet_loss(net(augment(data.x[i], aug, g, data.flow)), data.y[i], cfg.margin, cfg.normalise)
-    return learn(data, 'pltn', make, loss_of, len(data), cfg, epochs, start)
+    def inputs_of(i, g): return torch.as_tensor(i), *draw_changes((len(i), *data.x.shape[1:]), aug, g)
+    def loss_of(net, i, *changes):
+        return triplet_loss(net(changed(data.x[i], changes, data.flow)), data.y[i], cfg.margin, cfg.normalise)
+    return learn(data, 'pltn', make, loss_of, inputs_of, len(data), cfg, epochs, start)
 
 # %% ../nbs/03a_pltn.ipynb #4a3fe225
 def pltn_prior(data, encoder, cfg, aug, artefacts): # Prepared fold, EncoderConfig, PLTNConfig, AugmentConfig, Artefacts

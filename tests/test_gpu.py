@@ -1,20 +1,27 @@
 """What a GPU needs of the training code. Most of it can be tested without one: tensors of PyTorch's `meta` device have shapes and no values, so a tensor that was left on the CPU, or a value that is read, is an error there."""
 import json
+import warnings
+import weakref
 
 import numpy as np
 import pytest
 import torch
-from conftest import CHEAP
+from conftest import CHEAP, ROOT
 from test_leakage import SETTINGS, TEST, dataset, weights
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpfnet import ca_i3d, episodes, loso, priors
+from mpfnet.afn import AFNNet
 from mpfnet.ca_i3d import CAI3D
+from mpfnet.fdp import FDPNet, fdp_loss
 from mpfnet.folds import Fold
-from mpfnet.methods import Context, build, fit_matcher, override
-from mpfnet.plsm import train_plsm
+from mpfnet.methods import METHODS as TABLE, Context, build, fit, fit_matcher, override, settings_preset
+from mpfnet.mpfnet_c import MPFNetC
+from mpfnet.mpfnet_p import MPFNetP, Single
+from mpfnet.plsm import Copies, train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.priors import AugmentConfig, NO_AUGMENT, Prepared
+from mpfnet.priors import AugmentConfig, ComputeConfig, NO_AUGMENT, Prepared
 
 FRAMES = dataset('frames')
 METHODS = ('scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c')
@@ -43,10 +50,11 @@ def stages(data, aug=AugmentConfig()):
 def test_a_step_runs_elsewhere(monkeypatch, aug, resident):
     "Forward and back of every stage, where no value can be read and no other device's tensor can join in."
     steps = []
-    def rehearse(module, loss_of, updates, *args, **kwargs):
+    def rehearse(module, loss_of, updates, *args, inputs=None, **kwargs):
+        given = inputs or ((k,) for k in range(updates))
         for k in range(min(2, updates)):
             with Waits() as waits:
-                loss = loss_of(k)
+                loss = loss_of(*priors.moved_to('meta', next(given)))
                 loss.backward()
             assert not waits.found or not k, waits.found          # in the first update constants move, too
             assert loss.device.type == 'meta' and all(p.grad.device.type == 'meta' for p in module.parameters() if p.grad is not None)
@@ -139,7 +147,7 @@ def test_compiled_graphs_serve_all_folds(monkeypatch):
     graphs, compiled, breaks = [], torch.compile, torch._dynamo.utils.counters['graph_break']
     def note(graph, inputs): graphs.append(graph); return graph.forward
     monkeypatch.setattr(torch, 'compile', lambda net, mode=None: compiled(net, backend=note))
-    monkeypatch.setattr(priors, 'train', lambda module, loss_of, updates, *args, **kwargs: [loss_of(k).backward() for k in range(updates)])
+    monkeypatch.setattr(priors, 'train', lambda module, loss_of, updates, *args, inputs, **kwargs: [loss_of(*priors.moved_to('meta', given)).backward() for given in inputs])
     s, found, before = override(SETTINGS, 'compute.compile=default,pltn.batch=10,pltn.epochs=2'), [], dict(breaks)
     for _ in range(2):
         train_pltn(Prepared(a_fold(), device='meta', compute=s.compute), s.encoder, s.pltn, AugmentConfig())
@@ -156,8 +164,54 @@ def test_episodes_use_no_cuda_graphs(monkeypatch):
     assert modes == ['reduce-overhead', 'default']
 
 
+@pytest.mark.parametrize('stage', ['pltn', 'plsm'])
+def test_recorded_updates_are_the_same_updates(monkeypatch, stage):
+    "What changes from update to update lies in the inputs: a whole prior, replayed from a tape, ends in the weights that it ends in."
+    class Taped(priors.RecordedUpdate):
+        def once(self, *inputs): return priors.Update.__call__(self, *inputs)
+        def recorded(self, *inputs):
+            held, network = [v.clone() for v in inputs], self.network
+            before = [v.clone() for v in self.changing(network)]
+            with Tape() as tape: loss = priors.Update.__call__(self, *held)
+            with torch.no_grad():
+                for now, then in zip(self.changing(network), before): now.copy_(then)      # a graph computes nothing while it is recorded
+            tapes.append(len(tape.done))
+            return held, tape.play, loss
+        def __init__(self, module, cfg, loss_of):
+            self.network = module
+            super().__init__(module, cfg, loss_of)
+        def changing(self, module):
+            momentum = [self.optimizer.state[p]['momentum_buffer'] for p in module.parameters() if 'momentum_buffer' in self.optimizer.state[p]]
+            return [*module.parameters(), *momentum, *module.buffers()]
+    tapes, s, train = [], override(SETTINGS, 'pltn.epochs=4,plsm.epochs=4,pltn.batch=10,plsm.batch=16,encoder.dropout=0'), priors.train
+    def learnt(kind):
+        monkeypatch.setattr(priors, 'train', lambda *args, **kwargs: train(*args, **kwargs | dict(kind=kind)))
+        data = Prepared(a_fold())
+        if stage == 'pltn': return train_pltn(data, s.encoder, s.pltn, AugmentConfig(noise=.1))
+        return train_plsm(data, s.encoder, s.plsm, AugmentConfig(), 3)
+    (net, losses), (other, again) = learnt(priors.Update), learnt(Taped)
+    assert tapes and min(tapes) > 300 and len(losses) >= 8
+    assert np.allclose(losses, again, rtol=1e-5) and all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(net.state_dict().values(), other.state_dict().values()))
+
+
+class Tape(TorchDispatchMode):
+    "Notes operations; `play` does them again, into the same memory, as a CUDA graph does."
+    def __init__(self): super().__init__(); self.done = []
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        if func.namespace == 'aten': self.done.append((func, args, kwargs or {}, self.tensors(out)))
+        return out
+    @staticmethod
+    def tensors(out): return [v for v in (out if isinstance(out, (tuple, list)) else [out]) if torch.is_tensor(v)]
+    @torch.no_grad()
+    def play(self):
+        for func, args, kwargs, before in self.done:
+            for old, new in zip(before, self.tensors(func(*args, **kwargs))):
+                if old.data_ptr() != new.data_ptr(): old.copy_(new)
+
+
 @cuda
-@pytest.mark.parametrize('compute', ['compute.precision=float32', 'compute.precision=bf16', 'compute.compile=reduce-overhead'])
+@pytest.mark.parametrize('compute', ['compute.precision=float32', 'compute.precision=bf16', 'compute.compile=reduce-overhead', 'compute.record=true'])
 def test_a_fold_on_the_gpu(compute):
     "Learns what the CPU learns, up to rounding; twice the same; and nothing from its test subject."
     s = override(SETTINGS, compute)
@@ -166,6 +220,237 @@ def test_a_fold_on_the_gpu(compute):
     here, there = (fitted(d).scores(torch.from_numpy(x[:6].astype(np.float32))) for d in ('cpu', 'cuda'))
     assert np.abs(here - there).max() < (1e-2 if 'float32' in compute else .5)
     resident = fitted('cuda', loso.moved(x, np.arange(len(x)), 'cuda')).scores(torch.from_numpy(x[:6].astype(np.float32)))
-    if not s.compute.compile: assert np.array_equal(there, resident)
+    if not s.compute.compile and not s.compute.record: assert np.array_equal(there, resident)
     noisy = x.copy(); noisy[6*2:6*3] = 9
     if not s.compute.compile: assert np.array_equal(there, fitted('cuda', noisy).scores(torch.from_numpy(x[:6].astype(np.float32))))
+
+
+# --- operations that have no order on a GPU ----------------------------------------------------------------------------------
+
+class Unordered(TorchDispatchMode):
+    "Notes the operations that PyTorch lists, under `torch.use_deterministic_algorithms`, as without an order on CUDA."
+    NAMES = {'_adaptive_avg_pool2d_backward', '_adaptive_avg_pool3d_backward', 'adaptive_max_pool2d_backward', 'avg_pool3d_backward', 'max_pool3d_with_indices_backward',
+             'fractional_max_pool2d_backward', 'fractional_max_pool3d_backward', 'max_unpool2d', 'max_unpool3d', 'upsample_linear1d_backward', 'upsample_bilinear2d_backward',
+             '_upsample_bilinear2d_aa_backward', 'upsample_bicubic2d_backward', 'upsample_trilinear3d_backward', 'reflection_pad1d_backward', 'reflection_pad2d_backward',
+             'reflection_pad3d_backward', 'replication_pad1d_backward', 'replication_pad2d_backward', 'replication_pad3d_backward', 'grid_sampler_2d_backward', 'grid_sampler_3d_backward',
+             'nll_loss2d_forward', '_ctc_loss_backward', 'histc', 'kthvalue', 'median', 'put', 'put_', 'cumsum', 'scatter_add', 'scatter_add_', 'scatter_reduce', 'index_add', 'index_add_'}
+    def __init__(self): super().__init__(); self.found = set()
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        floats = any(a.is_floating_point() for a in args if torch.is_tensor(a))
+        if name in self.NAMES and floats: self.found.add(name)
+        return func(*args, **kwargs or {})
+
+
+def unordered_of(method, kind='frames', overrides=''):
+    clips, x, copies = dataset(kind, method)
+    context = Context(settings=override(SETTINGS, overrides) if overrides else SETTINGS)
+    with Unordered() as seen: fit(method, Fold(clips, x, [TEST], copies=copies, n_classes=3), context)
+    return seen.found
+
+
+@pytest.mark.parametrize('method', [m for m, row in TABLE.items() if row.ordered and m != 'majority'])
+def test_methods_that_promise_an_order_keep_it(method):
+    kind = 'flow28' if method == 'scratch' else 'frames'
+    more = dict(fdp='fdp.variant=as_released', afn='afn.variant=dianet', mpfnet_p='meta.recompute=true').get(method, '')
+    assert unordered_of(method, kind) == unordered_of(method, kind, more) == set()
+
+
+def test_every_method_of_the_package_promises_one(): assert [m for m, row in TABLE.items() if not row.ordered] == []
+
+
+def test_an_operation_without_an_order_is_noticed():
+    "The tests above can fail."
+    x = torch.randn(1, 2, 6, 6, requires_grad=True)
+    ways = dict(_adaptive_avg_pool2d_backward=lambda: F.adaptive_avg_pool2d(x, 2), max_unpool2d=lambda: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
+                upsample_bilinear2d_backward=lambda: F.interpolate(x, (9, 9), mode='bilinear'), cumsum=lambda: x.cumsum(1), median=lambda: x.flatten(2).median(2).values)
+    for name, way in ways.items():
+        with Unordered() as seen: way().sum().backward()
+        assert seen.found == {name}
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_a_method_of_ones_own_without_an_order(monkeypatch, strict):
+    "Is an error if its row promises one; else it is noted, and the switches are as before."
+    monkeypatch.setattr(torch.utils.deterministic, 'fill_uninitialized_memory', True)
+    def alarm():                                                     # as PyTorch does on a GPU
+        text = 'upsample_bilinear2d_backward_out_cuda does not have a deterministic implementation'
+        if not torch.is_deterministic_algorithms_warn_only_enabled(): raise RuntimeError(text)
+        warnings.warn(text)
+    class Card(str):
+        type = 'cuda'
+    monkeypatch.setattr(torch, 'device', lambda d: Card(d))
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', '')
+    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG')
+    if strict:
+        with pytest.raises(RuntimeError, match='deterministic implementation'), priors.repeatable('cuda', True): alarm()
+    else:
+        with priors.repeatable('cuda') as unordered: alarm(); alarm()
+        assert len(unordered) == 1
+    assert not torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory
+
+
+# --- what a GPU must not change --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('precision', ['float32', 'bf16'])
+@pytest.mark.parametrize('frames', [1, 2, 3, 4])
+def test_gradients_of_short_clips(frames, precision):
+    "oneDNN's gradient of a 3-D convolution in half precision is garbage for two time steps; freed memory holds something else than zeros here."
+    torch.manual_seed(0)
+    net, x = CAI3D(5, embedding=None, preset='tiny').to(memory_format=torch.channels_last_3d), torch.randn(12, 5, frames, 16, 16)
+    net.drop.p = 0.
+    def gradients(precision):
+        junk = [torch.full((n,), float('nan'), dtype=torch.bfloat16) for n in (100, 1000, 10_000, 100_000, 1_000_000)]
+        del junk
+        net.zero_grad()
+        priors.forward_of(net, ComputeConfig(precision=precision))(x).square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in net.parameters()])
+    right, first, again = gradients('float32'), gradients(precision), gradients(precision)
+    assert float((first - right).norm()/right.norm()) < (1e-6 if precision == 'float32' else .2)
+    assert torch.equal(first, again)
+
+
+def test_generators_of_gpus_are_kept(monkeypatch):
+    "Building a network, dropout of a stage and the audit's look leave a GPU's generator where it was."
+    states = {0: torch.tensor([1], dtype=torch.uint8), 1: torch.tensor([2], dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'get_rng_state', lambda d: states[torch.device(d).index if not isinstance(d, int) else d].clone())
+    monkeypatch.setattr(torch.cuda, 'set_rng_state', lambda s, d: states.update({torch.device(d).index if not isinstance(d, int) else d: s}))
+    def spoil():
+        for k in states: states[k] = torch.tensor([9], dtype=torch.uint8)
+        return torch.nn.Linear(1, 1)
+    priors.seeded(spoil, priors.generator(0, 'x'))
+    net = torch.nn.Linear(1, 1)
+    priors.watch_update(lambda k: spoil(), net, 1)
+    priors.train(net, lambda k: net(torch.ones(1, 1)).sum(), 1, priors.SGDConfig(), watch=lambda k: spoil())
+    assert [int(states[k]) for k in (0, 1)] == [1, 2]
+
+
+def test_nobody_forks_generators_by_hand():
+    "`fork_rng(devices=[])` leaves those of a GPU out."
+    library = [p for p in ROOT.glob('mpfnet/*.py') if p.name != 'priors.py']
+    assert library and not [p.name for p in library if 'fork_rng' in p.read_text(encoding='utf-8')]
+
+
+@pytest.mark.parametrize('resident', [False, True])
+def test_the_scale_is_computed_where_training_is(resident):
+    "Wherever the rows lie: the order of its sums is that of one device."
+    data = Prepared(a_fold(torch.from_numpy(FRAMES[1]).to('meta') if resident else None), device='meta')
+    assert data.scaling.scale.device.type == data.x.device.type == 'meta'
+
+
+def test_rows_go_to_a_gpu_as_they_are_stored():
+    "Two bytes a number, for training clips and for copies."
+    moved = []
+    class Moves(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            to = (kwargs or {}).get('device')
+            if func.overloadpacket.__name__ == '_to_copy' and to is not None and args[0].device.type == 'cpu' and args[0].ndim == 5: moved.append((args[0].dtype, kwargs.get('non_blocking')))
+            return func(*args, **kwargs or {})
+    with Moves():
+        data = Prepared(a_fold(), device='meta')
+        copies = Copies(data, np.full(len(data), 1))
+        x, _ = copies(*copies.load(np.arange(4)))
+    assert moved == [(torch.float16, True)]*2 and x.dtype == torch.float32
+
+
+def test_presets_of_a_machine_with_a_gpu(monkeypatch):
+    "The demonstration stays small; real data are what the paper does."
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: True)
+    def batch(**p): return loso.resolve(loso.check_parameters(p))[1].pltn.batch
+    assert batch(dataset='synth') == batch(dataset='synth', preset='tiny') < batch(dataset='samm')
+    assert batch(dataset='megc2019_flow') == batch(dataset='samm') and batch(dataset='megc2019_flow', device='cpu') == batch(dataset='synth')
+
+
+def test_a_run_on_the_cpu_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'A card')
+    assert loso.environment('cpu')['processor'] != 'A card' == loso.environment('cuda')['processor']
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------------------
+
+class Memory(TorchDispatchMode):
+    "Bytes of tensors that are alive on the `meta` device, now and at most, in blocks of 512."
+    def __init__(self): super().__init__(); self.live, self.now, self.most = {}, 0, 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        for t in out if isinstance(out, (tuple, list)) else [out]:
+            if torch.is_tensor(t) and t.device.type == 'meta': self.note(t.untyped_storage())
+        return out
+    def note(self, storage):
+        if (key := storage._cdata) in self.live: return
+        self.live[key] = -(-storage.nbytes()//512)*512
+        self.now += self.live[key]
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, lambda: setattr(self, 'now', self.now - self.live.pop(key)))
+
+
+def test_memory_is_counted():
+    with Memory() as m:
+        a = torch.empty(1024, device='meta')
+        b = a*2
+        view = b[:10]
+        del a, b
+    assert (m.most, m.now) == (8192, 4096) and len(view) == 10
+
+
+def gigabytes_of_an_update(make, loss, x):
+    "At most, over two updates with momentum; maps in bfloat16, as autocast has them."
+    with Memory() as m:
+        net = make().to('meta', torch.bfloat16, memory_format=torch.channels_last_3d).train()
+        opt = torch.optim.SGD(net.parameters(), lr=.1, momentum=.9)
+        for _ in range(2):
+            opt.zero_grad()
+            loss(net, x).backward()
+            opt.step()
+    return m.most/2**30
+
+
+def of_all(net, x):
+    y = net(x)
+    return sum(v.float().square().mean() for v in (y if isinstance(y, list) else [y]))
+
+
+PAPER = settings_preset('paper')
+FEATURES = 6.2                                                               # GiB: 442 clips and 3580 copies of the composite as float16, resident
+RAW = 442*5*10*128*128*4/2**30                                               # the training clips in float32
+
+
+def matcher_of(method, recompute):
+    a, b = (CAI3D(5, embedding=None, preset=PAPER.encoder) for _ in range(2))
+    net = dict(mpfnet_p=lambda: MPFNetP(a, b), mpfnet_c=lambda: MPFNetC(a, b), plsm=lambda: Single(a))[method]()
+    for encoder in episodes.encoders(net): encoder.recompute = recompute
+    return net
+
+
+@pytest.mark.parametrize('method', ['plsm', 'mpfnet_p', 'mpfnet_c'])
+def test_episodes_at_the_paper_preset_fit_a_card_of_24_gb(method):
+    "120 clips an update, beside the composite's features. What cuDNN works with is not counted."
+    x = torch.empty(120, 5, 10, 128, 128, device='meta', dtype=torch.bfloat16)
+    most = gigabytes_of_an_update(lambda: matcher_of(method, PAPER.meta.recompute), of_all, x)
+    assert PAPER.meta.recompute and most + FEATURES + RAW + .4 < 22
+    if method != 'plsm': assert gigabytes_of_an_update(lambda: matcher_of(method, False), of_all, x) > 22
+
+
+def test_priors_at_the_paper_preset_fit():
+    x = torch.empty(PAPER.pltn.batch, 5, 10, 128, 128, device='meta', dtype=torch.bfloat16)
+    assert gigabytes_of_an_update(lambda: CAI3D(5, embedding=None, preset=PAPER.encoder), of_all, x) + FEATURES + RAW + .4 < 22
+
+
+def test_rivals_at_the_paper_preset_fit():
+    "In float32, as they are trained."
+    def of_fdp():
+        c = PAPER.fdp
+        net, rows = FDPNet(c, 3).to('meta'), torch.empty(c.batch, 1, 9, c.size, c.size, device='meta')
+        return net, lambda: fdp_loss(net, rows, torch.zeros(c.batch, dtype=torch.long, device='meta'), c)
+    def of_afn():
+        net, rows = AFNNet(1, 3, PAPER.afn).to('meta'), torch.empty(PAPER.afn.batch, 1, 2, 128, 128, device='meta')
+        return net, lambda: net(rows).square().mean()
+    for make in (of_fdp, of_afn):
+        with Memory() as m:
+            net, loss = make()
+            loss().backward()
+        assert .05 < m.most/2**30 < 20

@@ -20,9 +20,9 @@ PARTS = dict(
     step=Part('step.main', 75, "the paper preset's training step: of the frozen encoder's speed, of the bytes that it moves"),
     fold=Part('fold.main', 60, 'a fold of the composite at the paper preset: epochs cut, extrapolated; memory'),
     loso_paper=Part('loso.at_paper_width', 85, 'LOSO of the public flow, 68 folds, at paper width'),
-    loso_tiny=Part('loso.tiny', 60, 'tiny LOSO of the public flow, 68 folds, both priors; its UF1 against the CPU'),
+    loso_tiny=Part('loso.tiny', 50, 'tiny LOSO of the public flow, 68 folds, both priors; its UF1 against the CPU'),
     graphs=Part('graphs.main', 20, 'launches of a small update, and what a CUDA graph saves'),
-    compiled=Part('compiled.main', 35, "torch.compile of the paper preset's step"),
-    preprocess=Part('preprocess.main', 15, 'flow, interpolation, magnification: GPU against CPU'),
+    compiled=Part('compiled.main', 30, "torch.compile of the paper preset's step"),
+    preprocess=Part('preprocess.main', 30, 'features: rows a second on the GPU, and what the CPU gives'),
     methods=Part('methods.main', 30, 'every method: a fold of the synthetic clips, twice'),
 )

@@ -3,7 +3,8 @@ import copy
 
 import torch
 from fold import composite
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, judge, tf32
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, judge
+from turns import tf32
 
 from mpfnet.ca_i3d import CAI3D, CAInception, CoordinateAttention, Unit
 from mpfnet.methods import override, settings_preset
@@ -36,7 +37,7 @@ def errors(net, x):
     "{way: relative errors of output, input's and weights' gradients}, against float64 on the CPU."
     exact, found = pass_of(net, x.double(), 'cpu', ''), {}
     for way, (device, precision, rounded) in WAYS.items():
-        with tf32(rounded, rounded): got = pass_of(net, x, device, precision)
+        with tf32(rounded): got = pass_of(net, x, device, precision)
         found[way] = [relative(a, b) for a, b in zip(got, exact)]
     return found
 
@@ -72,7 +73,7 @@ def losses_of(stage, way):
     fold = composite((5, 4, 16, 16) if SMOKE else (5, 4, 32, 32), 'cpu', .05 if SMOKE else .15)
     s = override(settings_preset('tiny'), 'plsm.epochs=4,' + ('pltn.epochs=2,plsm.phi_limit=1' if SMOKE else 'pltn.epochs=20'))
     data = Prepared(fold, device=device, compute=ComputeConfig(precision=precision))
-    with tf32(rounded, rounded):
+    with tf32(rounded):
         if stage == 'pltn': losses = train_pltn(data, s.encoder, s.pltn, NO_AUGMENT)[1]
         else: losses = train_plsm(data, s.encoder, s.plsm, NO_AUGMENT, 3)[1]
     return losses[:20]

@@ -20,18 +20,18 @@ def launched(make):
     return sum(e.count for e in p.key_averages() if any(name in e.key for name in LAUNCHES))
 
 
-def of_the_library(preset, size):
+def of_the_library(preset, size, record):
     "Launches and milliseconds of an update of the triplet stage, as training makes them: a long run less a short one."
     shape, a, b = (5, 4 if SMOKE else 10, size, size), 1 if SMOKE else 2, 2 if SMOKE else 12
-    s = override(settings_preset(preset), 'compute.precision=bf16' + ',pltn.batch=8'*SMOKE)
+    s = override(settings_preset(preset), f'compute.precision=bf16,compute.record={record}' + ',pltn.batch=8'*SMOKE)
     data = Prepared(composite(shape, DEVICE, .05 if SMOKE else .15), s.features, DEVICE, s.compute)
     def train(epochs): return len(train_pltn(data, s.encoder, override(s, f'pltn.epochs={epochs}').pltn, s.augment)[1])
     updates = {n: train(n) for n in (a, b)}
     of = updates[b] - updates[a]
     launches = (launched(lambda: train(b)) - launched(lambda: train(a)))/of
     seconds = (timed(lambda: train(b))[1] - timed(lambda: train(a))[1])/of
-    emit('update', preset=preset, of='the triplet stage, augmentation and all', launches=launches, ms=1e3*seconds)
-    judge(f'{preset}: launches an update', 5, launches, False)
+    emit('update', preset=preset, how='compute.record' if record else 'eager', launches=launches, ms=1e3*seconds)
+    if record: judge(f'{preset}, recorded: launches an update', 5, launches, False)
 
 
 def by_hand(preset, size, batch):
@@ -54,5 +54,6 @@ def by_hand(preset, size, batch):
 
 def main():
     for preset, size, batch in CASES:
-        with attempt(f'update, {preset}'): of_the_library(preset, size)
+        for record in (False, True)[:1 if SMOKE else 2]:                      # only a GPU can record
+            with attempt(f'update, {preset}, record={record}'): of_the_library(preset, size, record)
         with attempt(f'step, {preset}'): by_hand(preset, size, batch)

@@ -1,6 +1,7 @@
 """What the card can do: bytes a second of a copy, operations a second of a matrix product, seconds of a launch."""
 import torch
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, ms, tf32
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, ms
+from turns import tf32
 
 
 def copies():
@@ -15,7 +16,7 @@ def products():
     n = 256 if SMOKE else 8192
     cases = ('bf16', torch.bfloat16, True), ('tf32', torch.float32, True), ('float32', torch.float32, False)
     for name, dtype, rounded in cases:
-        with tf32(rounded, rounded):
+        with tf32(rounded):
             a = torch.randn(n, n, device=DEVICE, dtype=dtype)
             t = ms(lambda: a @ a, 5)
         emit('matrix', precision=name, n=n, tflop_s=2*n**3/t['least']/1e9, **t)

@@ -5,6 +5,7 @@ from fold import composite
 from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, judge
 
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
+from mpfnet.priors import repeatable
 
 SHAPE = (5, 4, 16, 16) if SMOKE else (5, 10, 32, 32)
 SHORT = 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2' if SMOKE else 'pltn.epochs=4,plsm.epochs=1,meta.updates=8'
@@ -13,7 +14,7 @@ SHORT = 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2' if SMOKE e
 def fitted(method, settings, where):
     "(weights_sha256, scores of six clips) of a method, all of it trained now."
     fold = composite(SHAPE, where, .05 if SMOKE else .15)
-    model = fit_matcher(method, fold, Context(settings=settings, device=DEVICE))
+    with repeatable(DEVICE, strict=True): model = fit_matcher(method, fold, Context(settings=settings, device=DEVICE))
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(6, *SHAPE)).astype(np.float32))
     return fold.seal(model.state()), np.asarray(model.scores(x))
 

@@ -3,7 +3,7 @@ import statistics
 
 import torch
 import train_step
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, free, judge, lines, ms, peak_gb, sync, tf32
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, free, judge, lines, ms, peak_gb, sync
 from torch.profiler import ProfilerActivity, profile
 from traffic import lowest, step as counted
 from turns import ratio, shown
@@ -17,9 +17,9 @@ PRESET, SIZE, BATCHES = ('tiny', 16, (6,)) if SMOKE else ('paper', 128, (128, 64
 
 
 def one_function():
-    "Both encoders compute the same; an error, if not. Without TF32, which rounds more than they may differ."
+    "Both encoders compute the same; an error, if not."
     batch, updates = (BATCHES[0], 2) if SMOKE else (16, 10)
-    with tf32(False, False): gaps = train_step.one_function(PRESET, SIZE, batch, DEVICE, updates=updates)
+    gaps = train_step.one_function(PRESET, SIZE, batch, DEVICE, updates=updates)
     for precision, (gradients, losses) in gaps.items():
         emit('gap', precision=precision, gradients=gradients, losses=losses)
 

@@ -92,15 +92,6 @@ def peak_gb(): return torch.cuda.max_memory_allocated()/2**30 if DEVICE == 'cuda
 def held_gb(): return torch.cuda.memory_allocated()/2**30 if DEVICE == 'cuda' else 0.
 
 
-@contextmanager
-def tf32(convolutions, products):
-    "Whether float32 convolutions and matrix products round their inputs to ten bits, as PyTorch lets convolutions do."
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
-    try: yield
-    finally: torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-
-
 def lines(part, name):
     "What a part has written on this card, in this run or before; the newest last."
     try: text = (OUT/'results.jsonl').read_text(encoding='utf-8')

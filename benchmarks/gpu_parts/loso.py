@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from flow_lookalike import write_flow_release
 from gpu_parts.sessions import begin, end
-from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, emit, here, judge, seconds_left
+from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, here, judge, seconds_left
 
 from mpfnet.metrics import evaluate
 
@@ -27,9 +27,6 @@ def data():
     made = SCRATCH/'flow'          # runs on it never overlap
     if not (made/'megc2019_flow').is_dir(): write_flow_release(made)
     return str(made), 'made up'
-
-
-def cores(spare): return max(1, min(14, (os.cpu_count() or 2) - spare))
 
 
 def whole(seconds, **parameters):

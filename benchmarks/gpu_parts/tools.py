@@ -60,6 +60,9 @@ def free():
     if DEVICE == 'cuda': torch.cuda.empty_cache()
 
 
+def cores(spare): return max(1, min(14, (os.cpu_count() or 2) - spare))
+
+
 def seconds_left(): return here.until - time.monotonic()
 
 

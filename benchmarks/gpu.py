@@ -97,9 +97,9 @@ def work(part, entry):
     module, _, function = entry.rpartition('.')
     from gpu_parts import tools
     f = getattr(import_module(module if '.' in module else f'gpu_parts.{module}'), function)
-    turn = sys.stdin.readline()                        # 'seconds'; nothing, if the conductor is gone
+    turn = sys.stdin.readline()                        # when it is stopped; nothing, if the conductor is gone
     if not turn.strip(): return
-    tools.here.part, tools.here.until = part, time.monotonic() + float(turn)
+    tools.here.part, tools.here.until = part, float(turn)
     f()
 
 
@@ -111,7 +111,7 @@ class Running:
         self.process = begin(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     def go(self, seconds):
         self.began, self.until = time.monotonic(), time.monotonic() + seconds
-        try: self.process.stdin.write(f'{seconds - 1}\n'); self.process.stdin.close()
+        try: self.process.stdin.write(f'{time.time() + seconds - 1}\n'); self.process.stdin.close()
         except OSError: pass                            # it is dead already: seen at the next look
     def over(self):
         "None while it works; else how it ended."

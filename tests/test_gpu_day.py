@@ -78,7 +78,7 @@ def test_what_cannot_be_asked_for_is_a_sentence(tmp_path, args, words):
 ODD = '''
 import os, subprocess, sys, time
 from gpu_parts.sessions import begin
-from gpu_parts.tools import SCRATCH, emit, here
+from gpu_parts.tools import SCRATCH, emit, here, seconds_left
 def fine(): emit('figure', value=1.5, nothing=float('nan'))
 def fails(): emit('figure', value=1); raise RuntimeError('no such kernel')
 def dies(): os.abort()
@@ -87,6 +87,7 @@ def hangs():
     emit('figure', child=child.pid)
     time.sleep(600)
 def missing(): import no_such_module
+def asks(): emit('figure', left=seconds_left())
 '''
 
 
@@ -138,6 +139,13 @@ def test_a_part_that_hangs_is_stopped_with_all_that_it_started(odd_day):
 def test_when_the_time_is_over_the_rest_is_named(odd_day):
     told, _ = odd_day(dict(fine=odd('fine'), late=odd('fine'), later=odd('fine')), seconds=gpu.LEAST + gpu.SPARE - 1)
     assert told == [f'{p}: no time left' for p in ('fine', 'late', 'later')]
+
+
+def test_a_part_knows_when_it_is_stopped(odd_day):
+    "What it takes to start is part of its time."
+    _, rows = odd_day(dict(asks=odd('asks', 60)), seconds=60 + gpu.SPARE)
+    (left,) = [r['left'] for r in rows if 'left' in r]
+    assert 0 < left < 58.8
 
 
 def test_time_that_is_left_over_is_shared_out(monkeypatch):

@@ -63,7 +63,7 @@ def free():
 def cores(spare): return max(1, min(14, (os.cpu_count() or 2) - spare))
 
 
-def seconds_left(): return here.until - time.monotonic()
+def seconds_left(): return here.until - time.time()
 
 
 def sync():

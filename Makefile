@@ -14,7 +14,7 @@ SEED ?= 0
 # make gpu: what `python benchmarks/gpu.py --help` lists, as GPU='--only step,fold --seconds 200'
 GPU ?=
 # make bench: which of benchmarks/*.py
-BENCH ?= train_step traffic loso_passes preprocess memory scaling fold loso_wall store quality faces
+BENCH ?= train_step traffic peak loso_passes preprocess memory scaling fold loso_wall store quality faces
 
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.installed

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .ca_i3d import grid_means
+from .folds import positions
 from .priors import AdamConfig, AugmentConfig, augment, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
 # %% ../nbs/04f_afn.ipynb #2d50a7db
@@ -190,7 +191,9 @@ def _learn(self:AFN, x, y, n_classes, g, ctx):
     c, weights, todo = self.cfg, class_weights(y, n_classes, self.cfg.balanced), batches(len(x), self.cfg.batch, self.cfg.epochs, g)
     d = AugmentConfig()
     change = AugmentConfig(flip=c.flip, **{k: getattr(d, k)*c.jitter for k in ('shift', 'rotate', 'zoom', 'gain')})
-    def loss_of(k): return F.cross_entropy(self.net(augment(x[todo[k]], change, g, flow=False)), y[todo[k]], weights, label_smoothing=c.smoothing)
+    def loss_of(k):
+        i = positions(todo[k], self.device)
+        return F.cross_entropy(self.net(augment(x[i], change, g, flow=False)), y[i], weights, label_smoothing=c.smoothing)
     return train(self.net, loss_of, len(todo), c, x.split(c.batch), each_epoch(ctx, self, len(todo)//max(1, c.epochs)))
 AFN.learn = _learn
 

@@ -228,14 +228,12 @@ def _cells(self:CAI3D, size):
 CAI3D.cells = _cells
 
 # %% ../nbs/02_ca_i3d.ipynb #39d37dfb
-def _half(self:CAI3D, x):
-    "Stem and first block: (B, C, T, H, W) → (B, 256·width, T, H/4s, W/4s)."
-    return pool_frames(self.block1(pool_frames(self.stem(x), 2)), 2)
-
 def _features(self:CAI3D, x):
-    "The last feature map (B, channels, T, H/4s, W/4s). While training with `recompute`, the maps of the first half are made twice instead of kept."
+    "The last feature map (B, channels, T, H/4s, W/4s). While training with `recompute`, the maps before the second block are made twice instead of kept."
     twice = self.recompute and self.training and torch.is_grad_enabled()
-    return self.block2(made_twice(self.half, x, self) if twice else self.half(x))
+    for part in (self.stem, self.block1):
+        x = made_twice(part, x) if twice else pool_frames(part(x), 2)
+    return self.block2(x)
 
 def _embed(self:CAI3D, features):
     "Feature map → embedding (B, d)."
@@ -243,7 +241,7 @@ def _embed(self:CAI3D, features):
     return self.head(self.drop(z.flatten(1)))
 
 def _forward(self:CAI3D, x): return self.embed(self.features(x))
-CAI3D.half, CAI3D.features, CAI3D.embed, CAI3D.forward = _half, _features, _embed, _forward
+CAI3D.features, CAI3D.embed, CAI3D.forward = _features, _embed, _forward
 
 
 # %% ../nbs/02_ca_i3d.ipynb #494b8f14
@@ -256,10 +254,10 @@ def initialise(model, init='kaiming'):
         if m.bias is not None: nn.init.zeros_(m.bias)
 
 # %% ../nbs/02_ca_i3d.ipynb #aaa60d5f
-def made_twice(f, x, module): # a function of x; the module it belongs to
-    "f(x), of which nothing but x and the result is kept: its inside is computed again for the gradient."
-    ways = lambda: (nullcontext(), norms_at_rest(module))
-    return checkpoint(f, x, use_reentrant=False, preserve_rng_state=False, context_fn=ways)
+def made_twice(part, x): # module of an encoder; its input
+    "`part(x)`, pooled, of which nothing but x and the result is kept: its inside is computed again for the gradient."
+    ways = lambda: (nullcontext(), norms_at_rest(part))
+    return checkpoint(lambda x: pool_frames(part(x), 2), x, use_reentrant=False, preserve_rng_state=False, context_fn=ways)
 
 @contextmanager
 def norms_at_rest(module):

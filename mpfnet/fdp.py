@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .ca_i3d import grid_means
+from .folds import positions
 from .priors import AdamConfig, AugmentConfig, augment, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
 # %% ../nbs/04e_fdp.ipynb #82ef1a94
@@ -294,7 +295,9 @@ class FDP:
         frames = x[:, 0, :-1]
         self.net = seeded(lambda: fdp_net(self.cfg, fold.n_classes, frames), g).to(self.device)
         order, an_epoch = fdp_batches(len(x), self.cfg, g)
-        def loss_of(k): return fdp_loss(self.net, jittered(x[order[k]], self.cfg, g), y[order[k]], self.cfg)
+        def loss_of(k):
+            i = positions(order[k], self.device)
+            return fdp_loss(self.net, jittered(x[i], self.cfg, g), y[i], self.cfg)
         with random_state_kept():
             torch.manual_seed(g.initial_seed())                                # drop path
             self.losses = train(self.net, loss_of, len(order), self.cfg, frames.split(self.cfg.batch), each_epoch(ctx, self, an_epoch))

@@ -16,51 +16,53 @@ from .flow import flow, warp
 
 # %% ../nbs/01b_interpolate.ipynb #8ed72a1e
 def intermediate_flows(
-    f01: torch.Tensor, # (2, H, W) flow onset → apex, px
-    f10: torch.Tensor, # (2, H, W) flow apex → onset, px
+    f01: torch.Tensor, # (…, 2, H, W) flow onset → apex, px
+    f10: torch.Tensor, # (…, 2, H, W) flow apex → onset, px
     t: torch.Tensor, # (L,) times in [0, 1]
-) -> tuple: # flows frame → onset and frame → apex, each (L, 2, H, W)
+) -> tuple: # flows frame → onset and frame → apex, each (…, L, 2, H, W)
     "Quadratic estimate of the flows out of the frames in between."
-    t = t.view(-1, 1, 1, 1)
+    t, f01, f10 = t.view(-1, 1, 1, 1), f01.unsqueeze(-4), f10.unsqueeze(-4)
     return -(1 - t)*t*f01 + t*t*f10, (1 - t)**2*f01 - t*(1 - t)*f10
 
 # %% ../nbs/01b_interpolate.ipynb #4aa1f89a
 def by_flow(
-    onset: torch.Tensor, # (3, H, W) in [0, 1]
-    apex: torch.Tensor, # (3, H, W)
+    onset: torch.Tensor, # (…, 3, H, W) in [0, 1]
+    apex: torch.Tensor, # (…, 3, H, W)
     t: torch.Tensor, # (n,) times strictly between 0 and 1
     *,
-    flow_method: str = 'dis', # for the onset–apex flow, a key of `mpfnet.flow.FLOWS`
+    flow_method: str = 'dis', # for the onset–apex flow, a key of `mpfnet.flow.FLOWS`; ilk runs on a GPU
     flow_weights=None, # its checkpoint, if it is a learned one
     mode: str = 'spline', # how a frame is looked up between its pixels: or 'bicubic', 'bilinear'
-) -> torch.Tensor: # (n, 3, H, W)
+) -> torch.Tensor: # (…, n, 3, H, W)
     "Warp both frames to time t by two-way flow and blend them."
     f01, f10 = flow(torch.stack([onset, apex]), torch.stack([apex, onset]), flow_method, weights=flow_weights)
     to_onset, to_apex = intermediate_flows(f01, f10, t)
-    a, b = (warp(x, f, mode) for x, f in ((onset, to_onset), (apex, to_apex)))
+    a, b = (warp(x.unsqueeze(-4), f, mode) for x, f in ((onset, to_onset), (apex, to_apex)))
     return torch.lerp(a, b, t.view(-1, 1, 1, 1)).clamp(0, 1)
 
 # %% ../nbs/01b_interpolate.ipynb #e660d775
 def blend(
-    onset: torch.Tensor, # (3, H, W) in [0, 1]
-    apex: torch.Tensor, # (3, H, W)
+    onset: torch.Tensor, # (…, 3, H, W) in [0, 1]
+    apex: torch.Tensor, # (…, 3, H, W)
     t: torch.Tensor, # (n,) times strictly between 0 and 1
-) -> torch.Tensor: # (n, 3, H, W)
+) -> torch.Tensor: # (…, n, 3, H, W)
     "Mix the two frames; nothing moves."
-    return torch.lerp(onset, apex, t.view(-1, 1, 1, 1))
+    return torch.lerp(onset.unsqueeze(-4), apex.unsqueeze(-4), t.view(-1, 1, 1, 1))
 
 # %% ../nbs/01b_interpolate.ipynb #f9719ec6
 def ema_vfi(
-    onset: torch.Tensor, # (3, H, W) in [0, 1]
-    apex: torch.Tensor, # (3, H, W)
+    onset: torch.Tensor, # (…, 3, H, W) in [0, 1]
+    apex: torch.Tensor, # (…, 3, H, W)
     t: torch.Tensor, # (n,) even times strictly between 0 and 1
     *,
     weights, # path of ours_t.pkl or ours_small_t.pkl, or a module from `mpfnet.ema_vfi`
-) -> torch.Tensor: # (n, 3, H, W)
+) -> torch.Tensor: # (…, n, 3, H, W)
     "The paper's network."
     n = len(t)
     if not torch.allclose(t, torch.arange(1, n + 1, device=t.device)/(n + 1)): raise ValueError(f'ema_vfi: expected even times k/{n + 1}, found {t.tolist()}')
-    return interpolate_between(loaded(load_official, weights, onset.device), onset, apex, n + 2)[1:-1]
+    network, pairs = loaded(load_official, weights, onset.device), (x.reshape(-1, *x.shape[-3:]) for x in (onset, apex))
+    drawn = [interpolate_between(network, a, b, n + 2)[1:-1] for a, b in zip(*pairs)]
+    return torch.stack(drawn).reshape(*onset.shape[:-3], n, *onset.shape[-3:])
 
 INTERPOLATORS = {'flow': by_flow, 'blend': blend, 'ema_vfi': ema_vfi}
 #: those that need `weights`, and which file that is
@@ -69,25 +71,26 @@ LEARNED = {'ema_vfi': f'ours_t.pkl or ours_small_t.pkl, published at {PUBLISHED}
 # %% ../nbs/01b_interpolate.ipynb #d6bb1eec
 @torch.no_grad()
 def interpolate(
-    onset, # (3, H, W) float in [0, 1], tensor or array
-    apex, # (3, H, W), the same size
+    onset, # (…, 3, H, W) float in [0, 1], tensor or array
+    apex, # the same shape
     length: int = 11, # L, frames in all
     method: str = 'flow', # a key of `INTERPOLATORS`
     *,
     weights=None, # checkpoint of a method in `LEARNED`, else None
     **options, # of the method
-) -> torch.Tensor: # (L, 3, H, W) float32; frames 0 and L−1 are the inputs exactly
+) -> torch.Tensor: # (…, L, 3, H, W) float32; frames 0 and L−1 are the inputs exactly
     "Frames at even times from onset to apex (Eq. 1)."
     f = pick(INTERPOLATORS, method, 'interpolation method')
     check_weights(method, weights, LEARNED, INTERPOLATORS)
     if weights is not None: options['weights'] = weights
     onset, apex = (torch.as_tensor(x).float() for x in (onset, apex))
-    if onset.shape != apex.shape or onset.ndim != 3:
-        raise ValueError(f'expected two (3, H, W) frames of one size, found {tuple(onset.shape)} and {tuple(apex.shape)}')
+    if onset.shape != apex.shape or onset.ndim < 3:
+        found = f'{tuple(onset.shape)} and {tuple(apex.shape)}'
+        raise ValueError(f'expected two (…, 3, H, W) frames of one size, found {found}')
     if length < 2: raise ValueError(f'expected at least 2 frames, found length={length}')
     t = torch.arange(1, length - 1, device=onset.device)/(length - 1)
     middle = [f(onset, apex, t, **options)] if length > 2 else []
-    return torch.cat([onset[None], *middle, apex[None]])
+    return torch.cat([onset.unsqueeze(-4), *middle, apex.unsqueeze(-4)], -4)
 
 # %% ../nbs/01b_interpolate.ipynb #9c7c17de
 def _linear_weights(times, at):
@@ -112,15 +115,17 @@ def time_weights(
 # %% ../nbs/01b_interpolate.ipynb #c1d1e276
 @torch.no_grad()
 def sample_recorded(
-    frames, # (N, 3, H, W) float in [0, 1], tensor or array: every recorded frame from onset to apex
+    frames, # (…, N, 3, H, W) float in [0, 1], tensor or array: every recorded frame from onset to apex
     times, # (N,) when they were taken: frame numbers, or seconds; increasing
     length: int = 11, # L, frames in all
-) -> torch.Tensor: # (L, 3, H, W) float32; frames 0 and L−1 are the first and the last, exactly
+) -> torch.Tensor: # (…, L, 3, H, W) float32; frames 0 and L−1 are the first and the last, exactly
     "Recorded frames at even times from onset to apex."
     frames, times = torch.as_tensor(frames).float(), torch.as_tensor(times).double().cpu()
-    if frames.ndim != 4 or len(frames) < 2 or times.shape != (len(frames),):
-        raise ValueError(f'expected (N, 3, H, W) frames and N times, N at least 2, found {tuple(frames.shape)} and {tuple(times.shape)}')
+    if frames.ndim < 4 or frames.shape[-4] < 2 or times.shape != frames.shape[-4:-3]:
+        found = f'{tuple(frames.shape)} and {tuple(times.shape)}'
+        raise ValueError(f'expected (…, N, 3, H, W) frames and N times, N at least 2, found {found}')
     if not (times.diff() > 0).all(): raise ValueError(f'times: expected increasing ones, found {times.tolist()}')
     if length < 2: raise ValueError(f'expected at least 2 frames, found length={length}')
-    middle = time_weights(times, length)[1:-1].to(frames)
-    return torch.cat([frames[:1], (middle @ frames.flatten(1)).unflatten(1, frames.shape[1:]), frames[-1:]])
+    middle = time_weights(times, length)[1:-1].to(frames, non_blocking=True)
+    mean = (middle @ frames.flatten(-3)).unflatten(-1, frames.shape[-3:])
+    return torch.cat([frames[..., :1, :, :, :], mean, frames[..., -1:, :, :, :]], -4)

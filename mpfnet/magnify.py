@@ -17,17 +17,17 @@ from .magnet import PUBLISHED, load_official, magnify_frames
 
 # %% ../nbs/01d_magnify.ipynb #34a0b848
 def lagrangian(
-    frames: torch.Tensor, # (N, 3, H, W) in [0, 1]; the first is the onset
+    frames: torch.Tensor, # (…, N, 3, H, W) in [0, 1]; the first is the onset
     factors: list, # K total factors m
     *,
     flow_method: str = 'ilk', # a key of `mpfnet.flow.FLOWS`
     flow_weights=None, # its checkpoint, if it is a learned one
     mode: str = 'bicubic', # how the onset is looked up between its pixels: or 'spline', or 'bilinear'
-) -> torch.Tensor: # (K, N, 3, H, W)
+) -> torch.Tensor: # (K, …, N, 3, H, W)
     "Flow frame → onset times m, then remap the onset."
-    onset = frames[:1].expand(len(frames) - 1, -1, -1, -1)
-    f = flow(frames[1:], onset, flow_method, weights=flow_weights)
-    return torch.stack([torch.cat([frames[:1], warp(frames[0], m*f, mode).clamp(0, 1)]) for m in factors])
+    onset, rest = frames[..., :1, :, :, :], frames[..., 1:, :, :, :]
+    f = flow(rest, onset.expand_as(rest), flow_method, weights=flow_weights)
+    return torch.stack([torch.cat([onset, warp(onset, m*f, mode).clamp(0, 1)], -4) for m in factors])
 
 # %% ../nbs/01d_magnify.ipynb #7161c1cd
 def _pyramids(image, orientations):
@@ -93,21 +93,24 @@ LEARNED = {'magnet': f'magnet_epoch12_loss7.28e-02.pth, published at {PUBLISHED}
 # %% ../nbs/01d_magnify.ipynb #6055afd5
 @torch.no_grad()
 def magnify(
-    frames, # (N, 3, H, W) float in [0, 1], tensor or array; the first is the onset
+    frames, # (…, N, 3, H, W) float in [0, 1], tensor or array; the first is the onset
     factor, # total factor m = 1 + φ, or K of them
     method: str = 'lagrangian', # a key of `MAGNIFIERS`
     *,
     weights=None, # checkpoint of a method in `LEARNED`, else None
     **options, # of the method
-) -> torch.Tensor: # (N, 3, H, W) float32, or (K, N, 3, H, W) for K factors; frame 0 is the onset itself, but for `magnet` the onset as it paints it
-    "Magnify the motion away from the first frame (Eq. 9)."
+) -> torch.Tensor: # (…, N, 3, H, W) float32, or (K, …, N, 3, H, W) for K factors
+    "Magnify the motion away from the first frame (Eq. 9). Frame 0 stays the onset; `magnet` paints it, too."
     f = pick(MAGNIFIERS, method, 'magnification method')
     check_weights(method, weights, LEARNED, MAGNIFIERS)
     if weights is not None: options['weights'] = weights
     frames = torch.as_tensor(frames).float()
-    if frames.ndim != 4 or len(frames) < 2: raise ValueError(f'expected (N, 3, H, W) with the onset and at least one more frame, found {tuple(frames.shape)}')
+    if frames.ndim < 4 or frames.shape[-4] < 2:
+        raise ValueError(f'expected (…, N, 3, H, W) with the onset and one more frame or more, found {tuple(frames.shape)}')
     factors = torch.as_tensor(factor, dtype=torch.float32).reshape(-1).tolist()
-    out = f(frames, factors, **options)
+    if f is lagrangian or frames.ndim == 4: out = f(frames, factors, **options)
+    else:                                                        # one clip after the other
+        out = torch.stack([f(x, factors, **options) for x in frames.flatten(0, -5)], 1).unflatten(1, frames.shape[:-4])
     return out if torch.as_tensor(factor).ndim else out[0]
 
 # %% ../nbs/01d_magnify.ipynb #26f1106d

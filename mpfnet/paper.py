@@ -328,7 +328,9 @@ def seconds_of(key) -> float: # shape, preset, input, device, precision
     "Seconds a pass, measured once for each shape; folds run on one thread."
     shape, preset, kind, device, precision = key
     preset = preset or ('tiny' if kind == 'flow28' and device == 'cpu' else 'paper')
-    with one_thread(): return seconds_a_pass(override(settings_preset(preset, kind == 'flow28'), f'compute.precision={precision}'), shape, device)
+    settings = override(settings_preset(preset, kind == 'flow28'), f'compute.precision={precision}')
+    batch = settings.pltn.batch if device == 'cuda' else 16                  # a GPU is as fast as its batch is large; a processor is not
+    with one_thread(): return seconds_a_pass(settings, shape, device, batch)
 
 def measured(method, here, n) -> float: # training clips of a fold
     "Seconds a fold of a method took in the runs of this folder, scaled by training clips; nan if there is none."

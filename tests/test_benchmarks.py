@@ -62,7 +62,7 @@ def test_a_target_can_be_missed(quality):
         ('interpolation', 'flow, bicubic lookups'): False, ('magnification', 'lagrangian'): True, ('factor', 'lagrangian'): False, ('speed', 'ilk'): True}
 
 
-@pytest.mark.parametrize('name, words', [('train_step', 'all triplets of the batch'), ('traffic', 'of the matrix rate'), ('memory', 'magnified copies'), ('scaling', 'in the last doubling'), ('preprocess', 'the same bytes'), ('fold', 'PLTN 1 epochs'), ('faces', 'views found, of 5')])
+@pytest.mark.parametrize('name, words', [('train_step', 'all triplets of the batch'), ('traffic', 'of the matrix rate'), ('peak', 'maps before the second block'), ('memory', 'magnified copies'), ('scaling', 'in the last doubling'), ('preprocess', 'the same bytes'), ('fold', 'PLTN 1 epochs'), ('faces', 'views found, of 5')])
 def test_each_runs(tmp_path, name, words):
     "They compare outputs before they time anything, so a run is a test of those."
     out = tmp_path / 'RESULTS.md'

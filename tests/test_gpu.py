@@ -1,7 +1,6 @@
 """What a GPU needs of the training code. Most of it can be tested without one: tensors of PyTorch's `meta` device have shapes and no values, so a tensor that was left on the CPU, or a value that is read, is an error there."""
 import json
 import warnings
-import weakref
 
 import numpy as np
 import pytest
@@ -12,13 +11,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpfnet import ca_i3d, episodes, loso, priors
-from mpfnet.afn import AFNNet
 from mpfnet.ca_i3d import CAI3D
-from mpfnet.fdp import FDPNet, fdp_loss
 from mpfnet.folds import Fold
 from mpfnet.methods import METHODS as TABLE, Context, build, fit, fit_matcher, override, settings_preset
-from mpfnet.mpfnet_c import MPFNetC
-from mpfnet.mpfnet_p import MPFNetP, Single
 from mpfnet.plsm import Copies, train_plsm
 from mpfnet.pltn import train_pltn
 from mpfnet.priors import AugmentConfig, ComputeConfig, NO_AUGMENT, Prepared
@@ -372,24 +367,15 @@ def test_a_run_on_the_cpu_says_so(monkeypatch):
 
 # --- memory ----------------------------------------------------------------------------------------------------------------------
 
-class Memory(TorchDispatchMode):
-    "Bytes of tensors that are alive on the `meta` device, now and at most, in blocks of 512."
-    def __init__(self): super().__init__(); self.live, self.now, self.most = {}, 0, 0
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **kwargs or {})
-        for t in out if isinstance(out, (tuple, list)) else [out]:
-            if torch.is_tensor(t) and t.device.type == 'meta': self.note(t.untyped_storage())
-        return out
-    def note(self, storage):
-        if (key := storage._cdata) in self.live: return
-        self.live[key] = -(-storage.nbytes()//512)*512
-        self.now += self.live[key]
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, lambda: setattr(self, 'now', self.now - self.live.pop(key)))
+@pytest.fixture
+def peak(monkeypatch):
+    "benchmarks/peak.py"
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    return pytest.importorskip('peak')
 
 
-def test_memory_is_counted():
-    with Memory() as m:
+def test_memory_is_counted(peak):
+    with peak.Memory() as m:
         a = torch.empty(1024, device='meta')
         b = a*2
         view = b[:10]
@@ -397,60 +383,12 @@ def test_memory_is_counted():
     assert (m.most, m.now) == (8192, 4096) and len(view) == 10
 
 
-def gigabytes_of_an_update(make, loss, x):
-    "At most, over two updates with momentum; maps in bfloat16, as autocast has them."
-    with Memory() as m:
-        net = make().to('meta', torch.bfloat16, memory_format=torch.channels_last_3d).train()
-        opt = torch.optim.SGD(net.parameters(), lr=.1, momentum=.9)
-        for _ in range(2):
-            opt.zero_grad()
-            loss(net, x).backward()
-            opt.step()
-    return m.most/2**30
-
-
-def of_all(net, x):
-    y = net(x)
-    return sum(v.float().square().mean() for v in (y if isinstance(y, list) else [y]))
+def test_every_stage_of_the_paper_preset_fits_a_card_of_24_gb(peak):
+    "Beside the composite's features. Episodes would not, if their encoders kept all maps."
+    found = {name: update + resident*peak.beside(PAPER) for name, update, resident in peak.stages(PAPER)}
+    kept = {name for name in found if name.startswith('episodes of mpfnet') and 'twice' not in name}
+    assert PAPER.meta.recompute and len(found) == 10 and len(kept) == 2
+    assert all((gib > peak.LIMIT) if name in kept else .05 < gib < peak.LIMIT for name, gib in found.items()), found
 
 
 PAPER = settings_preset('paper')
-FEATURES = 6.2                                                               # GiB: 442 clips and 3580 copies of the composite as float16, resident
-RAW = 442*5*10*128*128*4/2**30                                               # the training clips in float32
-
-
-def matcher_of(method, recompute):
-    a, b = (CAI3D(5, embedding=None, preset=PAPER.encoder) for _ in range(2))
-    net = dict(mpfnet_p=lambda: MPFNetP(a, b), mpfnet_c=lambda: MPFNetC(a, b), plsm=lambda: Single(a))[method]()
-    for encoder in episodes.encoders(net): encoder.recompute = recompute
-    return net
-
-
-@pytest.mark.parametrize('method', ['plsm', 'mpfnet_p', 'mpfnet_c'])
-def test_episodes_at_the_paper_preset_fit_a_card_of_24_gb(method):
-    "120 clips an update, beside the composite's features. What cuDNN works with is not counted."
-    x = torch.empty(120, 5, 10, 128, 128, device='meta', dtype=torch.bfloat16)
-    most = gigabytes_of_an_update(lambda: matcher_of(method, PAPER.meta.recompute), of_all, x)
-    assert PAPER.meta.recompute and most + FEATURES + RAW + .4 < 22
-    if method != 'plsm': assert gigabytes_of_an_update(lambda: matcher_of(method, False), of_all, x) > 22
-
-
-def test_priors_at_the_paper_preset_fit():
-    x = torch.empty(PAPER.pltn.batch, 5, 10, 128, 128, device='meta', dtype=torch.bfloat16)
-    assert gigabytes_of_an_update(lambda: CAI3D(5, embedding=None, preset=PAPER.encoder), of_all, x) + FEATURES + RAW + .4 < 22
-
-
-def test_rivals_at_the_paper_preset_fit():
-    "In float32, as they are trained."
-    def of_fdp():
-        c = PAPER.fdp
-        net, rows = FDPNet(c, 3).to('meta'), torch.empty(c.batch, 1, 9, c.size, c.size, device='meta')
-        return net, lambda: fdp_loss(net, rows, torch.zeros(c.batch, dtype=torch.long, device='meta'), c)
-    def of_afn():
-        net, rows = AFNNet(1, 3, PAPER.afn).to('meta'), torch.empty(PAPER.afn.batch, 1, 2, 128, 128, device='meta')
-        return net, lambda: net(rows).square().mean()
-    for make in (of_fdp, of_afn):
-        with Memory() as m:
-            net, loss = make()
-            loss().backward()
-        assert .05 < m.most/2**30 < 20

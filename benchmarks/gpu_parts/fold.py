@@ -1,15 +1,15 @@
 """A fold of the composite at the paper preset: every stage with few updates, extrapolated to all; and its memory."""
 from dataclasses import replace
 
-import torch
 from fold import composite
 from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, held_gb, judge, peak_gb, timed
+from peak import of_episodes, of_prior
 
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.plsm import train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.priors import Artefacts, Prepared, forward_of
+from mpfnet.priors import Artefacts, Prepared
 
 MOST_GB = 20       # for a stage, beside the features: it fits a card of 24 GB
 
@@ -54,19 +54,13 @@ def extrapolated(train, few, more, of):
     return seconds_b + each*(of - more), (seconds_b - seconds_a)/(b - a), peak_gb() - before
 
 
-def kept(s):
-    "GB that an encoder keeps of a clip for the backward pass, in its eager form: counted with two on the CPU."
-    net, seen = CAI3D(5, embedding=None, preset=s.encoder).to(memory_format=torch.channels_last_3d), {}
-    def note(x):
-        if not isinstance(x, torch.nn.Parameter): seen[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes(), x
-        return x
-    x = torch.randn(2, *s.preprocess.shape('frames'))
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x): forward_of(net, s.compute)(x)
-    return sum(n for n, _ in seen.values())/2/2**30
+def predicted(s):
+    "GB of an update of each stage, as `peak.py` counts them."
+    one = dict(PLTN=of_prior(s, s.pltn.batch), PLSM=of_prior(s, s.plsm.batch))
+    return one | {m: of_episodes(s, m, s.meta.recompute) for m in ('mpfnet_p', 'mpfnet_c')}
 
 
 def main():
-    torch.set_num_threads(4)
     s = settings()
     fold, took, peaks = composite(s.preprocess.shape('frames'), DEVICE, .05 if SMOKE else 1.), {}, {}
     for stage, train, cut, of in stage_times(fold, s):
@@ -75,11 +69,9 @@ def main():
             emit('stage', stage=stage, seconds=took[stage], ms_an_update=1e3*each)
             judge(f'fold, {stage}: GB beside the features', MOST_GB, peaks[stage], False)
     with attempt('memory'):
-        episodes, of_a_clip = s.meta.episodes*3*(s.meta.shot + s.meta.queries), kept(s)
-        one, two = dict(PLTN=s.pltn.batch, PLSM=s.plsm.batch), dict(mpfnet_p=episodes, mpfnet_c=episodes)
-        for stage, clips in (one | two).items():
-            gb = clips*of_a_clip*(2 if stage in two else 1)                   # P and C embed every clip by two encoders
-            emit('memory', stage=stage, clips=clips, kept_for_the_backward_pass_gb=gb, peak_gb=peaks.get(stage))
+        for stage, gb in predicted(s).items():
+            emit('memory', stage=stage, predicted_gb=gb, peak_gb=peaks.get(stage))
+            if stage in peaks: judge(f'fold, {stage}: memory, of what was predicted', 1.5, peaks[stage]/gb, False)
     if len(took) == 4:
         whole = sum(took.values())
         emit('fold', seconds=whole, hours_68=whole*68/3600)

@@ -11,6 +11,8 @@ PRESET ?=
 PLAN ?=
 ONLY ?=
 SEED ?= 0
+# make gpu: what `python benchmarks/gpu.py --help` lists, as GPU='--only step,fold --seconds 200'
+GPU ?=
 # make bench: which of benchmarks/*.py
 BENCH ?= train_step traffic peak loso_passes preprocess memory scaling fold loso_wall store quality faces peers
 
@@ -20,7 +22,7 @@ READY := .venv/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper test bench lab venv export readme drift notebooks pytest docs clean distclean
+.PHONY: help demo paper test bench gpu lab venv export readme drift notebooks pytest docs clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -63,6 +65,11 @@ pytest: $(READY) ## run tests/
 
 bench: $(READY) ## measure speed and quality, into benchmarks/RESULTS.md; BENCH=train_step for one of them
 	for b in $(BENCH); do $(ONE_THREAD) "$(BIN)/python" benchmarks/$$b.py || exit 1; done
+
+# No $(READY): where there is a GPU, torch is there already, in a build of its owner's choice, and .venv would bring another one. The command takes
+# the first of $(PYTHON), .venv and the PATH's python3 that sees the GPU, installs nothing, and says what is missing.
+gpu: ## measure everything that only a GPU can tell, nine minutes at most, into benchmarks/RESULTS.md; GPU=--smoke without one
+	"$(PYTHON)" benchmarks/gpu.py $(GPU)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@echo 'JupyterLab is open in a few seconds, in the browser or at the address below; Ctrl-C ends it. Most pages run within a minute; 05_loso takes a minute and a half on 2 cores.'

@@ -24,6 +24,7 @@ setup(
     packages=find_packages(include=['mpfnet', 'mpfnet.*']),
     package_data={'mpfnet': ['reference/*.csv']},   # the paper's tables
     python_requires=f">={cfg['min_python']}",
+    classifiers=[f'Programming Language :: Python :: {v}' for v in cfg['pythons'].split()],
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
     entry_points={

@@ -1,15 +1,12 @@
 """Shared by the tests: quiet hypothesis, a look-alike of the public flow release, and the real one where it is at hand."""
 import os
+import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
-from mpfnet.labels import MEGC2019
-from mpfnet.readers import FLOW_IMAGES, FLOW_LIST
 from mpfnet.synth import make_synth
 
 torch.set_num_threads(1)      # small tensors: more threads only wait for each other
@@ -17,25 +14,12 @@ settings.register_profile('mpfnet', deadline=None)
 settings.load_profile('mpfnet')
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / 'benchmarks'))
+from flow_lookalike import write_flow_release
+
 # cheap settings for tests that are about the machinery, not about scores
 CHEAP = 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,encoder.width=0.125'
 CHEAP_RIVALS = 'fdp.updates=1,afn.epochs=1,ststnet.epochs=2,lbp_top.size=32,bi_woof.size=32,strain.size=32'
-
-
-def write_flow_release(root, seed=0):
-    "The release's folder with made-up flow: 442 clips, the published counts, a weak class pattern. Returns the data root."
-    r, folder = np.random.default_rng(seed), Path(root) / 'megc2019_flow'
-    (folder / FLOW_IMAGES).mkdir(parents=True)
-    lines = ['dataset,sub,filename_o,label,apex,imagename,sub_filename']
-    for dataset, (counts, n) in MEGC2019.items():
-        for k, label in enumerate(np.repeat([0, 1, 2], counts)):
-            image = r.normal(128, 40, (28, 28, 3))
-            image[8 * label:8 * label + 8, :, :2] += 3
-            subject, clip = f'{dataset[:2]}{k % n:02}', f'{k:03}'
-            cv2.imwrite(str(folder / FLOW_IMAGES / f'{subject}_{clip} .png'), image.clip(0, 255).astype(np.uint8))
-            lines.append(f'{dataset},{subject},{clip},{label},,x.jpg,')
-    (folder / FLOW_LIST).write_text('\n'.join(lines) + '\n')
-    return Path(root)
 
 
 @pytest.fixture(scope='session')

@@ -20,6 +20,8 @@ from mpfnet.faces import CENTRE, EXTENT, draw_face, subject_traits
 ROOT = Path(__file__).parents[1]
 BLAZE = pytest.param('blaze', marks=pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}"))
 needs_blaze = BLAZE.marks[0]
+HAAR = pytest.param('haar', marks=pytest.mark.skipif(not hasattr(cv2, 'CascadeClassifier'), reason=f'OpenCV {cv2.__version__} has no cascades'))
+needs_haar = HAAR.marks[0]
 SQUARE = np.array([(-.5, -.5), (127.5, -.5), (127.5, 127.5), (-.5, 127.5)])
 
 
@@ -52,7 +54,7 @@ def crop_corners(image, m, finder):
     return apply_affine(cv2.invertAffineTransform(m), apply_affine(similarity(found, 128), SQUARE))
 
 
-@pytest.mark.parametrize('finder, angles', [('haar', (-20, -15, -10, -5, 0, 5, 10, 15, 20)), pytest.param('blaze', (-30, -20, -10, 0, 10, 20, 30), marks=needs_blaze)])
+@pytest.mark.parametrize('finder, angles', [pytest.param('haar', (-20, -15, -10, -5, 0, 5, 10, 15, 20), marks=needs_haar), pytest.param('blaze', (-30, -20, -10, 0, 10, 20, 30), marks=needs_blaze)])
 def test_the_crop_follows_rotation_and_scale(photo, finder, angles):
     "Corners of the 128 px crop move by less than 3 px for any tilt to 20° (30°) and scale from 0.5 to 1.5."
     to_crop = cv2.invertAffineTransform(similarity(find_face(photo, finder), 128))
@@ -60,7 +62,7 @@ def test_the_crop_follows_rotation_and_scale(photo, finder, angles):
     assert max(miss.values()) < 3 and np.median(list(miss.values())) < 1, miss
 
 
-@pytest.mark.parametrize('finder, least', [('haar', 15), pytest.param('blaze', 20, marks=needs_blaze)])
+@pytest.mark.parametrize('finder, least', [pytest.param('haar', 15, marks=needs_haar), pytest.param('blaze', 20, marks=needs_blaze)])
 def test_drawn_faces_are_found(finder, least):
     "At least so many of 20 subjects, and whenever a face is found it is the drawn one."
     off = []
@@ -71,6 +73,7 @@ def test_drawn_faces_are_found(finder, least):
     assert len(off) >= least and max(off) < 8, off
 
 
+@needs_haar
 def test_haar_falls_back_on_lbp_and_says_so(photo, monkeypatch):
     monkeypatch.setattr(module, '_haar_face', lambda grey: None)
     frames, info = align_clip([photo], 64, 'haar')
@@ -78,6 +81,7 @@ def test_haar_falls_back_on_lbp_and_says_so(photo, monkeypatch):
     with pytest.raises(FaceNotFound, match='casme2/sub01/a'): find_face(photo, 'haar', name='casme2/sub01/a', lbp=False)
 
 
+@needs_haar
 def test_a_box_without_eyes_is_used_upright(photo, monkeypatch):
     monkeypatch.setattr(module, '_eyes', lambda grey, start, rounds=3: None)
     found = find_face(photo, 'haar')
@@ -93,13 +97,14 @@ def test_a_missing_package_is_named(method, needs):
     assert done.returncode and 'ImportError' in done.stderr and 'pip install' in done.stderr
 
 
+@needs_haar
 def test_dlib_agrees_with_haar(photo):
     if not all(map(importlib.util.find_spec, ('dlib', 'face_recognition_models'))): pytest.skip("needs pip install 'mpfnet[dlib]'")
     found = find_face(photo, 'dlib')
     assert found.landmarks.shape == (68, 2) and np.abs(np.array(found.eyes) - find_face(photo, 'haar').eyes).max() < 4
 
 
-@pytest.mark.parametrize('finder', ['haar', BLAZE])
+@pytest.mark.parametrize('finder', [HAAR, BLAZE])
 def test_threads_have_their_own_detectors(photo, finder):
     with ThreadPoolExecutor(3) as pool: found = list(pool.map(lambda _: find_face(photo, finder).eyes, range(6)))
     assert len(set(found)) == 1
@@ -141,7 +146,7 @@ def two_faces(photo):
     return image
 
 
-@pytest.mark.parametrize('finder', ['haar', BLAZE])
+@pytest.mark.parametrize('finder', [HAAR, BLAZE])
 def test_of_two_faces_the_larger_is_taken(photo, finder):
     image = two_faces(photo)
     alone = find_face(photo, finder).eyes
@@ -250,6 +255,7 @@ def test_networks_work_in_processes_that_were_started_after_them(photo, start):
 def forget(monkeypatch): monkeypatch.setattr(module, '_own', module.threading.local())
 
 
+@needs_haar
 def test_without_the_wheel_haar_is_used_and_blaze_names_the_line_that_brings_it(photo, monkeypatch):
     forget(monkeypatch)
     monkeypatch.setattr(module, 'WHEEL', 'no_such_wheel_at_all==0.6.0')

@@ -62,6 +62,7 @@ def with_finder(monkeypatch, finder):
     monkeypatch.setattr(preprocess, 'blaze_lacks', lambda: '' if finder == 'blaze' else 'no networks: pip install …')
 
 
+@pytest.mark.skipif(not hasattr(cv2, 'CascadeClassifier'), reason=f'OpenCV {cv2.__version__} has no cascades')
 @pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}")
 def test_rows_of_two_finders_are_different_rows_and_those_of_crops_are_not(photo, tmp_path, monkeypatch):
     "One store, `auto` on a machine with the networks and on one without; a row says what found its face."

@@ -279,6 +279,7 @@ def whole_frames(monkeypatch):
 
 @pytest.mark.filterwarnings('ignore:.*no face found|.*found by cascades|.*head moves')
 @pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}")
+@pytest.mark.skipif(not hasattr(cv2, 'CascadeClassifier'), reason=f'OpenCV {cv2.__version__} has no cascades')
 def test_what_found_the_faces_decides_a_run_and_stands_in_its_config(whole_frames, synth_root, tmp_path):
     "`auto` is never written down. Crops know nothing of finders: their run is the same on every machine."
     def go_on(finder, subjects, **more):

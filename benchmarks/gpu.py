@@ -30,7 +30,7 @@ ROOT = HERE.parent
 sys.path[:0] = [p for p in (str(HERE), str(ROOT)) if p not in sys.path]
 
 from gpu_parts import PARTS, report
-from gpu_parts.sessions import begin, end, end_noted
+from gpu_parts.children import begin, end, end_noted
 from results import RESULTS, write_section
 
 NEEDED = ('torch', 'numpy', 'pandas', 'cv2', 'sklearn', 'safetensors', 'filelock', 'threadpoolctl', 'tqdm')
@@ -106,7 +106,7 @@ def work(part, entry):
 class Running:
     "A part that was started: it imports what it needs, and waits to be told to go."
     def __init__(self, part, scratch, python, log):
-        self.part, self.note = part, scratch/f'sessions-{part}'
+        self.part, self.note = part, scratch/f'children-{part}'
         command = [python, str(HERE/'gpu.py'), '--part', part, PARTS[part].entry]
         self.process = begin(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     def go(self, seconds):

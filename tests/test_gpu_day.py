@@ -77,13 +77,13 @@ def test_what_cannot_be_asked_for_is_a_sentence(tmp_path, args, words):
 
 ODD = '''
 import os, subprocess, sys, time
-from gpu_parts.sessions import begin
+from gpu_parts.children import begin
 from gpu_parts.tools import SCRATCH, emit, here, seconds_left
 def fine(): emit('figure', value=1.5, nothing=float('nan'))
 def fails(): emit('figure', value=1); raise RuntimeError('no such kernel')
 def dies(): os.abort()
 def hangs():
-    child = begin([sys.executable, '-c', 'import time; time.sleep(600)'], SCRATCH/f'sessions-{here.part}')
+    child = begin([sys.executable, '-c', 'import time; time.sleep(600)'], SCRATCH/f'children-{here.part}')
     emit('figure', child=child.pid)
     time.sleep(600)
 def missing(): import no_such_module

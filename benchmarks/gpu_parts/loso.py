@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from flow_lookalike import write_flow_release
-from gpu_parts.sessions import begin, end
+from gpu_parts.children import begin, end
 from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, here, judge, seconds_left
 
 from mpfnet.metrics import evaluate
@@ -35,7 +35,7 @@ def whole(seconds, **parameters):
     out = Path(tempfile.mkdtemp(prefix=here.part, dir=SCRATCH))           # nothing is found there from before
     parameters |= dict(dataset='megc2019_flow', data_root=root, out_dir=str(out)) | (SMALL if SMOKE else {})
     start = time.perf_counter()
-    job = begin([sys.executable, '-c', CHILD, json.dumps(parameters)], SCRATCH/f'sessions-{here.part}')
+    job = begin([sys.executable, '-c', CHILD, json.dumps(parameters)], SCRATCH/f'children-{here.part}')
     try: status = job.wait(max(1., seconds))
     except subprocess.TimeoutExpired: status = 'out of time'
     end(job.pid)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def begin(command, note=None, **kwargs):
-    "A process in a session of its own; with `note`, a file that says so, for whoever has to clean up."
+    "A process with a group of its own; with `note`, a file that says so, for whoever has to clean up."
     process = subprocess.Popen(command, start_new_session=True, **kwargs)
     if note:
         with open(note, 'a', encoding='utf-8') as f: f.write(f'{process.pid}\n')

@@ -12,6 +12,7 @@ from mpfnet.labels import MEGC2019
 from mpfnet.readers import FLOW_IMAGES, FLOW_LIST
 from mpfnet.synth import make_synth
 
+if not torch.cuda.is_available(): os.environ['TRITON_INTERPRET'] = '1'      # read when triton is imported: kernels of our own on CPU tensors
 torch.set_num_threads(1)      # small tensors: more threads only wait for each other
 settings.register_profile('mpfnet', deadline=None)
 settings.load_profile('mpfnet')

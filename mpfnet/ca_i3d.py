@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FAULTY', 'EncoderConfig', 'encoder_preset', 'convolve', 'frames', 'clips_of', 'convolve_frames', 'faulty_in_3d',
            'Unit', 'cells_of', 'boxes', 'box_sums', 'box_means', 'grid_means', 'AxisGate', 'axes',
-           'CoordinateAttention', 'pool_frames', 'pool_near', 'CAInception', 'CAI3D', 'scaled', 'initialise',
-           'made_twice', 'norms_at_rest', 'widen']
+           'CoordinateAttention', 'pool_frames', 'pool_near', 'together', 'CAInception', 'CAI3D', 'scaled',
+           'initialise', 'made_twice', 'norms_at_rest', 'widen']
 
 # %% ../nbs/02_ca_i3d.ipynb #fffb437f
 from contextlib import contextmanager, nullcontext
@@ -18,6 +18,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from .kernels import Switched, attended, max_pool, norm_relu
 
 # %% ../nbs/02_ca_i3d.ipynb #4c5c4324
 @dataclass(kw_only=True, slots=True)
@@ -84,13 +86,15 @@ def faulty_in_3d(x):
     return doubtful and (x.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(x.device.type))
 
 # %% ../nbs/02_ca_i3d.ipynb #07b991a3
-class Unit(nn.Module):
+class Unit(Switched):
     "I3D unit: (B, c_in, T, H, W) → (B, c_out, T, H/stride, W/stride)."
     def __init__(self, c_in, c_out, kernel=1, stride=1):
         super().__init__()
         self.conv = nn.Conv3d(c_in, c_out, kernel, (1, stride, stride), kernel // 2, bias=False)
         self.norm = nn.BatchNorm3d(c_out)
-    def forward(self, x): return F.relu(self.norm(convolve(self.conv, x)))
+    def forward(self, x):
+        y = convolve(self.conv, x)
+        return norm_relu(y, self.norm)[0] if self.fused else F.relu(self.norm(y))
 
 # %% ../nbs/02_ca_i3d.ipynb #66adb34e
 def cells_of(n, k, device='cpu'): # places of an axis, cells
@@ -143,7 +147,7 @@ def axes(x):
     return (t, 1, 1), (1, h, 1), (1, 1, w)
 
 # %% ../nbs/02_ca_i3d.ipynb #6c84e871
-class CoordinateAttention(nn.Module):
+class CoordinateAttention(Switched):
     "Directional gates a_t, a_h, a_w in (0, 1) on a map (B, C, T, H, W); the shape stays."
     def __init__(self, c):
         super().__init__()
@@ -151,21 +155,30 @@ class CoordinateAttention(nn.Module):
         self.shared, self.norm = nn.Conv1d(c, waist, 1, bias=False), nn.BatchNorm1d(waist)
         self.gates = nn.ModuleList(nn.Conv1d(waist, c, 1) for _ in range(3))
     def forward(self, x):
-        z = F.hardswish(self.norm(self.shared(box_means(x, axes(x)))))         # (B, waist, T+H+W)
-        return AxisGate.apply(x, torch.cat([gate(p) for gate, p in zip(self.gates, z.split(x.shape[2:], 2))], 2))
+        def gates_of(means): # (B, C, T+H+W)
+            z = F.hardswish(self.norm(self.shared(means)))         # (B, waist, T+H+W)
+            return torch.cat([gate(p) for gate, p in zip(self.gates, z.split(x.shape[2:], 2))], 2)
+        return attended(x, gates_of) if self.fused else AxisGate.apply(x, gates_of(box_means(x, axes(x))))
 
 # %% ../nbs/02_ca_i3d.ipynb #2815a639
-def pool_frames(x, stride=1): # (B, C, T, H, W) → (B, C, T, H/stride, W/stride)
+def pool_frames(x, stride=1, fused=False): # (B, C, T, H, W) → (B, C, T, H/stride, W/stride)
     "Max-pool 1×3×3."
+    if fused: return max_pool(x, 1, stride)
     return clips_of(F.max_pool2d(frames(x), 3, stride, 1), x.shape[2])
 
-def pool_near(x):
+def pool_near(x, fused=False):
     "Max-pool 3×3×3, stride 1: the shape stays."
+    if fused: return max_pool(x, 3 if x.shape[2] > 1 else 1)
     y = pool_frames(x)
     return F.max_pool2d(y.flatten(3), (3, 1), 1, (1, 0)).unflatten(3, x.shape[3:]) if x.shape[2] > 1 else y
 
 # %% ../nbs/02_ca_i3d.ipynb #6764804b
-class CAInception(nn.Module):
+def together(x, *units): # units with a 1×1×1 kernel
+    "Their maps of x, from one matrix product."
+    w = torch.cat([u.conv.weight.flatten(1) for u in units])
+    return norm_relu(F.linear(x.movedim(1, -1), w).movedim(-1, 1), *(u.norm for u in units))
+
+class CAInception(Switched):
     "Inception block [b0, r1→b1, r2→b2, b3] followed by coordinate attention: (B, c_in, T, H, W) → (B, b0+b1+b2+b3, T, H, W)."
     def __init__(self, c_in, b0, b1, b2, b3, attention=True):
         super().__init__()
@@ -175,11 +188,15 @@ class CAInception(nn.Module):
         self.b3 = Unit(c_in, b3)
         self.channels = b0 + b1[1] + b2[1] + b3
         self.attention = CoordinateAttention(self.channels) if attention else nn.Identity()
-    def forward(self, x):
-        return self.attention(torch.cat([self.b0(x), self.b1(x), self.b2(x), self.b3(pool_near(x))], 1))
+    def branches(self, x):
+        "What the four branches make of x."
+        if not self.fused: return self.b0(x), self.b1(x), self.b2(x), self.b3(pool_near(x))
+        b0, r1, r2 = together(x, self.b0, self.b1[0], self.b2[0])
+        return b0, self.b1[1](r1), self.b2[1](r2), self.b3(pool_near(x, self.fused))
+    def forward(self, x): return self.attention(torch.cat(self.branches(x), 1))
 
 # %% ../nbs/02_ca_i3d.ipynb #346ae96f
-class CAI3D(nn.Module):
+class CAI3D(Switched):
     """CA-I3D (§3.3.1, Eq. 5): (B, C, T, H, W) → (B, embedding), for any T, H, W (T = 1 included).
 
     `features(x)` is the last feature map, (B, 480·width, T, H/4s, W/4s)."""
@@ -232,7 +249,7 @@ def _features(self:CAI3D, x):
     "The last feature map (B, channels, T, H/4s, W/4s). While training with `recompute`, the maps before the second block are made twice instead of kept."
     twice = self.recompute and self.training and torch.is_grad_enabled()
     for part in (self.stem, self.block1):
-        x = made_twice(part, x) if twice else pool_frames(part(x), 2)
+        x = made_twice(part, x, self.fused) if twice else pool_frames(part(x), 2, self.fused)
     return self.block2(x)
 
 def _embed(self:CAI3D, features):
@@ -254,10 +271,10 @@ def initialise(model, init='kaiming'):
         if m.bias is not None: nn.init.zeros_(m.bias)
 
 # %% ../nbs/02_ca_i3d.ipynb #aaa60d5f
-def made_twice(part, x): # module of an encoder; its input
+def made_twice(part, x, fused=False): # module of an encoder; its input; whether it is pooled by the kernels of `02b_kernels`
     "`part(x)`, pooled, of which nothing but x and the result is kept: its inside is computed again for the gradient."
     ways = lambda: (nullcontext(), norms_at_rest(part))
-    return checkpoint(lambda x: pool_frames(part(x), 2), x, use_reentrant=False, preserve_rng_state=False, context_fn=ways)
+    return checkpoint(lambda x: pool_frames(part(x), 2, fused), x, use_reentrant=False, preserve_rng_state=False, context_fn=ways)
 
 @contextmanager
 def norms_at_rest(module):

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .folds import sha256_of
+from .kernels import check_kernels, use_kernels
 from .keep import locked, tell_versions, told, versions, write_atomically
 from .preprocess import code_hash
 from .records import make_way
@@ -330,11 +331,15 @@ class ComputeConfig:
     precision: str = 'float32'  # or 'bf16'
     compile: str = ''           # '' = not; else torch.compile's mode: 'default', 'reduce-overhead', 'max-autotune'
     record: bool = False        # the priors' updates as CUDA graphs
+    kernels: str = ''           # '' = PyTorch's operations; 'triton' = kernels of our own, on a GPU: see 02b_kernels
     trunk: float = 0.           # share of a prior's epochs that the folds of a group learn together
     group: int = 8              # folds of a group
     def __post_init__(self):
         if self.precision not in ('float32', 'bf16'): raise ValueError(f"compute.precision is 'float32' or 'bf16', got {self.precision!r}")
         if self.compile not in ('', 'default', 'reduce-overhead', 'max-autotune'): raise ValueError(f"compute.compile is '', 'default', 'reduce-overhead' or 'max-autotune', got {self.compile!r}")
+        if self.kernels not in ('', 'triton'): raise ValueError(f"compute.kernels is '' or 'triton', got {self.kernels!r}")
+        if self.kernels and self.compile:
+            raise ValueError(f'compute.kernels={self.kernels}, compute.compile={self.compile}: expected one of the two; leave the other empty')
         check_fields(self, 'compute')
         if self.record and self.compile: raise ValueError('compute: record and compile are two ways to save launches; choose one')
         if not 0 <= self.trunk < 1 or self.group < 2: raise ValueError(f'compute: 0 ≤ trunk < 1 and group ≥ 2, got {self.trunk}, {self.group}')
@@ -344,7 +349,9 @@ class ComputeConfig:
 NO_GRAPHS = {'reduce-overhead': 'default', 'max-autotune': 'max-autotune-no-cudagraphs'}
 
 def forward_of(net, compute, device='cpu', sizes_vary=False): # module: (B, …) → tensor or list of tensors; ComputeConfig
-    "`net` as training calls it: in the wanted precision, compiled if wanted; what it returns is float32."
+    "`net` as training calls it: in the wanted precision, compiled or with our own kernels if wanted. It returns float32."
+    check_kernels(compute.kernels, device)
+    use_kernels(net, compute.kernels)
     mode = NO_GRAPHS.get(compute.compile, compute.compile) if sizes_vary else compute.compile
     run = torch.compile(net, mode=mode) if mode else net
     half = torch.autocast(torch.device(device).type, torch.bfloat16) if compute.precision == 'bf16' else nullcontext()
@@ -466,7 +473,7 @@ class Artefacts:
 
 # %% ../nbs/03_priors.ipynb #72a8c0c5
 #: modules that decide MPFNet's features and its priors
-DECIDING = ('frames', 'face', 'flow', 'interpolate', 'magnify', 'preprocess', 'folds', 'ca_i3d', 'priors', 'pltn', 'plsm')
+DECIDING = ('frames', 'face', 'flow', 'interpolate', 'magnify', 'preprocess', 'folds', 'kernels', 'ca_i3d', 'priors', 'pltn', 'plsm')
 
 # %% ../nbs/03_priors.ipynb #186cb945
 class Prepared:
@@ -489,7 +496,8 @@ class Prepared:
     def in_channels(self): return len(self.index)
     def identity(self, fold):
         "All that decides what a stage learns on `fold`, or on this one's trunk, but the stage's own settings: part of an artefact's key."
-        return [code_hash(DECIDING), fold.digest(self.digests), fold.held_out, fold.seed, self.index, self.device.type, self.compute.precision, self.compute.compile, self.compute.record]
+        compute = self.compute.precision, self.compute.compile, self.compute.kernels, self.compute.record
+        return [code_hash(DECIDING), fold.digest(self.digests), fold.held_out, fold.seed, self.index, self.device.type, *compute]
     def like(self, fold):
         "Another fold, prepared in the same way."
         return Prepared(fold, self.features, self.device, self.compute, self.digests)

@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from mpfnet.synth import make_synth
 
+if not torch.cuda.is_available(): os.environ['TRITON_INTERPRET'] = '1'      # read when triton is imported: kernels of our own on CPU tensors
 torch.set_num_threads(1)      # small tensors: more threads only wait for each other
 settings.register_profile('mpfnet', deadline=None)
 settings.load_profile('mpfnet')

@@ -48,6 +48,7 @@ from .defects import csv_text, report_summary
 from .flow import one_thread
 from .folds import Fold, fold_group, inner_groups, sha256_of, subjects_of
 from .keep import file_name, sweep, tell_versions, versions
+from .kernels import check_kernels
 from .labels import TASKS, class_names
 from .methods import GAMMA, INNER_SPLITS, METHODS, Context, Settings, check_input, code_deciding, decided_by, fit, held_out_labels, override, recipe_of, settings_preset, unused
 from .metrics import ensemble, evaluate, metrics_table, read_predictions, summarise
@@ -211,6 +212,7 @@ def resolve(p:Parameters) -> tuple:
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
     if device == 'cuda' and here and torch.cuda.is_bf16_supported(including_emulation=False): settings.compute.precision = 'bf16'
     settings = override(settings, p.overrides)
+    if here or p.engine == 'local': check_kernels(settings.compute.kernels, device)
     if settings.compute.record and device == 'cpu': warn('compute.record=true: updates are recorded on a GPU only; on a CPU it changes nothing')
     if idle := unused(p.method, p.overrides): warn(f'overrides that {p.method} has no use for: {known(idle)}')
     return device, settings

@@ -19,7 +19,6 @@ from mpfnet.priors import ComputeConfig, SGDConfig, forward_of
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 runs = pytest.mark.skipif(not find_spec('triton'), reason='needs the package triton: pip install --no-deps triton==3.9.0')
-cuda = pytest.mark.skipif(DEVICE == 'cpu', reason='needs a GPU')
 few = settings(max_examples=5, derandomize=True, phases=[Phase.generate])
 SMALL = EncoderConfig(width=.0625, embedding=8, grid=(1, 2, 2))
 

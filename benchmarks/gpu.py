@@ -43,7 +43,9 @@ SPARE = 4          # seconds kept for the report
 PROBE = f"""
 import json
 from importlib.util import find_spec
+import sys
 found = dict(missing=[m for m in {NEEDED} if not find_spec(m)], torch=None, card=None)
+if sys.version_info < (3, 11): found['missing'].append('Python 3.11 or newer')
 if 'torch' not in found['missing']:
     import torch
     found |= dict(torch=torch.__version__, card=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
@@ -243,6 +245,7 @@ def main(argv=None):
     folder = (a.folder or Path(os.environ.get('OUT') or ROOT/'runs'/('gpu-smoke' if a.smoke else 'gpu'))).resolve()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))      # ends the parts, too
     if not a.write: measure(a, wanted, folder)
+    elif not (folder/'results.jsonl').exists(): sys.exit(f'{folder}: no results there. Run without --write first, or name another --folder')
     print(write(folder, a.out))
 
 

@@ -105,7 +105,7 @@ def of_afn(settings):
 
 
 def beside(settings): # GiB
-    "What lies on the GPU besides: the composite's rows in float16, its training clips in float32, once more while they are scaled."
+    "What lies on the GPU besides: the composite's rows in float16, and its training clips in float32."
     number = SHAPE[0]*SHAPE[1]*settings.preprocess.size**2/2**30
     return 2*(CLIPS + COPIES)*number + 4*CLIPS*number
 

@@ -102,7 +102,7 @@ class PreprocessConfig(Recipe):
     flow_weights: str = '' # … of a learned flow (flownet2)
     magnify_weights: str = '' # … of a learned magnification (magnet)
     interpolate_flow: str = 'dis' # between onset and apex, for interpolate=flow; ilk runs on a GPU, too
-    device: str = 'cpu' # where rows are made: cpu, to the same bytes everywhere, or cuda, within 1e-3 px of them
+    device: str = 'cpu' # where rows are made: cpu, to the same bytes everywhere, or cuda, meant to be within 1e-3 px of them
     kinds: ClassVar[tuple] = ('frames', 'flow28')
 
     def __post_init__(self):
@@ -605,7 +605,7 @@ def rows_on_device(work, workers, recipe): # [(Job, φ of its copies), …]
             before = after
         if before: yield from fetched(*before)
     except RuntimeError as e:
-        if not re.search('out of memory|ALLOC_FAILED', str(e)): raise
+        if not re.search('CUDA.*out of memory|ALLOC_FAILED', str(e)): raise
         raise RuntimeError(NO_ROOM.format(why=' '.join(str(e).split())[:200])) from None
     finally: torch.cuda.empty_cache()                    # other processes may want the memory
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['NO_AUGMENT', 'NO_GRAPHS', 'DECIDING', 'Scaling', 'channels', 'check_fields', 'AugmentConfig', 'affine',
            'draw_changes', 'changed', 'augment', 'moved_to', 'generator', 'stage_generator', 'random_state_kept',
-           'seeded', 'repeatable', 'algorithms_with_an_order', 'told_to', 'TrainConfig', 'SGDConfig', 'AdamConfig',
-           'rate', 'Update', 'train', 'check_finite', 'watch_update', 'each_epoch', 'calibrate_norms', 'ComputeConfig',
-           'forward_of', 'batches', 'RecordedUpdate', 'key_of', 'as_file', 'noted_in', 'read_checked', 'Artefacts',
-           'Prepared', 'PriorConfig', 'ahead', 'learn', 'prior']
+           'seeded', 'repeatable', 'ask_for_order', 'algorithms_with_an_order', 'told_to', 'TrainConfig', 'SGDConfig',
+           'AdamConfig', 'rate', 'Update', 'train', 'check_finite', 'watch_update', 'each_epoch', 'calibrate_norms',
+           'ComputeConfig', 'forward_of', 'batches', 'RecordedUpdate', 'key_of', 'as_file', 'noted_in', 'read_checked',
+           'Artefacts', 'Prepared', 'PriorConfig', 'ahead', 'learn', 'prior']
 
 # %% ../nbs/03_priors.ipynb #f06f1a46
 import hashlib
@@ -28,6 +28,7 @@ from safetensors.torch import load, save
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .flow import full_precision
 from .folds import sha256_of
 from .kernels import check_kernels, use_kernels
 from .keep import locked, tell_versions, told, versions, write_atomically
@@ -168,23 +169,28 @@ def repeatable(
     if torch.device(device).type != 'cuda':
         yield unordered
         return
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')            # read at the first matrix product
-    with algorithms_with_an_order(strict), told_to(unordered.add, 'determinis'): yield unordered
+    ask_for_order()
+    with full_precision(), algorithms_with_an_order(strict), told_to(unordered.add, 'determinis'): yield unordered
+
+def ask_for_order():
+    "What cuBLAS reads at its first matrix product: to be called before there is one."
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
 
 
 # %% ../nbs/03_priors.ipynb #d465a836
 @contextmanager
 def algorithms_with_an_order(strict):
     "PyTorch's switches, put back after."
-    memory = torch.utils.deterministic
+    memory, cudnn = torch.utils.deterministic, torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = memory.fill_uninitialized_memory
+    filled, chosen = memory.fill_uninitialized_memory, cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=not strict)
     memory.fill_uninitialized_memory = False                               # it costs time and hides nothing here
+    cudnn.benchmark = False                                                # it chooses by time, which differs
     try: yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        memory.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory, cudnn.benchmark = filled, chosen
 
 @contextmanager
 def told_to(
@@ -496,7 +502,8 @@ class Prepared:
     def in_channels(self): return len(self.index)
     def identity(self, fold):
         "All that decides what a stage learns on `fold`, or on this one's trunk, but the stage's own settings: part of an artefact's key."
-        compute = self.compute.precision, self.compute.compile, self.compute.kernels, self.compute.record
+        gpu = self.device.type == 'cuda'
+        compute = self.compute.precision, self.compute.compile, self.compute.kernels, self.compute.record and gpu
         return [code_hash(DECIDING), fold.digest(self.digests), fold.held_out, fold.seed, self.index, self.device.type, *compute]
     def like(self, fold):
         "Another fold, prepared in the same way."

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pandas as pd
 import pytest
 from conftest import CHEAP, CHEAP_RIVALS, write_flow_release
@@ -483,7 +484,7 @@ def test_every_broken_file_is_named_before_training(tmp_path):
     breaks(lambda: first.unlink(), 'sm00_000 .png', 'missing')
     breaks(lambda: first.write_bytes(first.read_bytes()[:50]), 'not a readable image', 'sm00_000 .png')
     breaks(lambda: first.write_bytes(b''), 'not a readable image')
-    import cv2, numpy as np
+    import numpy as np
     breaks(lambda: cv2.imwrite(str(first), np.zeros((29, 28, 3), np.uint8)), 'expected uint8 28×28×3')
     breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,sm00,000,0', 'smic,sm00,000,7')), "label '7'", clip)
     breaks(lambda: (folder / FLOW_LIST).write_text((folder / FLOW_LIST).read_text().replace('smic,sm00,000,0', 'smic,sm00,000,1')), 'expected negative/positive/surprise (70, 51, 43)')

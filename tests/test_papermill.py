@@ -22,7 +22,8 @@ def papermill(tmp_path, *args, page=LOSO):
 
 def of_ours(stderr):
     "What a run says, without papermill's own lines and the kernel's about its sockets and its end."
-    own = ('Input Notebook:', 'Output Notebook:', 'Executing notebook with kernel', '[IPKernelApp] WARNING | Kernel is running over TCP', '[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel')
+    own = ('Input Notebook:', 'Output Notebook:', 'Executing notebook with kernel', '[IPKernelApp] WARNING | Kernel is running over TCP', '[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel',
+           'Task was destroyed but it is pending!', "task: <Task pending name=")
     return [l for l in stderr.splitlines() if l.strip() and not l.startswith(own)]
 
 

@@ -3,16 +3,13 @@ from dataclasses import replace
 
 from fold import composite
 from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, held_gb, judge, peak_gb, timed
-from peak import of_episodes, of_prior
+from peak import LIMIT, beside, of_episodes, of_prior
 
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.plsm import train_plsm
 from mpfnet.pltn import train_pltn
 from mpfnet.priors import Artefacts, Prepared
-
-MOST_GB = 20       # for a stage, beside the features: it fits a card of 24 GB
-
 
 class Untrained(Artefacts):
     "Instead of a prior, the weights that it would start from: an update takes as long."
@@ -55,7 +52,7 @@ def extrapolated(train, few, more, of):
 
 
 def predicted(s):
-    "GB of an update of each stage, as `peak.py` counts them."
+    "GiB of an update of each stage, as `peak.py` counts them."
     one = dict(PLTN=of_prior(s, s.pltn.batch), PLSM=of_prior(s, s.plsm.batch))
     return one | {m: of_episodes(s, m, s.meta.recompute) for m in ('mpfnet_p', 'mpfnet_c')}
 
@@ -67,7 +64,7 @@ def main():
         with attempt(stage):
             took[stage], each, peaks[stage] = extrapolated(train, *cut, of)
             emit('stage', stage=stage, seconds=took[stage], ms_an_update=1e3*each)
-            judge(f'fold, {stage}: GB beside the features', MOST_GB, peaks[stage], False)
+            judge(f'fold, {stage}: GiB, with what the composite has on the GPU', LIMIT, peaks[stage] + beside(s), False)
     with attempt('memory'):
         for stage, gb in predicted(s).items():
             emit('memory', stage=stage, predicted_gb=gb, peak_gb=peaks.get(stage))

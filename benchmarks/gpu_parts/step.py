@@ -1,9 +1,10 @@
 """The paper preset's training step: against the frozen encoder, and against the bytes that it has to move."""
 import statistics
+from importlib.util import find_spec
 
 import torch
 import train_step
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, free, judge, lines, ms, peak_gb, sync
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, free, judge, lines, ms, peak_gb, sync, timed
 from torch.profiler import ProfilerActivity, profile
 from traffic import lowest, step as counted
 from turns import ratio, shown
@@ -55,6 +56,20 @@ def alone():
     return found, train_step.updating(net, losses['sum of squares'])
 
 
+def with_our_kernels(found):
+    "The same step with compute.kernels=triton, and what it is of the eager one; Triton compiles first."
+    batch = BATCHES[0]
+    net, _ = train_step.pair(PRESET, SIZE, DEVICE)
+    x = torch.randn(batch, 5, 10, SIZE, SIZE, device=DEVICE)
+    forward = forward_of(net, ComputeConfig(precision='bf16', kernels='triton'), DEVICE)
+    update = train_step.updating(net, lambda: forward(x).square().mean())
+    _, setup = timed(update)
+    forget_peak()
+    t = ms(update)
+    emit('library', loss='sum of squares, our kernels', batch=batch, us_a_clip=1e3*t['ms']/batch, peak_gb=peak_gb(), setup_s=setup, **t)
+    judge('step with our kernels: speed, of the eager one', 1, found/t['ms'])
+
+
 def where_time_goes(update):
     "The kernels that take longest, and how many are launched."
     update(); sync()
@@ -103,4 +118,6 @@ def main():
         with attempt('floor'): floor(found)
         with attempt('kernel'): where_time_goes(update)
     update = None
+    if found and DEVICE == 'cuda' and find_spec('triton'):
+        with attempt('our kernels'): with_our_kernels(found)
     with attempt('MPFNet-C'): cascade()

@@ -28,7 +28,7 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 demo: $(READY) ## a whole leave-one-subject-out run on synthetic clips, and its table
-	@echo 'MPFNet-C on 100 synthetic clips, ten folds with $(WORKERS) processes: about a minute and a half on 2 cores.'
+	@echo 'MPFNet-C on 100 synthetic clips, ten folds with $(WORKERS) processes: one and a half to three minutes on 2 cores.'
 	mkdir -p runs
 	"$(BIN)/papermill" nbs/05_loso.ipynb runs/demo.ipynb -p dataset synth -p workers $(WORKERS) $(SHOW_FOLDS)
 	@"$(BIN)/python" -c "$$SHOW"

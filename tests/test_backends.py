@@ -6,16 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpfnet import flow as flow_module
-from mpfnet import flownet2, magnet
+from mpfnet import flow as flow_module, flownet2, magnet
 from mpfnet.checkpoints import loaded
 from mpfnet.ema_vfi import EMAVFI, ema_vfi
-from mpfnet.flow import CHUNK, COLOUR, FLOWS, flow, gray, ilk, one_thread, warp
-from mpfnet.flow import LEARNED as LEARNED_FLOWS
-from mpfnet.interpolate import INTERPOLATORS, by_flow, interpolate, sample_recorded, time_weights
-from mpfnet.interpolate import LEARNED as LEARNED_INTERPOLATORS
-from mpfnet.magnify import LEARNED as LEARNED_MAGNIFIERS
-from mpfnet.magnify import MAGNIFIERS, magnify
+from mpfnet.flow import CHUNK, COLOUR, FLOWS, LEARNED as LEARNED_FLOWS, flow, gray, ilk, one_thread, warp
+from mpfnet.interpolate import (
+    INTERPOLATORS, LEARNED as LEARNED_INTERPOLATORS, by_flow, interpolate, sample_recorded, time_weights,
+)
+from mpfnet.magnify import LEARNED as LEARNED_MAGNIFIERS, MAGNIFIERS, magnify
 
 REGISTRIES = [(FLOWS, LEARNED_FLOWS), (INTERPOLATORS, LEARNED_INTERPOLATORS), (MAGNIFIERS, LEARNED_MAGNIFIERS)]
 

@@ -10,7 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from mpfnet.descriptors import LBPTOP, PLANES, BiWOOF, FlowStrain, bi_woof, block_numbers, in_time, lbp_codes, lbp_top, optical_strain, ring, stretched, uniform_codes
+from mpfnet.descriptors import (
+    LBPTOP, PLANES, BiWOOF, FlowStrain, bi_woof, block_numbers, in_time, lbp_codes, lbp_top, optical_strain,
+    ring, stretched, uniform_codes,
+)
 from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features
 from mpfnet.priors import Scaling
 from mpfnet.synth import make_synth

@@ -6,7 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from mpfnet.dynamic import IMAGES, INTENSITIES, DynamicImages, GrayFrames, by_intensity, dynamic_image, exact_dynamic_image, frame_positions, min_max, motion_intensity, phases, rank_weights
+from mpfnet.dynamic import (
+    IMAGES, INTENSITIES, DynamicImages, GrayFrames, by_intensity, dynamic_image, exact_dynamic_image,
+    frame_positions, min_max, motion_intensity, phases, rank_weights,
+)
 from mpfnet.preprocess import FeatureStore, clip_features
 
 RECIPES = [DynamicImages(size=24), GrayFrames(size=24)]

@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mpfnet.explain import (check_scores, clips_of, drawn_scripts, features_at, fold_record, fused, grad_cam, kept_folds, load_fold, moving_region, onset_face, regions, run_data, seen,
-                            settings_of_config, similarities)
+from mpfnet.explain import (
+    check_scores, clips_of, drawn_scripts, features_at, fold_record, fused, grad_cam, kept_folds, load_fold,
+    moving_region, onset_face, regions, run_data, seen, settings_of_config, similarities,
+)
 from mpfnet.folds import sha256_of
 from mpfnet.loso import run
 from mpfnet.clips import load_clips

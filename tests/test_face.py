@@ -14,7 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpfnet import face as module
-from mpfnet.face import WHEEL, Face, FaceNotFound, align_clip, apply_affine, best_finder, blaze_lacks, find_face, head_motion, motion_size, sample, similarity
+from mpfnet.face import (
+    WHEEL, Face, FaceNotFound, align_clip, apply_affine, best_finder, blaze_lacks, find_face, head_motion,
+    motion_size, sample, similarity,
+)
 from mpfnet.faces import CENTRE, EXTENT, draw_face, subject_traits
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,9 @@ from mpfnet import preprocess
 from mpfnet.face import best_finder, blaze_lacks
 from mpfnet.magnet import seeded
 from mpfnet.methods import override, settings_preset
-from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features, files_used, job_of, settled_face, verify_folder
+from mpfnet.preprocess import (
+    FeatureStore, PreprocessConfig, clip_features, files_used, job_of, settled_face, verify_folder,
+)
 
 CONFIG = PreprocessConfig(size=32, length=5)
 

@@ -23,7 +23,9 @@ from mpfnet import cli
 from mpfnet.checkpoints import fingerprint, read_checkpoint
 from mpfnet.clips import load_clips
 from mpfnet.face import read_landmarks
-from mpfnet.frames import MAX_PIXELS, decode_image, decode_raw, frame_number, frame_problem, header, image_problem, read_image
+from mpfnet.frames import (
+    MAX_PIXELS, decode_image, decode_raw, frame_number, frame_problem, header, image_problem, read_image,
+)
 from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features
 from mpfnet.readers import FLOW_IMAGES, FLOW_LIST, DataError, flow_list, flow_problems
 from mpfnet.sheets import SheetError, read_workbook

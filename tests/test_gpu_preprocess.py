@@ -16,7 +16,10 @@ from mpfnet import loso, preprocess
 from mpfnet.flow import FLOWS, LEARNED, flow
 from mpfnet.interpolate import interpolate, sample_recorded
 from mpfnet.magnify import magnify
-from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features, copies_together, features_together, frames_to_features, fuse
+from mpfnet.preprocess import (
+    FeatureStore, PreprocessConfig, clip_features, copies_together, features_together, frames_to_features,
+    fuse,
+)
 from mpfnet.synth import make_synth
 
 ON_DEVICE = PreprocessConfig(interpolate_flow='ilk')

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from mpfnet import guard
-from mpfnet.guard import (ALIKE, DRAWINGS, allowed_place, bad_kind, bad_name, bad_notebook, checked_frames, likeness, grey, kind_of, pictures, problems,
-                          reference_frames, shows_a_frame, tracked)
+from mpfnet.guard import (
+    ALIKE, DRAWINGS, allowed_place, bad_kind, bad_name, bad_notebook, checked_frames, likeness, grey,
+    kind_of, pictures, problems, reference_frames, shows_a_frame, tracked,
+)
 from mpfnet.synth import make_lookalike
 
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from mpfnet.protocol_audit import Curves, audit, best_epoch_all, best_epoch_each, best_of, last_epoch, measure, read_curves, runs_of, uf1
+from mpfnet.protocol_audit import (
+    Curves, audit, best_epoch_all, best_epoch_each, best_of, last_epoch, measure, read_curves, runs_of, uf1,
+)
 from mpfnet.loso import run
 
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release

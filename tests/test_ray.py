@@ -12,7 +12,10 @@ from conftest import CHEAP, ROOT
 
 from mpfnet import loso, ray_engine
 from mpfnet.loso import held
-from mpfnet.ray_engine import bring_home, by_value, cluster_address, connect, fold_task, give_up, needs, of_this_user, on_a_node, package_files, warn_if_nowhere
+from mpfnet.ray_engine import (
+    bring_home, by_value, cluster_address, connect, fold_task, give_up, needs, of_this_user, on_a_node,
+    package_files, warn_if_nowhere,
+)
 
 ray = pytest.importorskip('ray', reason="pip install 'mpfnet[ray]'")
 FEW = 'samm/sa00,samm/sa01,smic/sm01,smic/sm02,casme2/ca02,casme2/ca03'

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from openpyxl import Workbook, load_workbook
 
 from mpfnet.clips import LICENSED, load_clips
-from mpfnet.readers import SOURCES, DataError, find_table, read_workbook, smic
-from mpfnet.sheets import SheetError, text, whole
+from mpfnet.readers import SOURCES, DataError, smic
+from mpfnet.sheets import SheetError, find_table, read_workbook, text, whole
 from mpfnet.synth import lookalike_truth, make_lookalike
 
 NEEDED = {'smic': 'Subject Filename OnsetF OffsetF Emotion', 'casme2': 'Subject Filename OnsetFrame ApexFrame OffsetFrame|Estimated Emotion', 'mmew': 'Subject Filename OnsetFrame ApexFrame OffsetFrame|Estimated Emotion',

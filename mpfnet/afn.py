@@ -15,7 +15,10 @@ from torch.nn import functional as F
 
 from .ca_i3d import grid_means
 from .folds import positions
-from .priors import AdamConfig, AugmentConfig, augment, batches, each_epoch, random_state_kept, seeded, stage_generator, train
+from mpfnet.priors import (
+    AdamConfig, AugmentConfig, augment, batches, each_epoch, random_state_kept, seeded, stage_generator,
+    train,
+)
 
 # %% ../nbs/04f_afn.ipynb #2d50a7db
 VARIANTS, AUGMENTS, SCALES = ('afn', 'dianet'), ('none', 'phase'), ('minmax', 'clip', 'train')

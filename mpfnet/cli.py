@@ -24,7 +24,10 @@ from tqdm import tqdm
 
 from . import __version__
 from .checks import printable
-from .clips import COMPOSITE, HELP, LICENSED, NAMES, cache_folder, check_options, counts_of, dataset_folder, load_clips, stamp
+from mpfnet.clips import (
+    COMPOSITE, HELP, LICENSED, NAMES, check_options, counts_of, dataset_folder, load_clips, stamp,
+)
+from .keep import cache_folder
 from .compare import SCORES, compare, comparison_table, find_run, verdict
 from .defects import KINDS, one_line, report_summary, report_table
 from .frames import decode_image, header, list_frames, read_file, unlike

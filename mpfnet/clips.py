@@ -15,9 +15,9 @@ from pathlib import Path
 import pandas as pd
 
 from .checks import warn
-from .defects import Report, against, in_words, one_line, report_summary, report_table
+from .defects import Report, against, one_line
 from .keep import cache_folder
-from .labels import DATASETS, FIVE, MEGC2019, class_names, published
+from .labels import DATASETS, MEGC2019, class_names, published
 from .readers import DataError, check_names, read_dataset, read_megc2019_flow, read_synth
 from .sheets import plain
 

@@ -22,7 +22,9 @@ import pandas as pd
 
 from .checks import pyplot
 from .labels import class_names
-from .metrics import KEY, check_predictions, class_pairs, ensemble, per_class, read_predictions, subject_confusions
+from mpfnet.metrics import (
+    KEY, check_predictions, class_pairs, ensemble, per_class, read_predictions, subject_confusions,
+)
 from .records import read_json
 
 # %% ../nbs/05b_compare.ipynb #23d38493

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .ca_i3d import CAI3D, encoder_preset
+from .ca_i3d import CAI3D
 from .checks import wanted
 from .episodes import MetaConfig, prototypes, similarities
 from .flow import flow

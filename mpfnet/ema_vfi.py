@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .checkpoints import load_strict, read_checkpoint
-from .face import pick
+from .checks import pick
 from .flow import warp
 
 # %% ../nbs/01e_ema_vfi.ipynb #cc19808f

@@ -19,7 +19,10 @@ from torch.nn import functional as F
 
 from .ca_i3d import grid_means
 from .folds import positions
-from .priors import AdamConfig, AugmentConfig, augment, batches, each_epoch, random_state_kept, seeded, stage_generator, train
+from mpfnet.priors import (
+    AdamConfig, AugmentConfig, augment, batches, each_epoch, random_state_kept, seeded, stage_generator,
+    train,
+)
 
 # %% ../nbs/04e_fdp.ipynb #82ef1a94
 VARIANTS = ('as_paper', 'as_released')

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from .checkpoints import check_weights, loaded
-from .face import pick
+from .checks import pick
 from .flownet2 import PUBLISHED, flow_between, load_official
 
 # %% ../nbs/01c_flow.ipynb #5a67d514

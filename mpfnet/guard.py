@@ -37,7 +37,8 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 
-from .clips import COMPOSITE, LICENSED, cache_folder
+from .clips import COMPOSITE, LICENSED
+from .keep import cache_folder
 from .frames import MAX_PIXELS, SUFFIXES, frame_number, image_problem, read_image, stated_size
 from .labels import DATASETS
 from .readers import MARKER
@@ -466,7 +467,7 @@ def frames_in(top) -> Frames: # folder of a dataset
     def write(part):
         with open(part, 'wb') as f:
             np.savez(f, state=state, names=np.array(new.names, str), points=new.points, looks=new.looks, starts=new.starts)
-    from mpfnet.priors import write_atomically                 # it brings torch along, which a commit need not wait for
+    from mpfnet.keep import write_atomically                 # it brings torch along, which a commit need not wait for
     write_atomically(path, write)
     return new
 

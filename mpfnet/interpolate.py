@@ -11,7 +11,7 @@ import torch
 
 from .checkpoints import check_weights, loaded
 from .ema_vfi import PUBLISHED, interpolate_between, load_official
-from .face import pick
+from .checks import pick
 from .flow import flow, warp
 
 # %% ../nbs/01b_interpolate.ipynb #8ed72a1e

@@ -47,14 +47,18 @@ from .clips import NAMES, OPTIONS, load_clips, stamp
 from .defects import csv_text, report_summary
 from .flow import one_thread
 from .folds import Fold, fold_group, inner_groups, sha256_of, subjects_of
-from .keep import file_name, sweep, tell_versions, versions
+from .keep import file_name, locked, sweep, tell_versions, versions, write_atomically
 from .kernels import check_kernels
 from .labels import TASKS, class_names
-from .methods import GAMMA, INNER_SPLITS, METHODS, Context, Settings, check_input, code_deciding, decided_by, fit, held_out_labels, override, recipe_of, settings_preset, unused
-from .metrics import ensemble, evaluate, metrics_table, read_predictions, summarise
+from mpfnet.methods import (
+    INNER_SPLITS, METHODS, Context, Settings, check_input, code_deciding, decided_by, fit, held_out_labels,
+    override, recipe_of, settings_preset, unused,
+)
+from .mpfnet_p import GAMMA
+from .metrics import ensemble, evaluate, read_predictions, summarise
 from .plsm import copies_of
-from .preprocess import FeatureStore, count_crops, keep_freed_memory, locked, settled_face, start_worker
-from .priors import Artefacts, ask_for_order, channels, repeatable, write_atomically
+from .preprocess import FeatureStore, count_crops, keep_freed_memory, settled_face, start_worker
+from .priors import Artefacts, ask_for_order, channels, repeatable
 from .records import as_json, hash_of, if_whole, make_way, possible, read_json, read_record, with_hash
 from .settle import POLICIES
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .checkpoints import check_weights, loaded
-from .face import pick
+from .checks import pick
 from .flow import flow, warp
 from .magnet import PUBLISHED, load_official, magnify_frames
 

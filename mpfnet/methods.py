@@ -32,12 +32,15 @@ from .dynamic import DynamicImages, GrayFrames
 from .episodes import MetaConfig, embed, match, meta_preset, support_prototypes, train_episodes
 from .fdp import FDP, FDPConfig, fdp_preset
 from .mpfnet_c import CascadeConfig, MPFNetC
-from .mpfnet_p import GAMMA, MPFNetP, Single
+from .mpfnet_p import MPFNetP, Single
 from .metrics import evaluate
 from .plsm import PLSMConfig, plsm_preset, plsm_prior
 from .pltn import PLTNConfig, pltn_preset, pltn_prior
 from .preprocess import INPUTS, PreprocessConfig, Recipe, code_of, settings_of
-from .priors import DECIDING, NO_AUGMENT, Artefacts, AugmentConfig, ComputeConfig, Prepared, channels, each_epoch, seeded, stage_generator
+from mpfnet.priors import (
+    DECIDING, NO_AUGMENT, Artefacts, AugmentConfig, ComputeConfig, Prepared, channels, seeded,
+    stage_generator,
+)
 from .svm import DescriptorSVM, SVMConfig
 
 # %% ../nbs/04_methods.ipynb #94b3c3fd

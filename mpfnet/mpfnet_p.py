@@ -6,7 +6,6 @@
 __all__ = ['GAMMA', 'MPFNetP', 'Single']
 
 # %% ../nbs/04b_mpfnet_p.ipynb #56a858a1
-import torch
 from torch import nn
 
 # %% ../nbs/04b_mpfnet_p.ipynb #129a8df1

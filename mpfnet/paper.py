@@ -43,13 +43,13 @@ from .clips import load_clips
 from .flow import one_thread
 from .folds import fold_group, subjects_of
 from .guard import allowed_place, parameters_of
-from .keep import locked
+from .keep import locked, write_atomically
 from .labels import class_names
 from .loso import check_parameters, prepare, resolve, seeds_of, write_json
 from .methods import METHODS, Settings, code_deciding, decided_by, override, settings_preset, unused
 from .plsm import copies_of
 from .preprocess import auto_face, in_order
-from .priors import forward_of, write_atomically
+from .priors import forward_of
 from .records import as_json, hash_of, if_whole, read_config, read_json, records_in
 
 # %% ../nbs/06b_paper.ipynb #5ab596bb

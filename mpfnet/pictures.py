@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .checks import pyplot, wanted
-from .faces import EMOTIONS, Script, au_field, draw_frame, motion, subject_traits
+from .faces import EMOTIONS, Script, draw_frame, motion
 from .interpolate import interpolate
 from .preprocess import fuse
 

@@ -32,7 +32,6 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import ClassVar
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch

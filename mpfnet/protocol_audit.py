@@ -22,15 +22,16 @@ from tqdm import tqdm
 from .checks import pyplot
 from .compare import quantiles, score_stack, seed_weights, subject_draws
 from .flow import one_thread
-from .folds import Fold, subjects_of
-from .keep import file_name
-from .labels import class_names
-from .loso import check_parameters, chosen_subjects, config_of, harness, hash_of, prepare, resolve, seeds_of, write_json
-from .methods import METHODS, fit
+from .folds import Fold
+from .keep import file_name, write_atomically
+from mpfnet.loso import (
+    check_parameters, chosen_subjects, config_of, harness, prepare, resolve, seeds_of, write_json,
+)
+from .records import hash_of, make_way, read_config
+from .methods import fit
 from .metrics import evaluate, per_class, subject_confusions
 from .preprocess import in_order
-from .priors import Artefacts, write_atomically
-from .records import make_way, read_config
+from .priors import Artefacts
 
 # %% ../nbs/06a_protocol_audit.ipynb #2f1f161f
 NORMALISED = ('training', 'everyone', 'own')   # by whose statistics features are standardised

@@ -28,7 +28,7 @@ import torch
 import mpfnet
 from .checks import warn
 from .loso import finish_fold, held, record_path, weights_path, write_json
-from .priors import write_atomically
+from .keep import write_atomically
 
 # %% ../nbs/05c_ray_engine.ipynb #eb1b65ae
 def writable(folder) -> bool:
@@ -246,7 +246,7 @@ class Mirror:
     def __init__(self, address): # 's3://bucket/runs'
         try: import fsspec
         except ImportError: raise ValueError(f"out_dir={address!r} needs fsspec: pip install 'mpfnet[ray]', and the package of that store (s3fs, gcsfs, …)") from None
-        from mpfnet.clips import cache_folder
+        from mpfnet.keep import cache_folder
         self.fs, self.there = fsspec.core.url_to_fs(str(address).rstrip('/'))
         self.here = cache_folder()/'mirrors'/hashlib.sha256(str(address).rstrip('/').encode()).hexdigest()[:16]
         self.sent = {}

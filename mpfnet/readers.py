@@ -29,10 +29,16 @@ import pandas as pd
 from tqdm import tqdm
 
 from .defects import Report, printable
-from .frames import SUFFIXES, decode_raw, depth_for, frame_number, header, image_problem, list_frames, read_file, stated_size, walk
+from mpfnet.frames import (
+    SUFFIXES, decode_raw, depth_for, frame_number, header, image_problem, list_frames, read_file,
+    stated_size, walk,
+)
 from .labels import DATASETS, LEFT_OUT, MEGC2019, class_names, label_of
 from .settle import LONG, USUAL, Draft, Refused, settle
-from .sheets import SheetError, Table, author_of, find_table, plain, read_csv_sheet, read_workbook, table_by_position, text, whole
+from mpfnet.sheets import (
+    SheetError, Table, author_of, find_table, plain, read_csv_sheet, read_workbook, table_by_position, text,
+    whole,
+)
 from .synth import make_synth
 
 # %% ../nbs/00b_readers.ipynb #dc08380c

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.svm import SVC
 
-from .priors import check_fields
+from .checks import check_fields
 
 # %% ../nbs/04g_svm.ipynb #4c519b19
 @dataclass(kw_only=True, slots=True)

@@ -26,7 +26,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from .faces import CLASSES, EMOTIONS, VERSION, Script, clip_fields, draw_clip, draw_frame, motion, subject_traits, write_script
+from mpfnet.faces import (
+    CLASSES, EMOTIONS, VERSION, Script, clip_fields, draw_clip, draw_frame, motion, subject_traits,
+    write_script,
+)
 from .keep import sweep, temporary_for, told
 from .labels import DATASETS, LEFT_OUT, MEGC2019, TASKS, THREE, label_of
 

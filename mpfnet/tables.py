@@ -10,7 +10,6 @@ __all__ = ['METRICS', 'OURS', 'FEATURES', 'TABLES', 'EXTRA', 'NO_FIVE', 'QUOTED'
 
 # %% ../nbs/06e_tables.ipynb #7032bed1
 import html
-import json
 import warnings
 from pathlib import Path
 
@@ -22,9 +21,9 @@ from .compare import quantiles, score_stack, seed_weights, subject_draws
 from .defects import csv_text
 from .labels import class_names
 from .metrics import check_predictions, per_class, read_predictions, subject_confusions
-from .methods import METHODS, recipe_of, settings_preset
+from .methods import recipe_of, settings_preset
 from .paper import STRATEGIES, config_of_run, find_runs, kind_of, made_from, reference, runs_of, stamp_of
-from .priors import write_atomically
+from .keep import write_atomically
 from .records import hash_of, records_in
 
 # %% ../nbs/06e_tables.ipynb #11b01855

@@ -16,7 +16,8 @@ from mpfnet.loso import moved
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.plsm import plsm_prior
 from mpfnet.pltn import pltn_prior
-from mpfnet.priors import Artefacts, Prepared
+from mpfnet.artefacts import Artefacts
+from mpfnet.priors import Prepared
 
 CLASSES = dict(smic=(16, (70, 51, 43)), casme2=(24, (88, 32, 25)), samm=(28, (92, 26, 15)))      # subjects, clips of the three classes
 POOL = 64

@@ -18,7 +18,8 @@ from mpfnet.folds import loso_folds
 from mpfnet.methods import Context, fit, override, settings_preset
 from mpfnet.paper import clip_passes, paid_epochs
 from mpfnet.plsm import copies_of
-from mpfnet.priors import Artefacts, ComputeConfig
+from mpfnet.artefacts import Artefacts
+from mpfnet.priors import ComputeConfig
 
 TABLE4 = ('scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c')   # P, C and the ablations
 GAMMAS = 11                                                    # values of Fig. 8

@@ -27,7 +27,8 @@ from mpfnet.clips import load_clips
 from mpfnet.descriptors import bi_woof, lbp_top, optical_strain
 from mpfnet.episodes import draw_episode, episode_loss, train_episodes
 from mpfnet.faces import draw_clip, invert, motion
-from mpfnet.flow import flow, one_thread
+from mpfnet.flow import flow
+from mpfnet.workers import keep_freed_memory, one_thread
 from mpfnet.folds import Fold
 from mpfnet.labels import MEGC2019
 from mpfnet.methods import Context, override, settings_preset
@@ -35,7 +36,6 @@ from mpfnet.mpfnet_c import MPFNetC
 from mpfnet.mpfnet_p import MPFNetP, Single
 from mpfnet.plsm import balanced_items, copies_of, train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.preprocess import keep_freed_memory
 from mpfnet.priors import NO_AUGMENT, Prepared, batches, generator, seeded, stage_generator
 from mpfnet.synth import make_lookalike, plan
 

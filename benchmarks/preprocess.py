@@ -13,7 +13,8 @@ import pandas as pd
 from turns import in_turns, machine, parser, publish, shown
 
 from mpfnet.clips import load_clips
-from mpfnet.flow import flow, one_thread
+from mpfnet.flow import flow
+from mpfnet.workers import one_thread
 from mpfnet.interpolate import interpolate
 from mpfnet.magnify import magnify
 from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features

@@ -23,7 +23,8 @@ from skimage import __version__ as skimage_version
 from skimage.registration import optical_flow_ilk
 
 from mpfnet.faces import invert
-from mpfnet.flow import flow, gray, one_thread, warp
+from mpfnet.flow import flow, gray, warp
+from mpfnet.workers import one_thread
 from mpfnet.interpolate import intermediate_flows, interpolate
 from mpfnet.magnify import magnify
 

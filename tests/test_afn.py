@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from mpfnet.afn import AFN, AFNConfig, AFNNet, afn_preset, class_weights, phase_samples, to_scale
-from mpfnet.folds import Fold, sha256_of
+from mpfnet.artefacts import sha256_of
+from mpfnet.folds import Fold
 
 SMALL = dict(widths=(4, 8), blocks=1, stem=2, embedding=8, epochs=2, batch=8, lr=5e-3)
 VARIANTS = [dict(), dict(variant='dianet'), dict(augment='phase'), dict(scale='train', average=.8), dict(scale='clip', jitter=1.)]

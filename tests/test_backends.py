@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from mpfnet import flow as flow_module, flownet2, magnet
 from mpfnet.checkpoints import loaded
 from mpfnet.ema_vfi import EMAVFI, ema_vfi
-from mpfnet.flow import CHUNK, COLOUR, FLOWS, LEARNED as LEARNED_FLOWS, flow, gray, ilk, one_thread, warp
+from mpfnet.flow import CHUNK, COLOUR, FLOWS, LEARNED as LEARNED_FLOWS, flow, gray, ilk, warp
+from mpfnet.workers import one_thread
 from mpfnet.interpolate import (
     INTERPOLATORS, LEARNED as LEARNED_INTERPOLATORS, by_flow, interpolate, sample_recorded, time_weights,
 )

@@ -15,7 +15,7 @@ from mpfnet.explain import (
     check_scores, clips_of, drawn_scripts, features_at, fold_record, fused, grad_cam, kept_folds, load_fold,
     moving_region, onset_face, regions, run_data, seen, settings_of_config, similarities,
 )
-from mpfnet.folds import sha256_of
+from mpfnet.artefacts import sha256_of
 from mpfnet.loso import run
 from mpfnet.clips import load_clips
 from mpfnet.preprocess import PreprocessConfig

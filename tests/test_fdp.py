@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from mpfnet.fdp import FDP, VARIANTS, DropPath, FDPConfig, FDPNet, RankPool, fdp_preset, interleave, rank_loss
-from mpfnet.folds import Fold, LeakageError, sha256_of
+from mpfnet.artefacts import sha256_of
+from mpfnet.folds import Fold, LeakageError
 
 TEST = ('demo', 's2')
 CHEAP = dict(updates=3, batch=6)

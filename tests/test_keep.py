@@ -18,12 +18,11 @@ import torch
 from conftest import CHEAP
 
 from mpfnet import keep
-from mpfnet.folds import sha256_of
+from mpfnet.artefacts import read_checked, sha256_of
 from mpfnet.keep import file_name, locked, temporary_for, this_machine, versions, write_atomically, write_text
 from mpfnet.loso import run
 from mpfnet.methods import METHODS
 from mpfnet.preprocess import RowFile, corrupt_rows, open_rows
-from mpfnet.priors import read_checked
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(p.stem for p in ROOT.glob('mpfnet/*.py') if not p.stem.startswith('_'))
@@ -105,7 +104,7 @@ def test_a_start_sweeps_what_a_killed_run_left(copy, flow_root, tmp_path):
 
 PARENT = """
 import os, time
-from mpfnet.preprocess import in_order
+from mpfnet.workers import in_order
 def job(k):
     print(os.getpid(), flush=True)
     time.sleep(60)

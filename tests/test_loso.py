@@ -316,7 +316,7 @@ def test_environment_remembers_who_trained(flow_root, tmp_path):
 
 def test_weights_are_kept_if_asked_for(flow_root, tmp_path):
     from safetensors.torch import load_file
-    from mpfnet.folds import sha256_of
+    from mpfnet.artefacts import sha256_of
     folder = go(flow_root, tmp_path, subjects='samm/sa00', method='mpfnet_c', keep_weights=True)
     state = load_file(folder / 'weights' / 'samm__sa00.safetensors')
     assert any(k.startswith('afe.') for k in state) and 'scaling.scale' in state

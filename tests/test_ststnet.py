@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from mpfnet import baselines
 from mpfnet.baselines import Dropout, FittedSTSTNet, Largest, STSTNet, STSTNetConfig, kept
-from mpfnet.folds import Fold, sha256_of
+from mpfnet.artefacts import sha256_of
+from mpfnet.folds import Fold
 from mpfnet.priors import seeded, stage_generator
 
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from sklearn.svm import SVC
 
-from mpfnet.folds import Fold, sha256_of
+from mpfnet.artefacts import sha256_of
+from mpfnet.folds import Fold
 from mpfnet.loso import run
 from mpfnet.svm import DescriptorSVM, Normaliser, SVMConfig, machines
 

@@ -9,7 +9,8 @@ from mpfnet.ca_i3d import CAI3D
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.plsm import train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.priors import Artefacts, Prepared
+from mpfnet.artefacts import Artefacts
+from mpfnet.priors import Prepared
 
 class Untrained(Artefacts):
     "Instead of a prior, the weights that it would start from: an update takes as long."

@@ -7,7 +7,8 @@ import torch
 from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, judge, ms, timed
 
 from mpfnet.clips import load_clips
-from mpfnet.flow import flow, one_thread
+from mpfnet.flow import flow
+from mpfnet.workers import one_thread
 from mpfnet.interpolate import interpolate
 from mpfnet.magnify import magnify
 from mpfnet.preprocess import FeatureStore, PreprocessConfig

@@ -4,8 +4,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mpfnet.labels import MEGC2019
-from mpfnet.readers import FLOW_IMAGES, FLOW_LIST
+from mpfnet.data.labels import MEGC2019
+from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST
 
 
 def write_flow_release(root, seed=0):

@@ -12,11 +12,11 @@ import torch
 from turns import machine, parser, publish, verdict
 
 from mpfnet.folds import Fold
-from mpfnet.loso import moved
+from mpfnet.harness import moved
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.plsm import plsm_prior
 from mpfnet.pltn import pltn_prior
-from mpfnet.artefacts import Artefacts
+from mpfnet.core.artefacts import Artefacts
 from mpfnet.priors import Prepared
 
 CLASSES = dict(smic=(16, (70, 51, 43)), casme2=(24, (88, 32, 25)), samm=(28, (92, 26, 15)))      # subjects, clips of the three classes

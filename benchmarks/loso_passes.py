@@ -2,7 +2,7 @@
 
     python benchmarks/loso_passes.py [--quick]
 
-A count, not a time: the same on every machine. First a small LOSO is run and its passes are counted, to see that the formula of `mpfnet.paper.clip_passes`
+A count, not a time: the same on every machine. First a small LOSO is run and its passes are counted, to see that the formula of `mpfnet.paper.plan.clip_passes`
 tells the truth and that priors are in fact shared; then the formula is read for the paper's settings.
 """
 import tempfile
@@ -16,10 +16,10 @@ from turns import parser, publish, verdict
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.folds import loso_folds
 from mpfnet.methods import Context, fit, override, settings_preset
-from mpfnet.paper import clip_passes, paid_epochs
+from mpfnet.paper.plan import clip_passes, paid_epochs
 from mpfnet.plsm import copies_of
-from mpfnet.artefacts import Artefacts
-from mpfnet.priors import ComputeConfig
+from mpfnet.core.artefacts import Artefacts
+from mpfnet.train import ComputeConfig
 
 TABLE4 = ('scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c')   # P, C and the ablations
 GAMMAS = 11                                                    # values of Fig. 8

@@ -15,7 +15,7 @@ from pathlib import Path
 from turns import in_turns, machine, parser, publish, ratio, shown, verdict, wall
 
 from mpfnet.loso import run
-from mpfnet.synth import make_lookalike
+from mpfnet.synthetic.lookalike import make_lookalike
 
 FOLDS = 'smic/s01,smic/s02,smic/s03,smic/s04,smic/s05,smic/s06'
 ONE, TWO, OWN, THERE = 'one after the other', 'two processes', 'Ray, started and stopped by the run', 'Ray, a cluster that runs'

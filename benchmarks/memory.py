@@ -21,7 +21,8 @@ import mpfnet.plsm
 from mpfnet.ca_i3d import EncoderConfig
 from mpfnet.folds import Fold
 from mpfnet.plsm import PLSMConfig, train_plsm
-from mpfnet.priors import AugmentConfig, Prepared
+from mpfnet.inputs import AugmentConfig
+from mpfnet.priors import Prepared
 path, raw, copied, shape = json.loads(sys.argv[1])
 features = np.memmap(path, np.float16, 'r', shape=(raw*(1 + copied), *shape))
 clips = pd.DataFrame(dict(dataset='demo', subject=[f's{i//4}' for i in range(raw)], clip=[f'c{i}' for i in range(raw)], label=np.arange(raw) % 3, input='frames'))

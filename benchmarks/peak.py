@@ -10,10 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from turns import parser, publish, verdict
 
-from mpfnet.afn import AFNNet
+from mpfnet.rivals.afn import AFNNet
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.episodes import encoders
-from mpfnet.fdp import FDPNet, fdp_loss
+from mpfnet.rivals.fdp import FDPNet, fdp_loss
 from mpfnet.methods import settings_preset
 from mpfnet.mpfnet_c import MPFNetC
 from mpfnet.mpfnet_p import MPFNetP, Single

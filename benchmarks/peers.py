@@ -21,23 +21,26 @@ from torch import nn
 from torch.nn import functional as F
 from turns import in_turns, machine, parser, publish, ratio, shown, verdict
 
-from mpfnet.baselines import Dropout, FittedSTSTNet, STSTNet
+from mpfnet.rivals.baselines import Dropout, FittedSTSTNet, STSTNet
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.clips import load_clips
-from mpfnet.descriptors import bi_woof, lbp_top, optical_strain
+from mpfnet.rivals.descriptors import bi_woof, lbp_top, optical_strain
 from mpfnet.episodes import draw_episode, episode_loss, train_episodes
-from mpfnet.faces import draw_clip, invert, motion
-from mpfnet.flow import flow
-from mpfnet.workers import keep_freed_memory, one_thread
+from mpfnet.synthetic.faces import draw_clip, invert, motion
+from mpfnet.motion.flow import flow
+from mpfnet.core.workers import keep_freed_memory, one_thread
 from mpfnet.folds import Fold
-from mpfnet.labels import MEGC2019
+from mpfnet.data.labels import MEGC2019
 from mpfnet.methods import Context, override, settings_preset
 from mpfnet.mpfnet_c import MPFNetC
 from mpfnet.mpfnet_p import MPFNetP, Single
 from mpfnet.plsm import balanced_items, copies_of, train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.priors import NO_AUGMENT, Prepared, batches, generator, seeded, stage_generator
-from mpfnet.synth import make_lookalike, plan
+from mpfnet.inputs import NO_AUGMENT
+from mpfnet.priors import Prepared
+from mpfnet.train import batches, generator, seeded, stage_generator
+from mpfnet.synthetic.lookalike import make_lookalike
+from mpfnet.synthetic.synth import plan
 
 PEER, OURS = 'as one would first write it', 'mpfnet'
 

@@ -13,12 +13,13 @@ import pandas as pd
 from turns import in_turns, machine, parser, publish, shown
 
 from mpfnet.clips import load_clips
-from mpfnet.flow import flow
-from mpfnet.workers import one_thread
-from mpfnet.interpolate import interpolate
-from mpfnet.magnify import magnify
-from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features
-from mpfnet.synth import make_lookalike
+from mpfnet.motion.flow import flow
+from mpfnet.core.workers import one_thread
+from mpfnet.motion.interpolate import interpolate
+from mpfnet.motion.magnify import magnify
+from mpfnet.preprocess import PreprocessConfig, clip_features
+from mpfnet.store import FeatureStore
+from mpfnet.synthetic.lookalike import make_lookalike
 
 
 def together(clips, phis):

@@ -22,11 +22,11 @@ from skimage import data
 from skimage import __version__ as skimage_version
 from skimage.registration import optical_flow_ilk
 
-from mpfnet.faces import invert
-from mpfnet.flow import flow, gray, warp
-from mpfnet.workers import one_thread
-from mpfnet.interpolate import intermediate_flows, interpolate
-from mpfnet.magnify import magnify
+from mpfnet.synthetic.faces import invert
+from mpfnet.motion.flow import flow, gray, warp
+from mpfnet.core.workers import one_thread
+from mpfnet.motion.interpolate import intermediate_flows, interpolate
+from mpfnet.motion.magnify import magnify
 
 N = 128            # px along a side
 REGION = .3        # of the peak; the mean motion there, which is what the answer "nothing moves" errs by, is 0.58 of the peak

@@ -22,13 +22,15 @@ from results import write_section
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 from mpfnet.clips import load_clips
-from mpfnet.preprocess import FeatureStore, PreprocessConfig
-from mpfnet.synth import make_lookalike
+from mpfnet.preprocess import PreprocessConfig
+from mpfnet.store import FeatureStore
+from mpfnet.synthetic.lookalike import make_lookalike
 
 FILL = """
 import sys, warnings; warnings.simplefilter('ignore')
 from mpfnet.clips import load_clips
-from mpfnet.preprocess import FeatureStore, PreprocessConfig
+from mpfnet.preprocess import PreprocessConfig
+from mpfnet.store import FeatureStore
 if __name__ == '__main__':
     root, store, workers = sys.argv[1:]
     FeatureStore(store, PreprocessConfig(), 'frames').ensure(load_clips('mmew', root, task=None), workers=int(workers), progress=False)
@@ -36,7 +38,8 @@ if __name__ == '__main__':
 MEMORY = """
 import ctypes, sys, warnings; warnings.simplefilter('ignore')
 from mpfnet.clips import load_clips
-from mpfnet.preprocess import FeatureStore, PreprocessConfig
+from mpfnet.preprocess import PreprocessConfig
+from mpfnet.store import FeatureStore
 def anonymous():
     ctypes.CDLL(None).malloc_trim(0)     # what is in use, not what the allocator keeps for later
     return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon'))

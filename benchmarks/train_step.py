@@ -14,7 +14,7 @@ from turns import in_turns, machine, parser, publish, ratio, shown, tf32, verdic
 
 from mpfnet.ca_i3d import CAI3D, encoder_preset
 from mpfnet.pltn import triplet_loss
-from mpfnet.priors import ComputeConfig, SGDConfig, forward_of
+from mpfnet.train import ComputeConfig, SGDConfig, forward_of
 
 #: preset, size, batch → the least speed-up asked for in float32 and bfloat16
 ON_CPU = {('light', 32, 8): (1.6, 2.), ('light', 32, 64): (1.6, 2.), ('light', 64, 4): (1.3, 2.), ('tiny', 48, 64): (None, None)}

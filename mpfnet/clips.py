@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from .checks import warn
-from .defects import Report, against, one_line
-from .keep import cache_folder
-from .labels import DATASETS, MEGC2019, class_names, published
-from .readers import DataError, check_names, read_dataset, read_megc2019_flow, read_synth
-from .sheets import plain
+from .core.checks import warn
+from .data.defects import Report, against, one_line
+from .core.keep import cache_folder
+from .data.labels import DATASETS, MEGC2019, class_names, published
+from .data.readers import DataError, check_names, read_dataset, read_megc2019_flow
+from .synthetic.synth import read_synth
+from .data.sheets import plain
 
 # %% ../nbs/00_clips.ipynb #61a82f2a
 def _flow(root, task, apex): return read_megc2019_flow(root, task)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
 from .folds import positions
-from .priors import SGDConfig, augment, forward_of, random_state_kept, stage_generator, train
+from .inputs import augment
+from .train import SGDConfig, forward_of, random_state_kept, stage_generator, train
 
 # %% ../nbs/04a_episodes.ipynb #8b295b79
 def prototypes(e, y, n_classes): # embeddings (n, d), labels (n,)

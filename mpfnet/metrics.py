@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import pandas as pd
 
-from .defects import csv_read
+from .data.defects import csv_read
 
 # %% ../nbs/05a_metrics.ipynb #b4f16b95
 def class_indices(

@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
-from .magnify import PHI_MAX, phi_max
-from .priors import PriorConfig, changed, draw_changes, learn, prior
+from .motion.magnify import PHI_MAX, phi_max
+from .inputs import changed, draw_changes
+from .priors import PriorConfig, learn, prior
 
 # %% ../nbs/03b_plsm.ipynb #757a614a
 def copies_of(clips,        # training clips

@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
-from .priors import PriorConfig, changed, draw_changes, learn, prior
+from .inputs import changed, draw_changes
+from .priors import PriorConfig, learn, prior
 
 # %% ../nbs/03a_pltn.ipynb #e4ad61f5
 def triplet_loss(embeddings, # (B, d)

@@ -19,19 +19,18 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .checks import pyplot
-from .compare import quantiles, score_stack, seed_weights, subject_draws
-from .flow import one_thread
+from .core.checks import pyplot
+from .results.compare import quantiles, score_stack, seed_weights, subject_draws
+from .core.workers import in_order, one_thread
 from .folds import Fold
-from .keep import file_name, write_atomically
-from mpfnet.loso import (
-    check_parameters, chosen_subjects, config_of, harness, prepare, resolve, seeds_of, write_json,
-)
-from .records import hash_of, make_way, read_config
+from .core.keep import file_name, write_atomically
+from .core.files import hash_of, make_way, write_json
+from .harness import chosen_subjects, config_of, harness, prepare
+from .parameters import check_parameters, resolve, seeds_of
+from .results.records import read_config
 from .methods import fit
 from .metrics import evaluate, per_class, subject_confusions
-from .preprocess import in_order
-from .priors import Artefacts
+from .core.artefacts import Artefacts
 
 # %% ../nbs/06a_protocol_audit.ipynb #2f1f161f
 NORMALISED = ('training', 'everyone', 'own')   # by whose statistics features are standardised

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from mpfnet.synth import make_synth
+from mpfnet.synthetic.synth import make_synth
 
 if not torch.cuda.is_available(): os.environ['TRITON_INTERPRET'] = '1'      # read when triton is imported: kernels of our own on CPU tensors
 torch.set_num_threads(1)      # small tensors: more threads only wait for each other

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from mpfnet.afn import AFN, AFNConfig, AFNNet, afn_preset, class_weights, phase_samples, to_scale
-from mpfnet.artefacts import sha256_of
+from mpfnet.rivals.afn import AFN, AFNConfig, AFNNet, afn_preset, class_weights, phase_samples, to_scale
+from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold
 
 SMALL = dict(widths=(4, 8), blocks=1, stem=2, embedding=8, epochs=2, batch=8, lr=5e-3)

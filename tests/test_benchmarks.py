@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mpfnet.flow import warp
+from mpfnet.motion.flow import warp
 
 FOLDER = Path(__file__).parents[1] / 'benchmarks'
 

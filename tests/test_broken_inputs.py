@@ -20,10 +20,10 @@ import pytest
 from openpyxl import Workbook, load_workbook
 
 from mpfnet.clips import load_clips
-from mpfnet.defects import DECISIONS
-from mpfnet.frames import frame_number, read_image
-from mpfnet.readers import DataError
-from mpfnet.synth import lookalike_truth, make_lookalike
+from mpfnet.data.defects import DECISIONS
+from mpfnet.data.frames import frame_number, read_image
+from mpfnet.data.readers import DataError
+from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
 
 #: name -> (dataset, what to spoil, what must be said)
 BROKEN = {}

@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from mpfnet.synth import TREES, make_lookalike
+from mpfnet.synthetic.lookalike import TREES, make_lookalike
 
 SHELL = [sys.executable, '-m', 'mpfnet']
 CLEAN = {k: v for k, v in os.environ.items() if k not in ('MPFNET_DATA', 'NO_COLOR', 'FORCE_COLOR', 'COLUMNS', 'LC_ALL', 'LANG', 'PYTHONIOENCODING', 'PYTHONUTF8')}
@@ -202,7 +202,8 @@ def test_where_nothing_can_be_written(tmp_path):
 
 
 def test_a_page_that_fails_is_no_traceback_of_ours(monkeypatch, capsys):
-    from mpfnet import cli, paper
+    from mpfnet import cli
+    from mpfnet.paper.plan import plan as paper
     def fails(*args): raise RuntimeError('fig02.ipynb failed (fig02.ipynb); the end of fig02.log:\nKeyError: 1')
     monkeypatch.setattr(paper, 'make', fails)
     assert cli.main(['paper', 'lookalike']) == 1 and capsys.readouterr().err.startswith('mpfnet: fig02.ipynb failed')
@@ -234,7 +235,7 @@ def test_names_of_a_hostile_kind(mine):
 
 
 def test_in_a_pipe_a_row_is_a_line(whole):
-    from mpfnet.defects import DECISIONS
+    from mpfnet.data.defects import DECISIONS
     done = mpfnet('data', 'check', 'casme2', '--root', whole, COLUMNS='40')
     assert any(l.startswith('  left-out ') and l.endswith(DECISIONS['left-out'][1]) for l in done.stdout.splitlines()) and '\x1b' not in done.stdout
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from mpfnet.compare import (
+from mpfnet.results.compare import (
     AVERAGED, MEAN, ONE, SCORES, compare, compare_matrices, comparison_table, differences, drawn, find_run,
     forest, matrices, quantiles, score_stack, seed_weights, subject_draws, swap_test, verdict,
 )
@@ -97,7 +97,7 @@ def test_the_exact_swap_test_equals_trying_every_swap(seeds):
 def test_drawn_swaps_come_close_to_the_exact_test(monkeypatch):
     a, b = (matrices(t, 3) for t in simulated(5, gain=1, subjects=10, clips=(40, 20, 16)))
     exact, whole = swap_test(a, b, NEVER, 500, 0)
-    monkeypatch.setattr('mpfnet.compare.EXACT', 0)
+    monkeypatch.setattr('mpfnet.results.compare.EXACT', 0)
     by_chance, partly = swap_test(a, b, NEVER, 20_000, 0)
     assert whole and not partly and by_chance == pytest.approx(exact, abs=.02)
     right = a.sum(-1, keepdims=True) * np.eye(3, dtype=int)

@@ -17,13 +17,13 @@ from openpyxl import Workbook, load_workbook
 
 from mpfnet.clips import LICENSED, counts_of, load_clips
 from mpfnet.cli import main
-from mpfnet.defects import report_table
-from mpfnet.frames import list_frames
-from mpfnet.labels import DATASETS, MEGC2019
+from mpfnet.data.defects import report_table
+from mpfnet.data.frames import list_frames
+from mpfnet.data.labels import DATASETS, MEGC2019
 from mpfnet.loso import run
 from mpfnet.metrics import read_predictions
-from mpfnet.readers import FLOW_LIST, SOURCES, DataError, read_dataset, smic
-from mpfnet.synth import lookalike_truth, make_lookalike
+from mpfnet.data.readers import FLOW_LIST, SOURCES, DataError, read_dataset, smic
+from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
 
 
 def tree(dataset, root, **more): return make_lookalike(dataset, root, **(dict(blank=True, progress=False) | more))
@@ -233,7 +233,7 @@ def test_a_spotting_sheet_that_was_named_is_an_error(tmp_path):
 def test_the_list_of_the_benchmark_has_names_that_the_readers_know(real_root):
     "Every one of the 442 published names, EP09f included."
     rows = pd.read_csv(real_root / 'megc2019_flow' / FLOW_LIST, dtype=str)
-    from mpfnet.sheets import Row
+    from mpfnet.data.sheets import Row
     identify = dict(smic=smic('hs').identify, casme2=SOURCES['casme2'].identify, samm=SOURCES['samm'].identify)
     for r in rows.itertuples():
         entry = identify[r.dataset](Row(1, dict(subject=r.sub.removeprefix('s') if r.dataset == 'smic' else r.sub, clip=r.filename_o, emotion='')))

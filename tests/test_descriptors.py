@@ -10,13 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from mpfnet.descriptors import (
+from mpfnet.rivals.descriptors import (
     LBPTOP, PLANES, BiWOOF, FlowStrain, bi_woof, block_numbers, in_time, lbp_codes, lbp_top, optical_strain,
     ring, stretched, uniform_codes,
 )
-from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features
-from mpfnet.priors import Scaling
-from mpfnet.synth import make_synth
+from mpfnet.preprocess import PreprocessConfig, clip_features
+from mpfnet.store import FeatureStore
+from mpfnet.inputs import Scaling
+from mpfnet.synthetic.synth import make_synth
 
 RECIPES = [LBPTOP, BiWOOF, FlowStrain]
 

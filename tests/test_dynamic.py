@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from mpfnet.dynamic import (
+from mpfnet.rivals.dynamic import (
     IMAGES, INTENSITIES, DynamicImages, GrayFrames, by_intensity, dynamic_image, exact_dynamic_image,
     frame_positions, min_max, motion_intensity, phases, rank_weights,
 )
-from mpfnet.preprocess import FeatureStore, clip_features
+from mpfnet.preprocess import clip_features
+from mpfnet.store import FeatureStore
 
 RECIPES = [DynamicImages(size=24), GrayFrames(size=24)]
 

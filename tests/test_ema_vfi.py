@@ -8,7 +8,7 @@ from golden.make_ema_vfi import CASES, FILE, draw, fill
 from hypothesis import given, strategies as st
 from safetensors.torch import load_file, save_file
 
-from mpfnet.ema_vfi import (
+from mpfnet.motion.ema_vfi import (
     EMAVFI, _size_of, as_time, attention_mask, cut, ema_vfi, interpolate_between, load_official, pad_to_32,
     padding, paste, unpad,
 )

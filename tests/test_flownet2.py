@@ -7,7 +7,7 @@ import torch
 from golden.make_flownet2 import PATH, answers, frames
 from safetensors.torch import load_file, save_file
 
-from mpfnet.flownet2 import FlowNet2, correlate, flow_between, load_official, random_init, resample
+from mpfnet.motion.flownet2 import FlowNet2, correlate, flow_between, load_official, random_init, resample
 
 WIDTH = 1/16
 COUNTS = {'flownetc': (39_175_298, 48), 'flownets_1': (38_695_322, 42), 'flownets_2': (38_695_322, 42), 'flownets_d': (45_371_666, 60),

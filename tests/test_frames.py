@@ -20,16 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpfnet import cli
-from mpfnet.checkpoints import fingerprint, read_checkpoint
+from mpfnet.motion.checkpoints import fingerprint, read_checkpoint
 from mpfnet.clips import load_clips
-from mpfnet.face import read_landmarks
-from mpfnet.frames import (
+from mpfnet.motion.face import read_landmarks
+from mpfnet.data.frames import (
     MAX_PIXELS, decode_image, decode_raw, frame_number, frame_problem, header, image_problem, read_image,
 )
-from mpfnet.preprocess import FeatureStore, PreprocessConfig, clip_features
-from mpfnet.readers import FLOW_IMAGES, FLOW_LIST, DataError, flow_list, flow_problems
-from mpfnet.sheets import SheetError, read_workbook
-from mpfnet.synth import make_lookalike
+from mpfnet.preprocess import PreprocessConfig, clip_features
+from mpfnet.store import FeatureStore
+from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST, DataError, flow_list, flow_problems
+from mpfnet.data.sheets import SheetError, read_workbook
+from mpfnet.synthetic.lookalike import make_lookalike
 
 Image = pytest.importorskip('PIL.Image')
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
@@ -178,7 +179,7 @@ def test_a_file_of_very_many_parts_takes_no_time(data):
 
 
 def test_opencv_has_the_same_limit_unless_the_user_has_set_one():
-    code = 'import os, mpfnet, cv2, numpy as np\nfrom mpfnet.frames import MAX_PIXELS\nprint(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"], MAX_PIXELS)\n' \
+    code = 'import os, mpfnet, cv2, numpy as np\nfrom mpfnet.data.frames import MAX_PIXELS\nprint(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"], MAX_PIXELS)\n' \
            'try: print(cv2.imdecode(cv2.imencode(".png", np.zeros((11_000, 10_000), np.uint8))[1], 0).shape)\nexcept cv2.error as e: print(e.err)'
     def ran(**more): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k != 'OPENCV_IO_MAX_IMAGE_PIXELS'} | more).stdout
     assert ran() == f'{MAX_PIXELS} {MAX_PIXELS}\npixels <= CV_IO_MAX_IMAGE_PIXELS\n'

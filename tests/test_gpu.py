@@ -16,7 +16,9 @@ from mpfnet.folds import Fold
 from mpfnet.methods import METHODS as TABLE, Context, build, fit, fit_matcher, override, settings_preset
 from mpfnet.plsm import Copies, train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.priors import AugmentConfig, ComputeConfig, NO_AUGMENT, Prepared
+from mpfnet.inputs import AugmentConfig, NO_AUGMENT
+from mpfnet.priors import Prepared
+from mpfnet.train import ComputeConfig
 
 FRAMES = dataset('frames')
 METHODS = ('scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c')

@@ -13,14 +13,12 @@ from test_gpu import Waits, cuda
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpfnet import loso, preprocess
-from mpfnet.flow import FLOWS, LEARNED, flow
-from mpfnet.interpolate import interpolate, sample_recorded
-from mpfnet.magnify import magnify
-from mpfnet.preprocess import (
-    FeatureStore, PreprocessConfig, clip_features, copies_together, features_together, frames_to_features,
-    fuse,
-)
-from mpfnet.synth import make_synth
+from mpfnet.motion.flow import FLOWS, LEARNED, flow
+from mpfnet.motion.interpolate import interpolate, sample_recorded
+from mpfnet.motion.magnify import magnify
+from mpfnet.preprocess import PreprocessConfig, clip_features, features_together, frames_to_features, fuse
+from mpfnet.store import FeatureStore, copies_together
+from mpfnet.synthetic.synth import make_synth
 
 ON_DEVICE = PreprocessConfig(interpolate_flow='ilk')
 SMALL = PreprocessConfig(size=32, length=5, interpolate_flow='ilk')

@@ -18,7 +18,7 @@ from mpfnet.guard import (
     ALIKE, DRAWINGS, allowed_place, bad_kind, bad_name, bad_notebook, checked_frames, likeness, grey,
     kind_of, pictures, problems, reference_frames, shows_a_frame, tracked,
 )
-from mpfnet.synth import make_lookalike
+from mpfnet.synthetic.lookalike import make_lookalike
 
 ROOT = Path(__file__).parents[1]
 
@@ -415,9 +415,9 @@ def test_the_list_lets_pass_what_cannot_be_looked_into(monkeypatch):
 
 def test_the_feature_store_is_known(licensed, tmp_path):
     "Method fdp's rows are grey frames."
-    from mpfnet.dynamic import GrayFrames
+    from mpfnet.rivals.dynamic import GrayFrames
     from mpfnet.clips import load_clips
-    from mpfnet.preprocess import FeatureStore
+    from mpfnet.store import FeatureStore
     store = FeatureStore(tmp_path/'results/features', GrayFrames(), 'frames')
     store.ensure(load_clips('casme2', licensed)[:2], progress=False)
     files = {p.relative_to(tmp_path).as_posix(): p.read_bytes() for p in store.table.folder.iterdir()}

@@ -17,12 +17,14 @@ import pytest
 import torch
 from conftest import CHEAP
 
-from mpfnet import keep
-from mpfnet.artefacts import read_checked, sha256_of
-from mpfnet.keep import file_name, locked, temporary_for, this_machine, versions, write_atomically, write_text
+from mpfnet.core import keep
+from mpfnet.core.artefacts import read_checked, sha256_of
+from mpfnet.core.keep import (
+    file_name, locked, temporary_for, this_machine, versions, write_atomically, write_text,
+)
 from mpfnet.loso import run
 from mpfnet.methods import METHODS
-from mpfnet.preprocess import RowFile, corrupt_rows, open_rows
+from mpfnet.store import RowFile, corrupt_rows, open_rows
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(p.stem for p in ROOT.glob('mpfnet/*.py') if not p.stem.startswith('_'))
@@ -60,7 +62,7 @@ def copy(reference, tmp_path):
 DIES = """if 1:
     import os, signal, sys
     from pathlib import Path
-    from mpfnet import keep
+    from mpfnet.core import keep
     when, path = sys.argv[1:]
     def die(*a): os.kill(os.getpid(), signal.SIGKILL)
     def write(t):
@@ -81,7 +83,7 @@ def test_killed_while_writing(tmp_path, when):
     done = python(DIES, when, path)
     assert done.returncode == -signal.SIGKILL and path.read_text(encoding='utf-8') == 'old'
     assert len(left := [p.name for p in tmp_path.iterdir() if keep.UNDER_WAY.fullmatch(p.name) and p != alive]) == 1
-    assert python('import sys; from mpfnet.keep import write_text; write_text(sys.argv[1], "new")', path).returncode == 0
+    assert python('import sys; from mpfnet.core.keep import write_text; write_text(sys.argv[1], "new")', path).returncode == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, '.x.json-a1b2c3d4', '.x.json~', alive.name]) and left
     assert path.read_text(encoding='utf-8') == 'new'
 
@@ -95,7 +97,7 @@ def test_a_start_sweeps_what_a_killed_run_left(copy, flow_root, tmp_path):
     keep._swept.clear()
     go(flow_root, tmp_path/'runs', keep_weights=True)
     assert [p.parent.name for p in copy.rglob('.x~*')] == ['folds']
-    from mpfnet.synth import make_synth
+    from mpfnet.synthetic.synth import make_synth
     half = tmp_path/'made'/f'.synth~{this_machine()}~{gone.pid}~00000000'
     (half/'frames').mkdir(parents=True)
     make_synth(tmp_path/'made'/'synth', subjects=3, clips=9, size=32)
@@ -104,7 +106,7 @@ def test_a_start_sweeps_what_a_killed_run_left(copy, flow_root, tmp_path):
 
 PARENT = """
 import os, time
-from mpfnet.workers import in_order
+from mpfnet.core.workers import in_order
 def job(k):
     print(os.getpid(), flush=True)
     time.sleep(60)
@@ -187,7 +189,7 @@ def test_weights_come_back_as_they_were_hashed(flow_root, tmp_path, method):
 
 def test_numbers_in_a_state_come_back_as_they_were_hashed(tmp_path):
     from safetensors.torch import load
-    from mpfnet.loso import keep_state
+    from mpfnet.harness import keep_state
     state = dict(a=.7, b=np.float64(2), c=np.arange(6.).reshape(2, 3).T, d=torch.tensor(1.), e=np.array(5), f=True, g=torch.ones(2, 3).T)
     keep_state(tmp_path/'x.safetensors', state)
     assert sha256_of(load((tmp_path/'x.safetensors').read_bytes())) == sha256_of(state)
@@ -229,7 +231,7 @@ def test_a_drive_that_maps_no_files(reference, flow_root, tmp_path, monkeypatch)
 APPENDS = """if 1:
     import errno, os, sys, warnings
     import fcntl
-    from mpfnet.preprocess import RowFile
+    from mpfnet.store import RowFile
     def flock(f, how): raise OSError(int(sys.argv[2]), os.strerror(int(sys.argv[2])))
     fcntl.flock = flock
     table = RowFile(sys.argv[1], (64,))
@@ -254,8 +256,8 @@ FILLS = """if 1:
     import resource, signal, sys, warnings
     warnings.simplefilter('ignore')
     import numpy as np
-    from mpfnet.keep import write_atomically
-    from mpfnet.preprocess import RowFile
+    from mpfnet.core.keep import write_atomically
+    from mpfnet.store import RowFile
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
     table = RowFile(sys.argv[1] + '/rows', (1000,))
@@ -426,7 +428,7 @@ def test_names_that_every_file_system_takes(reference):
 @pytest.mark.parametrize('subject', ['a:b', 'con', 'aux.', '../x', '..', 'a/b', 'a\\b', 'Zoë 李', 'nul', ' ', 'a?*|<>"', 'x'*60])
 def test_subjects_of_any_name_have_a_record_in_the_folder(tmp_path, subject):
     "`../` leads nowhere else, and no two names share a file."
-    from mpfnet.loso import record_path
+    from mpfnet.harness import record_path
     path = record_path(tmp_path, ('mine', subject))
     write_text(path, '{}')
     assert path.parent == tmp_path/'folds' and [p.name for p in (tmp_path/'folds').iterdir()] == [f'{file_name("mine", subject)}.json']
@@ -435,7 +437,7 @@ def test_subjects_of_any_name_have_a_record_in_the_folder(tmp_path, subject):
 
 def test_a_tilde_is_the_home_folder_wherever_no_shell_expands_it(tmp_path, monkeypatch):
     from mpfnet.clips import dataset_folder
-    from mpfnet.keep import cache_folder
+    from mpfnet.core.keep import cache_folder
     monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.setenv('USERPROFILE', str(tmp_path))
     monkeypatch.setenv('MPFNET_CACHE', '~/cache')
     assert cache_folder() == tmp_path/'cache' and dataset_folder('synth', '~/data') == tmp_path/'data'/'synth'

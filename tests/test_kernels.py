@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mpfnet import kernels
 from mpfnet.ca_i3d import CAI3D, EncoderConfig
 from mpfnet.kernels import Kernel, attended, check_kernels, max_pool, norm_relu, use_kernels
-from mpfnet.priors import ComputeConfig, SGDConfig, forward_of
+from mpfnet.train import ComputeConfig, SGDConfig, forward_of
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 runs = pytest.mark.skipif(not find_spec('triton'), reason='needs the package triton: pip install --no-deps triton==3.9.0')

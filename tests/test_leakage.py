@@ -15,14 +15,14 @@ import torch
 
 from conftest import CHEAP, CHEAP_RIVALS, ROOT
 
-from mpfnet.artefacts import Artefacts, sha256_of
+from mpfnet.core.artefacts import Artefacts, sha256_of
 from mpfnet.folds import Fold, LeakageError
 from mpfnet.methods import (
     METHODS, Context, Method, fit, inner_gamma, one, override, recipe_of, settings_preset,
 )
 from mpfnet.loso import run
 from mpfnet.plsm import balanced_items, copies_of
-from mpfnet.priors import TrainConfig
+from mpfnet.train import TrainConfig
 
 SETTINGS = override(settings_preset('tiny'), 'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2,' + CHEAP_RIVALS)
 EVERY = [(m, kind) for m in METHODS for kind in recipe_of(m, SETTINGS).kinds]

@@ -9,11 +9,11 @@ from conftest import CHEAP
 from openpyxl import load_workbook
 
 from mpfnet.clips import LICENSED, counts_of, load_clips, stamp
-from mpfnet.defects import report_table
-from mpfnet.frames import list_frames
-from mpfnet.labels import DATASETS, FIVE, MEGC2019
+from mpfnet.data.defects import report_table
+from mpfnet.data.frames import list_frames
+from mpfnet.data.labels import DATASETS, FIVE, MEGC2019
 from mpfnet.loso import run
-from mpfnet.synth import lookalike_truth, make_lookalike
+from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*partial-copy')
 

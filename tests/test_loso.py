@@ -13,15 +13,18 @@ import pytest
 from conftest import CHEAP, CHEAP_RIVALS, write_flow_release
 from hypothesis import given, strategies as st
 
-from mpfnet import loso, methods, records as kept
-from mpfnet.face import blaze_lacks
-from mpfnet.loso import options_of, run, validate
+from mpfnet import loso, methods
+from mpfnet.results import records as kept
+from mpfnet.motion.face import blaze_lacks
+from mpfnet.loso import run, validate
+from mpfnet.parameters import options_of
 from mpfnet.methods import METHODS, Method, one
 from mpfnet.metrics import read_predictions
-from mpfnet.paper import configs, find_runs
-from mpfnet.readers import FLOW_IMAGES, FLOW_LIST, DataError
-from mpfnet.report import collect
-from mpfnet.synth import make_lookalike
+from mpfnet.paper.plan import find_runs
+from mpfnet.results.runs import configs
+from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST, DataError
+from mpfnet.results.report import collect
+from mpfnet.synthetic.lookalike import make_lookalike
 
 SIX = 'casme2/ca00,casme2/ca01,samm/sa00,samm/sa01,smic/sm00,smic/sm01'
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release
@@ -316,7 +319,7 @@ def test_environment_remembers_who_trained(flow_root, tmp_path):
 
 def test_weights_are_kept_if_asked_for(flow_root, tmp_path):
     from safetensors.torch import load_file
-    from mpfnet.artefacts import sha256_of
+    from mpfnet.core.artefacts import sha256_of
     folder = go(flow_root, tmp_path, subjects='samm/sa00', method='mpfnet_c', keep_weights=True)
     state = load_file(folder / 'weights' / 'samm__sa00.safetensors')
     assert any(k.startswith('afe.') for k in state) and 'scaling.scale' in state

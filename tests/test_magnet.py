@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from mpfnet.magnet import VARIANTS, MagNet, load_official, magnify_frames, seeded
+from mpfnet.motion.magnet import VARIANTS, MagNet, load_official, magnify_frames, seeded
 
 GOLDEN = load_file(Path(__file__).parent / 'golden' / 'magnet.safetensors')
 CASES = sorted({k.split('.')[0] for k in GOLDEN})

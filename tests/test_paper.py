@@ -14,10 +14,13 @@ import pytest
 from conftest import CHEAP, ROOT
 from hypothesis import given, strategies as st
 
-from mpfnet import loso, paper, tables
+from mpfnet import loso
+from mpfnet.paper.plan import (
+    Paper, Wanted, find_runs, look_for, merged, plan, plan as paper, runs_of, save_figure, tables,
+)
 from mpfnet.metrics import evaluate, read_predictions
-from mpfnet.paper import Paper, Wanted, find_runs, look_for, merged, plan, runs_of, save_figure, stamp_of
-from mpfnet.records import with_hash
+from mpfnet.results.runs import stamp_of
+from mpfnet.results.records import with_hash
 
 TWO = dict(table3=[Wanted(dataset='megc2019_flow', method='majority'), Wanted(dataset='megc2019_flow', method='pca_lda')])
 
@@ -103,8 +106,8 @@ def test_weights_count_where_they_are_wanted(parallel, flow_root):
 
 def test_killed_and_made_again(flow_root, tmp_path, monkeypatch):
     "The second `mpfnet paper` trains only what is missing."
-    command = [sys.executable, '-c', 'import sys; from mpfnet import paper; from mpfnet.cli import main\n'
-               'from mpfnet.paper import Wanted\n'
+    command = [sys.executable, '-c', 'import sys; from mpfnet.paper.plan import plan as paper; from mpfnet.cli import main\n'
+               'from mpfnet.paper.plan import Wanted\n'
                'paper.runs_of = lambda data, lengths=None: dict(table3=[Wanted(dataset="megc2019_flow", method="majority"), Wanted(dataset="megc2019_flow", method="pca_lda")])\n'
                'sys.exit(main(sys.argv[1:]))', 'paper', 'public_flow', '--only', 'table3', '--out-dir', str(tmp_path / 'out'), '--data-root', str(flow_root)]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -263,7 +266,7 @@ def test_overrides_are_checked(overrides, says):
 
 
 def test_one_licence_is_enough(tmp_path, capsys):
-    from mpfnet.synth import make_lookalike
+    from mpfnet.synthetic.lookalike import make_lookalike
     make_lookalike('smic', tmp_path / 'data', subjects=2, size=48, blank=True, progress=False)
     p = Paper(data='real', data_root=str(tmp_path / 'data'), out_dir=str(tmp_path / 'out'), preset='tiny', device='cpu', lengths=(11,))
     table = plan(p, ('table2',))

@@ -11,7 +11,7 @@ from conftest import CHEAP, ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from mpfnet.synth import make_lookalike
+from mpfnet.synthetic.lookalike import make_lookalike
 
 LOSO = ROOT / 'nbs' / '05_loso.ipynb'
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from openpyxl import Workbook, load_workbook
 
 from mpfnet.clips import LICENSED, load_clips
-from mpfnet.readers import SOURCES, DataError, smic
-from mpfnet.sheets import SheetError, find_table, read_workbook, text, whole
-from mpfnet.synth import lookalike_truth, make_lookalike
+from mpfnet.data.readers import SOURCES, DataError, smic
+from mpfnet.data.sheets import SheetError, find_table, read_workbook, text, whole
+from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
 
 NEEDED = {'smic': 'Subject Filename OnsetF OffsetF Emotion', 'casme2': 'Subject Filename OnsetFrame ApexFrame OffsetFrame|Estimated Emotion', 'mmew': 'Subject Filename OnsetFrame ApexFrame OffsetFrame|Estimated Emotion',
           'samm': 'Subject|Filename|Onset Frame|Apex Frame|Offset Frame|Estimated Emotion', 'casme3': 'Subject Filename Onset Apex Offset emotion'}

@@ -11,14 +11,16 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from mpfnet.preprocess import FeatureStore, PreprocessConfig, RowFile, clip_features, corrupt_rows, open_rows
-from mpfnet.synth import make_synth
+from mpfnet.preprocess import PreprocessConfig, clip_features
+from mpfnet.store import FeatureStore, RowFile, corrupt_rows, open_rows
+from mpfnet.synthetic.synth import make_synth
 
 CONFIG = PreprocessConfig(size=32, length=5)
 
 FILL = """
 import sys, pandas as pd
-from mpfnet.preprocess import FeatureStore, PreprocessConfig
+from mpfnet.preprocess import PreprocessConfig
+from mpfnet.store import FeatureStore
 clips = pd.read_pickle(sys.argv[1])
 if sys.argv[3] == 'backwards': clips = clips.iloc[::-1]
 store = FeatureStore(sys.argv[2], PreprocessConfig(size=32, length=5))
@@ -154,6 +156,6 @@ def test_rows_come_back_as_written(tmp_path_factory, keys, cut_data, cut_lines):
 
 @pytest.mark.parametrize('text', ['[]', '{"shape": 3}', '{"shape": [5, 10, 16, 16]}', '{"shape": [5, 10, 16, 16], "settings": [], "input": "frames"}'])
 def test_a_store_that_does_not_say_what_it_is_is_a_sentence(tmp_path, text):
-    from mpfnet.preprocess import verify_folder
+    from mpfnet.store import verify_folder
     (tmp_path/'store.json').write_text(text, encoding='utf-8')
     with pytest.raises(ValueError, match='store.json'): verify_folder(tmp_path)

@@ -146,7 +146,9 @@ def test_a_figure_without_matplotlib_is_a_sentence():
     "Not a traceback that ends in a bare name; and nowhere else does the library import what draws."
     code = BLOCKER.format(blocked={'matplotlib'}, modules=['report', 'drawings', 'pictures']) + """
 import pandas as pd
-from mpfnet import drawings, pictures, report
+from mpfnet.guard import pictures
+from mpfnet.paper.plan import drawings
+from mpfnet.results import report
 for ask in (lambda: report.forest(pd.DataFrame(dict(name=['a']))), drawings.Drawing(1, 1).figure, lambda: pictures.flow_picture([[0], [0]], 1)):
     try: ask()
     except ImportError as e: print('pip install matplotlib' in str(e))"""
@@ -243,7 +245,7 @@ def test_readme_lists_the_parameters_and_their_defaults():
 
 def test_library_and_notebook_have_the_same_defaults():
     from dataclasses import asdict
-    from mpfnet.loso import Parameters
+    from mpfnet.parameters import Parameters
     cell = next(source(c) for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', []))
     defaults = {t.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.Assign) for t in n.targets}
     assert asdict(Parameters()) == defaults

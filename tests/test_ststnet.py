@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mpfnet import baselines
-from mpfnet.baselines import Dropout, FittedSTSTNet, Largest, STSTNet, STSTNetConfig, kept
-from mpfnet.artefacts import sha256_of
+from mpfnet.rivals import baselines
+from mpfnet.rivals.baselines import Dropout, FittedSTSTNet, Largest, STSTNet, STSTNetConfig, kept
+from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold
-from mpfnet.priors import seeded, stage_generator
+from mpfnet.train import seeded, stage_generator
 
 
 def release(n=60, seed=0):

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 from sklearn.svm import SVC
 
-from mpfnet.artefacts import sha256_of
+from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold
 from mpfnet.loso import run
-from mpfnet.svm import DescriptorSVM, Normaliser, SVMConfig, machines
+from mpfnet.rivals.svm import DescriptorSVM, Normaliser, SVMConfig, machines
 
 TEST = ('demo', 's2')
 

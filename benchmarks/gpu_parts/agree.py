@@ -11,7 +11,9 @@ from mpfnet.ca_i3d import CAI3D, CAInception, CoordinateAttention, Unit
 from mpfnet.methods import override, settings_preset
 from mpfnet.plsm import train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.priors import NO_AUGMENT, ComputeConfig, Prepared, forward_of
+from mpfnet.inputs import NO_AUGMENT
+from mpfnet.priors import Prepared
+from mpfnet.train import ComputeConfig, forward_of
 
 #: name → device, precision, whether convolutions may use TF32
 WAYS = {'cpu float32': ('cpu', 'float32', False), 'cpu bf16': ('cpu', 'bf16', False),

@@ -9,7 +9,7 @@ from mpfnet.ca_i3d import CAI3D
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.plsm import train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.artefacts import Artefacts
+from mpfnet.core.artefacts import Artefacts
 from mpfnet.priors import Prepared
 
 class Untrained(Artefacts):

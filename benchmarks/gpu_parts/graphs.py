@@ -7,7 +7,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from mpfnet.methods import override, settings_preset
 from mpfnet.pltn import train_pltn
-from mpfnet.priors import ComputeConfig, Prepared, forward_of
+from mpfnet.priors import Prepared
+from mpfnet.train import ComputeConfig, forward_of
 
 CASES = (('tiny', 16, 6),) if SMOKE else (('tiny', 32, 64), ('light', 64, 64))
 LAUNCHES = ('LaunchKernel', 'GraphLaunch')       # parts of the names of the runtime's calls

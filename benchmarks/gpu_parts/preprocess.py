@@ -7,11 +7,12 @@ import torch
 from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, judge, ms, timed
 
 from mpfnet.clips import load_clips
-from mpfnet.flow import flow
-from mpfnet.workers import one_thread
-from mpfnet.interpolate import interpolate
-from mpfnet.magnify import magnify
-from mpfnet.preprocess import FeatureStore, PreprocessConfig
+from mpfnet.motion.flow import flow
+from mpfnet.core.workers import one_thread
+from mpfnet.motion.interpolate import interpolate
+from mpfnet.motion.magnify import magnify
+from mpfnet.preprocess import PreprocessConfig
+from mpfnet.store import FeatureStore
 
 SIZE, CLIPS = (32, 1) if SMOKE else (128, 32)
 ROWS, MINUTE = 4022, 60       # the composite with its copies

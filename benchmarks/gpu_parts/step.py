@@ -12,7 +12,7 @@ from turns import ratio, shown
 from mpfnet.ca_i3d import CAI3D, encoder_preset
 from mpfnet.mpfnet_c import MPFNetC
 from mpfnet.pltn import triplet_loss
-from mpfnet.priors import ComputeConfig, forward_of
+from mpfnet.train import ComputeConfig, forward_of
 
 PRESET, SIZE, BATCHES = ('tiny', 16, (6,)) if SMOKE else ('paper', 128, (128, 64, 32))
 

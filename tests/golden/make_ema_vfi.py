@@ -4,7 +4,7 @@
 
 With these weights and frames the authors' program (github.com/MCG-NJU/EMA-VFI, commit 75b6f6a, on a CPU) drew the same pictures: the largest difference
 was 1.7e-6. Both official sizes, filled in the same way and read from a file by load_official, differed from it by at most 2.6e-5 at 128×128, 100×140
-and three other sizes. So the file stands for that program: a change of mpfnet.ema_vfi that changes these numbers changes what the official weights
+and three other sizes. So the file stands for that program: a change of mpfnet.motion.ema_vfi that changes these numbers changes what the official weights
 mean. Do not write it anew to make a test pass.
 """
 import math
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from mpfnet.ema_vfi import EMAVFI
+from mpfnet.motion.ema_vfi import EMAVFI
 
 FILE = Path(__file__).with_name('ema_vfi.safetensors')
 # the small official size, and a narrow one as deep as the large: (width, depths), times, columns kept

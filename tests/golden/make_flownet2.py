@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from mpfnet.flownet2 import random_init
+from mpfnet.motion.flownet2 import random_init
 
 PATH = Path(__file__).with_name('flownet2.safetensors')
 

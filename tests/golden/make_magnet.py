@@ -1,4 +1,4 @@
-"""Writes magnet.safetensors: frames, factors and what the network of `mpfnet.magnet` with the weights `seeded(3)` makes of them.
+"""Writes magnet.safetensors: frames, factors and what the network of `mpfnet.motion.magnet` with the weights `seeded(3)` makes of them.
 
 The numbers were compared with the public PyTorch port on the day this was made: ZhengPeng7/motion_magnification_learning-based,
 commit 6093402, `MagNet.forward(..., mode='evaluate')` on 2x − 1 with the same weights, clipped, and at the odd size cut to the input's.
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from mpfnet.magnet import seeded
+from mpfnet.motion.magnet import seeded
 
 SEED = 3
 CASES = {'even': (2, 40, 48, [2., 8.]), 'odd': (1, 33, 46, [5.])}  # frames, H, W, one factor a frame

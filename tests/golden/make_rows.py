@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from mpfnet.flow import _MEDIAN9, _blur_matrix, dis, finer, gray
-from mpfnet.interpolate import time_weights
+from mpfnet.motion.flow import _MEDIAN9, _blur_matrix, dis, finer, gray
+from mpfnet.motion.interpolate import time_weights
 
 FILE = Path(__file__).with_name('rows.safetensors')
 

@@ -271,7 +271,7 @@ def initialise(model, init='kaiming'):
         if m.bias is not None: nn.init.zeros_(m.bias)
 
 # %% ../nbs/02_ca_i3d.ipynb #aaa60d5f
-def made_twice(part, x, fused=False): # module of an encoder; its input; whether it is pooled by the kernels of `02b_kernels`
+def made_twice(part, x, fused=False): # module of an encoder; its input; whether it is pooled by the kernels of `02c_kernels`
     "`part(x)`, pooled, of which nothing but x and the result is kept: its inside is computed again for the gradient."
     ways = lambda: (nullcontext(), norms_at_rest(part))
     return checkpoint(lambda x: pool_frames(part(x), 2, fused), x, use_reentrant=False, preserve_rng_state=False, context_fn=ways)

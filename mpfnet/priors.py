@@ -14,16 +14,8 @@ import torch
 from .core.artefacts import code_hash, key_of
 from .inputs import Scaling, channels
 from mpfnet.train import (
-    ComputeConfig,
-    RecordedUpdate,
-    SGDConfig,
-    Update,
-    batches,
-    forward_of,
-    random_state_kept,
-    seeded,
-    stage_generator,
-    train,
+    ComputeConfig, RecordedUpdate, SGDConfig, Update, batches, forward_of, random_state_kept, seeded,
+    stage_generator, train,
 )
 
 # %% ../nbs/03_priors.ipynb #72a8c0c5

@@ -19,18 +19,18 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from .core.artefacts import Artefacts
 from .core.checks import pyplot
-from .results.compare import quantiles, score_stack, seed_weights, subject_draws
+from .core.files import hash_of, make_way, write_json
+from .core.keep import file_name, write_atomically
 from .core.workers import in_order, one_thread
 from .folds import Fold
-from .core.keep import file_name, write_atomically
-from .core.files import hash_of, make_way, write_json
-from .harness import chosen_subjects, config_of, harness, prepare
-from .parameters import check_parameters, resolve, seeds_of
-from .results.records import read_config
+from .harness import chosen_subjects, config_of, experiment, harness
 from .methods import fit
 from .metrics import evaluate, per_class, subject_confusions
-from .core.artefacts import Artefacts
+from .parameters import check_parameters, seeds_of
+from .results.compare import quantiles, score_stack, seed_weights, subject_draws
+from .results.records import read_config
 
 # %% ../nbs/06a_protocol_audit.ipynb #2f1f161f
 NORMALISED = ('training', 'everyone', 'own')   # by whose statistics features are standardised
@@ -91,14 +91,13 @@ def read_curve(path, clips, config) -> dict | None: # file; names of the fold's 
 def audit(normalise=True, **parameters) -> Path: # those of the cell above
     "Train every fold under watch, for each seed, and the first seed again for each normalisation; returns the audit's folder."
     p = check_parameters(parameters)
-    device, settings = resolve(p)
-    data = prepare(p, settings)
-    configs, wanted = {s: config_of(p, settings, device, data, s) for s in seeds_of(p.seed)}, chosen_subjects(p.subjects, data.clips)
+    e = experiment(p)
+    configs, wanted = {s: config_of(e, s) for s in seeds_of(p.seed)}, chosen_subjects(p.subjects, e.data.clips)
     common = {k: v for k, v in next(iter(configs.values())).items() if k != 'seed'} | dict(seeds=seeds_of(p.seed), subjects=['/'.join(w) for w in wanted])
     folder = Path(p.out_dir)/f'audit-{p.dataset}-{p.task}-{p.method}-{hash_of(common)[:8]}'
-    jobs = [Job(harness(p, settings, device, data, s, hash_of(configs[s])), who, how, curve_path(folder, s, how, who))
+    jobs = [Job(harness(e, s, hash_of(configs[s])), who, how, curve_path(folder, s, how, who))
             for s, how in runs_of(p.method, seeds_of(p.seed)) if normalise or how is None for who in wanted]
-    names = {who: [c for c, *t in zip(data.clips['clip'], data.clips['dataset'], data.clips['subject']) if tuple(t) == who] for who in wanted}
+    names = {who: [c for c, *t in zip(e.data.clips['clip'], e.data.clips['dataset'], e.data.clips['subject']) if tuple(t) == who] for who in wanted}
     todo = [j for j in jobs if read_curve(j.path, names[j.subject], j.harness.config) is None]
     for _ in tqdm(in_order(work, todo, p.workers), total=len(jobs), initial=len(jobs) - len(todo), desc='audit', unit='fold', disable=not todo): pass
     write_json(folder/'config.json', common | dict(configs={str(s): hash_of(c) for s, c in configs.items()}))

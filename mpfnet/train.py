@@ -227,7 +227,7 @@ class ComputeConfig:
     precision: str = 'float32'  # or 'bf16'
     compile: str = ''           # '' = not; else torch.compile's mode: 'default', 'reduce-overhead', 'max-autotune'
     record: bool = False        # the priors' updates as CUDA graphs
-    kernels: str = ''           # '' = PyTorch's operations; 'triton' = kernels of our own, on a GPU: see 02b_kernels
+    kernels: str = ''           # '' = PyTorch's operations; 'triton' = kernels of our own, on a GPU: see 02c_kernels
     trunk: float = 0.           # share of a prior's epochs that the folds of a group learn together
     group: int = 8              # folds of a group
     def __post_init__(self):

@@ -47,7 +47,7 @@ def as_jupyterlab_saves(notebook):
 
 def test_a_notebook_that_was_opened_and_run_is_not_drift(checkout):
     "Every page, the front page among them: README's table does not come from what is stored in it."
-    for path in [*checkout.glob('nbs/*.ipynb'), *checkout.glob('paper_figures/*.ipynb')]: edit(path, as_jupyterlab_saves)
+    for path in [*checkout.glob('nbs/**/*.ipynb'), *checkout.glob('paper_figures/*.ipynb')]: edit(path, as_jupyterlab_saves)
     done = drift(checkout)
     assert done.returncode == 0, done.stderr
 
@@ -56,7 +56,7 @@ def test_code_and_words_that_the_notebooks_do_not_say_are_drift(checkout):
     def another_label(notebook):
         cell = next(c for c in notebook['cells'] if c['cell_type'] == 'code' and '#| export\n' in c['source'] and len(c['source']) > 3)
         cell['source'].append('\nA_NEW_NAME = 1')
-    edit(checkout/'nbs/00a_labels.ipynb', another_label)
+    edit(checkout/'nbs/data/01_labels.ipynb', another_label)
     edit(checkout/'nbs/index.ipynb', lambda n: n['cells'][0]['source'].append('\nAnother word.'))
     done = drift(checkout)
     assert done.returncode != 0 and 'labels.py' in done.stderr and 'README.md' in done.stderr and 'make export' in done.stderr

@@ -211,7 +211,7 @@ def test_names_and_places_that_are_refused(name):
 
 def test_the_refusal_says_how_to_list_a_drawing(monkeypatch):
     monkeypatch.delenv('MPFNET_DATA', raising=False)
-    assert 'add its path to DRAWINGS in nbs/07b_guard.ipynb' in problems({'nbs/images/face.png': b'x'})[0]
+    assert 'add its path to DRAWINGS in nbs/08a_guard.ipynb' in problems({'nbs/images/face.png': b'x'})[0]
     assert not any(map(bad_name, DRAWINGS)) and all((ROOT/d).is_file() for d in DRAWINGS)
 
 

@@ -27,7 +27,7 @@ from mpfnet.methods import METHODS
 from mpfnet.store import RowFile, corrupt_rows, open_rows
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(p.stem for p in ROOT.glob('mpfnet/*.py') if not p.stem.startswith('_'))
+MODULES = sorted('.'.join(p.relative_to(ROOT/'mpfnet').with_suffix('').parts) for p in ROOT.glob('mpfnet/**/*.py') if not p.stem.startswith('_'))
 posix = pytest.mark.skipif(os.name != 'posix', reason='kills and users as POSIX has them')
 pytestmark = [pytest.mark.filterwarnings('ignore:megc2019_flow. checksum'), pytest.mark.filterwarnings('ignore:overrides that')]
 
@@ -324,7 +324,7 @@ POSIX_ONLY = dict(os='getuid geteuid getgid getgroups setuid fork forkpty killpg
 NO_SUCH_MODULES = 'fcntl pwd grp resource termios tty pty syslog posix'.split()
 
 
-def trees(): return {p: ast.parse(p.read_text(encoding='utf-8')) for p in sorted(ROOT.glob('mpfnet/*.py'))}
+def trees(): return {p: ast.parse(p.read_text(encoding='utf-8')) for p in sorted(ROOT.glob('mpfnet/**/*.py'))}
 
 
 def posix_calls(tree, text):
@@ -389,12 +389,12 @@ def cells_of(page):
         if c['cell_type'] == 'code': yield '\n'.join(l for l in ''.join(c['source']).splitlines() if not l.startswith(('%', '!')))
 
 
-PAGES = [ROOT/'nbs/05_loso.ipynb', ROOT/'nbs/06_report.ipynb', ROOT/'nbs/06a_protocol_audit.ipynb', ROOT/'nbs/index.ipynb', *sorted(ROOT.glob('paper_figures/*.ipynb'))]
+PAGES = [ROOT/'nbs/05_loso.ipynb', ROOT/'nbs/results/05_report.ipynb', ROOT/'nbs/06a_protocol_audit.ipynb', ROOT/'nbs/index.ipynb', *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 
 def test_text_files_say_their_encoding():
     "Modules, benchmarks, and the pages that people run: else they break on Windows, or where the locale is not UTF-8."
-    sources = {p.name: [p.read_text(encoding='utf-8')] for p in [*ROOT.glob('mpfnet/*.py'), *ROOT.glob('benchmarks/*.py'), ROOT/'setup.py', Path(__file__)]}
+    sources = {p.name: [p.read_text(encoding='utf-8')] for p in [*ROOT.glob('mpfnet/**/*.py'), *ROOT.glob('benchmarks/*.py'), ROOT/'setup.py', Path(__file__)]}
     sources |= {p.name: list(cells_of(p)) for p in PAGES}
     sources['Makefile'] = re.findall(r'^define \w+\n(.*?)^endef', (ROOT/'Makefile').read_text(encoding='utf-8'), re.M | re.S)
     assert sources['Makefile']

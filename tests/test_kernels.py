@@ -275,7 +275,7 @@ def test_the_page_runs():
     if not program.exists(): pytest.skip('needs nbdev')
     root = Path(__file__).parents[1]
     env = os.environ | dict(TRITON_INTERPRET='1', PYTHONPATH=str(root))
-    command = [program, '--path', str(root/'nbs'/'02b_kernels.ipynb'), '--flags', 'gpu', '--n_workers', '0']
+    command = [program, '--path', str(root/'nbs'/'02c_kernels.ipynb'), '--flags', 'gpu', '--n_workers', '0']
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
     assert 'Success' in done.stdout + done.stderr
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

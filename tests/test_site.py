@@ -16,7 +16,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted([*ROOT.glob('nbs/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
+NOTEBOOKS = sorted([*ROOT.glob('nbs/**/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
 KERNEL = dict(display_name='python3', language='python', name='python3')
 # everything that a browser fetches by itself; <a href> waits for a click
 LOADED = (('script', 'src'), ('img', 'src'), ('img', 'srcset'), ('source', 'src'), ('iframe', 'src'), ('embed', 'src'), ('object', 'data'), ('video', 'src'), ('audio', 'src'))

@@ -1,5 +1,6 @@
 """What the repository promises about itself: notebooks that are notebooks, a library that runs without Jupyter, one source of settings."""
 import ast
+import graphlib
 import json
 import re
 import subprocess
@@ -11,16 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted([*ROOT.glob('nbs/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
-SOURCES = [p for p in NOTEBOOKS if p.parent.name == 'nbs']
-MODULES = sorted(p.stem for p in ROOT.glob('mpfnet/*.py') if not p.stem.startswith('_'))
+def below(folder, pattern): return sorted(p for p in (ROOT/folder).rglob(pattern) if not any(part.startswith('.') for part in p.relative_to(ROOT).parts))
+def module_name(path): return '.'.join(path.relative_to(ROOT/'mpfnet').with_suffix('').parts)
+SOURCES = below('nbs', '*.ipynb')
+NOTEBOOKS = [*SOURCES, *below('paper_figures', '*.ipynb')]
+FILES = [p for p in below('mpfnet', '*.py') if not p.stem.startswith('_')]
+MODULES = sorted(map(module_name, FILES))
 NO_MODULE = {'index'}  # pages that export nothing
 NOT_IN_THE_LIBRARY = ['nbdev', 'fastcore', 'execnb', 'papermill', 'jupyter', 'jupyter_core', 'jupyter_client', 'jupyterlab', 'IPython', 'ipykernel',
                       'nbformat', 'nbclient', 'nbconvert', 'matplotlib', 'seaborn', 'skimage', 'captum', 'pytest', 'hypothesis', 'ray', 'pyrtools', 'dlib',
                       'openpyxl', 'xlrd', 'rich']     # the last three are installed with it, and wanted only where a sheet is read or a table drawn
 
 
-def name(path): return path.stem
+def name(path): return str(path.relative_to(ROOT).with_suffix(''))
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
 def directives(cell): return [re.sub(r'\s+', ' ', m) for m in re.findall(r'^#\|\s*(.+?)\s*$', source(cell), re.M)]
@@ -78,7 +82,9 @@ def test_export_cells_are_short(path):
 @pytest.mark.parametrize('path', SOURCES, ids=name)
 def test_notebook_names_its_module(path):
     if path.stem in NO_MODULE: assert default_exp(path) is None and not any(exported(c) for c in cells(path))
-    else: assert default_exp(path) == re.sub(r'^\d\d[a-z]?_', '', path.stem), 'the module is named as the notebook, without its number'
+    else:
+        *wing, page = path.relative_to(ROOT/'nbs').with_suffix('').parts
+        assert default_exp(path) == '.'.join([*wing, re.sub(r'^\d\d[a-z]?_', '', page)]), 'the module is named as the notebook, without its number'
 
 
 @pytest.mark.parametrize('path', SOURCES, ids=name)
@@ -144,22 +150,22 @@ print(len(list((folder/'folds').glob('*.json'))), {{m.split('.')[0] for m in sys
 
 def test_a_figure_without_matplotlib_is_a_sentence():
     "Not a traceback that ends in a bare name; and nowhere else does the library import what draws."
-    code = BLOCKER.format(blocked={'matplotlib'}, modules=['report', 'drawings', 'pictures']) + """
+    code = BLOCKER.format(blocked={'matplotlib'}, modules=['results.report', 'paper.drawings', 'paper.pictures']) + """
 import pandas as pd
 from mpfnet.guard import pictures
-from mpfnet.paper.plan import drawings
+from mpfnet.paper import drawings, pictures
 from mpfnet.results import report
 for ask in (lambda: report.forest(pd.DataFrame(dict(name=['a']))), drawings.Drawing(1, 1).figure, lambda: pictures.flow_picture([[0], [0]], 1)):
     try: ask()
     except ImportError as e: print('pip install matplotlib' in str(e))"""
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == 3*['True'], done.stderr[-2000:]
-    assert not [p.name for p in ROOT.glob('mpfnet/*.py') if 'import matplotlib' in p.read_text(encoding='utf-8')]
+    assert not [p.name for p in FILES if 'import matplotlib' in p.read_text(encoding='utf-8')]
 
 
 def test_warnings_go_through_one_place():
     "Python shows the source line of any other; see the page on checks."
-    assert [p.name for p in ROOT.glob('mpfnet/*.py') if re.search(r'\bwarnings\.warn', p.read_text(encoding='utf-8'))] == ['checks.py']
+    assert [p.name for p in FILES if re.search(r'\bwarnings\.warn', p.read_text(encoding='utf-8'))] == ['checks.py']
 
 
 def test_the_import_blocker_blocks():
@@ -168,10 +174,44 @@ def test_the_import_blocker_blocks():
 
 
 def test_every_module_imports_by_itself():
-    "No module depends on another having been imported before it, and there is no import cycle."
+    "No module depends on another having been imported before it."
     alone = "import importlib, sys\nfor m in {}:\n    for k in [k for k in sys.modules if k.split('.')[0] == 'mpfnet']: del sys.modules[k]\n    importlib.import_module('mpfnet.' + m)"
     done = subprocess.run([sys.executable, '-c', alone.format(MODULES)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+#: where a page stands: the number of its stage on the way of the paper; a wing, that of the first page which leans on it
+WINGS = dict(core=-1, data=0, synthetic=0, motion=1, rivals=4, results=5, paper=8)
+
+
+def imported(path):
+    "Modules of mpfnet that a file imports, at its top or inside a function."
+    package, found = ('mpfnet', *path.relative_to(ROOT/'mpfnet').parent.parts), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.ImportFrom):
+            base = '.'.join([*package[:len(package) + 1 - node.level], *(node.module or '').split('.')]).strip('.') if node.level else node.module
+            found |= {base, *(f'{base}.{a.name}' for a in node.names)}
+        elif isinstance(node, ast.Import): found |= {a.name for a in node.names}
+    return {m.removeprefix('mpfnet.') for m in found} & set(MODULES)
+
+
+def stages():
+    "{module: stage}."
+    found = {default_exp(p): p.relative_to(ROOT/'nbs').parts for p in SOURCES if default_exp(p)}
+    return {m: WINGS[parts[0]] if len(parts) > 1 else int(parts[0][:2]) for m, parts in found.items()}
+
+
+def climbing(imports, stage): return [f'{a} imports {b}' for a, names in imports.items() for b in names if stage[b] > stage[a]]
+
+
+def test_no_import_cycle_and_none_that_climbs():
+    "Who opens the numbered pages in order needs no page that comes later."
+    imports = {module_name(p): imported(p) for p in FILES}
+    assert imports['loso'] >= {'harness', 'ray_engine'} and 'core.checks' in imports['paper.plan']      # also inside a function
+    graphlib.TopologicalSorter(imports).prepare()
+    assert not climbing(imports, stages())
+    assert climbing({'folds': {'loso'}}, stages()) == ['folds imports loso']
+    with pytest.raises(graphlib.CycleError): graphlib.TopologicalSorter(imports | dict(ray_engine={'loso'})).prepare()
 
 
 def config():

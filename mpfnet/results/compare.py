@@ -24,13 +24,7 @@ from ..core.checks import pyplot
 from ..core.files import read_json
 from ..data.labels import class_names
 from mpfnet.metrics import (
-    KEY,
-    check_predictions,
-    class_pairs,
-    ensemble,
-    per_class,
-    read_predictions,
-    subject_confusions,
+    KEY, check_predictions, class_pairs, ensemble, per_class, read_predictions, subject_confusions,
 )
 
 # %% ../../nbs/results/03_compare.ipynb #23d38493

@@ -23,16 +23,24 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import __version__
-from .core.checks import printable
 from mpfnet.clips import (
-    COMPOSITE, HELP, LICENSED, NAMES, check_options, counts_of, dataset_folder, load_clips, stamp,
+    COMPOSITE,
+    HELP,
+    LICENSED,
+    NAMES,
+    check_options,
+    counts_of,
+    dataset_folder,
+    load_clips,
+    stamp,
 )
+from .core.checks import printable
 from .core.keep import cache_folder
-from .results.compare import SCORES, compare, comparison_table, find_run, verdict
 from .data.defects import KINDS, one_line, report_summary, report_table
 from .data.frames import decode_image, header, list_frames, read_file, unlike
 from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper
 from .data.readers import MARKER, SHARED, DataError
+from .results.compare import SCORES, compare, comparison_table, find_run, verdict
 from .synthetic.lookalike import TREES, lookalike_truth, make_lookalike
 
 # %% ../nbs/08_cli.ipynb #525befcd

@@ -15,12 +15,12 @@ from pathlib import Path
 import pandas as pd
 
 from .core.checks import warn
-from .data.defects import Report, against, one_line
 from .core.keep import cache_folder
+from .data.defects import Report, against, one_line
 from .data.labels import DATASETS, MEGC2019, class_names, published
 from .data.readers import DataError, check_names, read_dataset, read_megc2019_flow
-from .synthetic.synth import read_synth
 from .data.sheets import plain
+from .synthetic.synth import read_synth
 
 # %% ../nbs/00_clips.ipynb #61a82f2a
 def _flow(root, task, apex): return read_megc2019_flow(root, task)

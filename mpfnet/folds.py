@@ -10,6 +10,7 @@ import hashlib
 
 import numpy as np
 import torch
+
 from .core.artefacts import sha256_of
 
 # %% ../nbs/00a_folds.ipynb #3247e93a

@@ -467,7 +467,7 @@ def frames_in(top) -> Frames: # folder of a dataset
     def write(part):
         with open(part, 'wb') as f:
             np.savez(f, state=state, names=np.array(new.names, str), points=new.points, looks=new.looks, starts=new.starts)
-    from mpfnet.core.keep import write_atomically                 # it brings torch along, which a commit need not wait for
+    from mpfnet.core.keep import write_atomically  # it brings torch along, which a commit need not wait for
     write_atomically(path, write)
     return new
 

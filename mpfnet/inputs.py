@@ -42,7 +42,7 @@ def channels(features:str, # 'both', 'flow', 'diff'
     raise ValueError(f"unknown features {features!r}; known: both, flow, diff")
 
 # %% ../nbs/02a_inputs.ipynb #3031ccb5
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class AugmentConfig:
     "Random changes of a training batch; all zero = none."
     flip: float = .5     # probability of a mirror

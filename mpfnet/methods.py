@@ -24,28 +24,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .rivals.afn import AFN, AFNConfig, afn_preset
-from .rivals.baselines import PCALDA, FittedSTSTNet, Majority, STSTNetConfig
 from .ca_i3d import CAI3D, EncoderConfig, encoder_preset
-from .rivals.descriptors import LBPTOP, BiWOOF, FlowStrain
-from .rivals.dynamic import DynamicImages, GrayFrames
+from .core.artefacts import Artefacts, code_of
 from .episodes import MetaConfig, embed, match, meta_preset, support_prototypes, train_episodes
-from .rivals.fdp import FDP, FDPConfig, fdp_preset
+from .inputs import NO_AUGMENT, AugmentConfig, channels
+from .metrics import evaluate
 from .mpfnet_c import CascadeConfig, MPFNetC
 from .mpfnet_p import MPFNetP, Single
-from .metrics import evaluate
 from .plsm import PLSMConfig, plsm_preset, plsm_prior
 from .pltn import PLTNConfig, pltn_preset, pltn_prior
-from .core.artefacts import Artefacts, code_of
 from .preprocess import INPUTS, PreprocessConfig, Recipe
-from .store import settings_of
-from .inputs import NO_AUGMENT, AugmentConfig, channels
 from .priors import DECIDING, Prepared
-from .train import ComputeConfig, seeded, stage_generator
+from .rivals.afn import AFN, AFNConfig, afn_preset
+from .rivals.baselines import PCALDA, FittedSTSTNet, Majority, STSTNetConfig
+from .rivals.descriptors import LBPTOP, BiWOOF, FlowStrain
+from .rivals.dynamic import DynamicImages, GrayFrames
+from .rivals.fdp import FDP, FDPConfig, fdp_preset
 from .rivals.svm import DescriptorSVM, SVMConfig
+from .store import settings_of
+from .train import ComputeConfig, seeded, stage_generator
 
 # %% ../nbs/04_methods.ipynb #94b3c3fd
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class Settings:
     "The resolved configuration of a method's stages."
     features: str = 'both'     # channels: both, flow, diff

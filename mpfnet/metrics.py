@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEY', 'class_indices', 'class_pairs', 'confusion', 'per_class', 'uf1_uar', 'evaluate', 'subject_confusions',
-           'subject_bootstrap', 'read_predictions', 'check_predictions', 'summarise', 'metrics_table', 'ensemble']
+           'subject_bootstrap', 'read_predictions', 'check_predictions', 'summarise', 'metrics_table', 'score_columns',
+           'ensemble']
 
 # %% ../nbs/05a_metrics.ipynb #98306395
 from collections.abc import Hashable, Sequence
@@ -12,6 +13,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import pandas as pd
 
+from .core.checks import need
 from .data.defects import csv_read
 
 # %% ../nbs/05a_metrics.ipynb #b4f16b95
@@ -20,14 +22,13 @@ def class_indices(
     n_classes: int,  # number of classes of the task
     name: str = 'labels',  # what the values are, for the error message
 ) -> np.ndarray:  # (N,) int64
-    "`values` as an integer array. ValueError if empty, not one-dimensional, not integers, or outside 0 … n_classes − 1."
+    "`values` as integers. ValueError if empty, not one-dimensional, not integers, or outside 0 … n_classes − 1."
     a = np.asarray(values)
-    if a.ndim != 1: raise ValueError(f'{name}: expected one class index a clip, found an array of shape {a.shape}')
-    if not len(a): raise ValueError(f'{name}: expected at least one clip, found none; did any fold finish?')
-    if a.dtype.kind not in 'iu':
-        raise ValueError(f'{name}: expected integer class indices, found {a.dtype}; look for missing values or class names')
+    need(a.ndim == 1, f'shape of {name}', a.shape, '(N,), one class index a clip')
+    need(len(a), name, a.tolist(), 'at least one clip; did any fold finish?')
+    need(a.dtype.kind in 'iu', name, str(a.dtype), 'integer class indices, and no missing values or class names')
     bad = np.unique(a[(a < 0) | (a >= n_classes)])
-    if len(bad): raise ValueError(f'{name}: expected 0 … {n_classes - 1}, found {bad.tolist()}; is n_classes = {n_classes} right?')
+    need(not len(bad), name, bad.tolist(), f'0 … {n_classes - 1} for n_classes = {n_classes}')
     return a.astype(np.int64)
 
 # %% ../nbs/05a_metrics.ipynb #a5048725
@@ -36,10 +37,10 @@ def class_pairs(
     predictions: Sequence,  # predicted class of each clip, in the same order
     n_classes: int,  # number of classes of the task, at least 2
 ) -> tuple[np.ndarray, np.ndarray]:  # both (N,) int64
-    "Labels and predictions, checked one by one and against each other. ValueError as `class_indices`, and for unequal lengths."
-    if n_classes < 2: raise ValueError(f'n_classes: expected at least 2, found {n_classes}')
+    "Labels and predictions, checked one by one and against each other. ValueError also for unequal lengths."
+    need(n_classes >= 2, 'n_classes', n_classes, 'at least 2')
     y, p = class_indices(labels, n_classes), class_indices(predictions, n_classes, 'predictions')
-    if len(y) != len(p): raise ValueError(f'expected one prediction a label, found {len(y)} labels and {len(p)} predictions')
+    need(len(y) == len(p), 'predictions', len(p), f'one a label, {len(y)} of them')
     return y, p
 
 # %% ../nbs/05a_metrics.ipynb #48ad713b
@@ -55,7 +56,7 @@ def confusion(
 # %% ../nbs/05a_metrics.ipynb #f0fc89e0
 def per_class(
     matrix: np.ndarray,  # (…, C, C) confusion matrices, row = true class
-) -> tuple[np.ndarray, np.ndarray]:  # F1 and recall of each class, both (…, C); nan where the class gives nothing to divide by
+) -> tuple[np.ndarray, np.ndarray]:  # F1 and recall of each class, both (…, C); nan if it gives nothing to divide by
     "F1 = 2TP/(2TP+FP+FN) (Eq. 21, corrected) and recall = TP/(TP+FN) of every class."
     tp = np.diagonal(matrix, axis1=-2, axis2=-1).astype(float)
     true, predicted = matrix.sum(-1), matrix.sum(-2)
@@ -90,7 +91,7 @@ def subject_confusions(
 ) -> np.ndarray:  # (S, C, C), one confusion matrix a subject, subjects in sorted order
     "One confusion matrix a subject, in an order that does not depend on the order of the rows."
     (y, p), subjects = class_pairs(labels, predictions, n_classes), list(subjects)
-    if len(subjects) != len(y): raise ValueError(f'expected one subject a clip, found {len(y)} clips and {len(subjects)} subjects')
+    need(len(subjects) == len(y), 'subjects', len(subjects), f'one a clip, {len(y)} of them')
     order = {s: i for i, s in enumerate(sorted(set(subjects), key=repr))}
     out = np.zeros((len(order), n_classes, n_classes), dtype=np.int64)
     np.add.at(out, ([order[s] for s in subjects], y, p), 1)
@@ -109,10 +110,11 @@ def subject_bootstrap(
     whole = subject_confusions(labels, predictions, subjects, n_classes)
     s, flat = len(whole), whole.reshape(len(whole), -1)
     if s < 2: return dict(uf1_ci95=[None, None], uar_ci95=[None, None])
-    times = np.random.default_rng(seed).multinomial(s, np.full(s, 1 / s), size=n)  # (n, S): how often a subject is drawn
+    times = np.random.default_rng(seed).multinomial(s, np.full(s, 1 / s), size=n)  # (n, S): how often each is drawn
     f1, recall = per_class((times @ flat).reshape(n, n_classes, n_classes))
     f1[:, np.isnan(per_class(whole.sum(0))[0])] = 0
-    return {f'{k}_ci95': np.quantile(np.nanmean(v, -1), [.025, .975]).tolist() for k, v in (('uf1', f1), ('uar', recall))}
+    def interval(v): return np.quantile(np.nanmean(v, -1), [.025, .975]).tolist()
+    return dict(uf1_ci95=interval(f1), uar_ci95=interval(recall))
 
 # %% ../nbs/05a_metrics.ipynb #b7b631bf
 KEY = ['dataset', 'subject', 'clip']  # what identifies a clip, everywhere
@@ -130,10 +132,13 @@ def check_predictions(
     "ValueError if a column is missing, a clip has no name, or a clip occurs twice."
     missing = [c for c in KEY + ['label', 'prediction'] if c not in table]
     if missing: raise ValueError(f'predictions: missing columns {missing}, found {list(table)}')
-    if table[KEY].isna().any(axis=None): raise ValueError(f'predictions: a clip without a name; {KEY} must all be given')
+    nameless = table[KEY].isna().any(axis=None)
+    if nameless: raise ValueError(f'predictions: a clip without a name; {KEY} must all be given')
     table = table.astype(dict.fromkeys(KEY, str))
     twice = table[table.duplicated(KEY)]
-    if len(twice): raise ValueError(f'predictions: {len(twice)} clips occur twice, the first is {"/".join(twice[KEY].iloc[0])}')
+    if len(twice):
+        first = '/'.join(twice[KEY].iloc[0])
+        raise ValueError(f'predictions: {len(twice)} clips occur twice, the first is {first}')
     return table.sort_values(KEY, ignore_index=True)
 
 # %% ../nbs/05a_metrics.ipynb #5ddd5c46
@@ -164,19 +169,29 @@ def metrics_table(
         'UAR': f"{r['uar']:.3f}", 'UAR 95 %': interval(r['uar_ci95'])} for name, r in rows.items()}).T
 
 # %% ../nbs/05a_metrics.ipynb #d9d37f41
-def ensemble(
-    tables: Sequence[pd.DataFrame],  # predictions of several seeds, each with score_0 … score_{C−1}
-) -> pd.DataFrame:  # the same columns; scores averaged, prediction = argmax, sorted by (dataset, subject, clip)
-    "Average of several runs' scores. ValueError if the runs differ in their clips, labels or score columns."
-    if not len(tables): raise ValueError('ensemble: expected at least one table of predictions, found none')
-    tables = [check_predictions(t) for t in tables]
+def score_columns(
+    tables: Sequence[pd.DataFrame],  # checked predictions of several seeds
+) -> list[str]:  # ['score_0', 'score_1', …]
+    "The score columns that all tables have. ValueError if the runs differ in their clips, labels or score columns."
     first, scores = tables[0], [c for c in tables[0] if c.startswith('score_')]
     if scores != [f'score_{i}' for i in range(len(scores))] or not scores:
         raise ValueError(f'ensemble: expected columns score_0, score_1, …, found {scores}')
     for i, t in enumerate(tables[1:], 1):
-        if [c for c in t if c.startswith('score_')] != scores: raise ValueError(f'ensemble: table {i} has other score columns than table 0')
-        if not t[KEY].equals(first[KEY]): raise ValueError(f'ensemble: table {i} has other clips than table 0 ({len(t)} and {len(first)} rows)')
-        if (t.label != first.label).any(): raise ValueError(f'ensemble: table {i} gives other labels to the same clips than table 0')
+        name, its = f'ensemble: table {i}', [c for c in t if c.startswith('score_')]
+        if its != scores: raise ValueError(f'{name} has other score columns than table 0')
+        if not t[KEY].equals(first[KEY]):
+            raise ValueError(f'{name} has other clips than table 0 ({len(t)} and {len(first)} rows)')
+        if (t.label != first.label).any(): raise ValueError(f'{name} gives other labels to the same clips than table 0')
+    return scores
+
+# %% ../nbs/05a_metrics.ipynb #fe22a811
+def ensemble(
+    tables: Sequence[pd.DataFrame],  # predictions of several seeds, each with score_0 … score_{C−1}
+) -> pd.DataFrame:  # the same columns; scores averaged, prediction = argmax, sorted by (dataset, subject, clip)
+    "Average of several runs' scores. ValueError if there is none, and as `score_columns`."
+    need(len(tables), 'ensemble', tables, 'at least one table of predictions')
+    tables = [check_predictions(t) for t in tables]
+    scores = score_columns(tables)
     mean = np.mean([t[scores].to_numpy(float) for t in tables], axis=0)
     if not np.isfinite(mean).all(): raise ValueError('ensemble: a score is missing or not finite')
-    return first[KEY + ['label']].assign(prediction=mean.argmax(1), **dict(zip(scores, mean.T)))
+    return tables[0][KEY + ['label']].assign(prediction=mean.argmax(1), **dict(zip(scores, mean.T)))

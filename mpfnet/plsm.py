@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
-from .motion.magnify import PHI_MAX, phi_max
 from .inputs import changed, draw_changes
+from .motion.magnify import PHI_MAX, phi_max
 from .priors import PriorConfig, learn, prior
 
 # %% ../nbs/03b_plsm.ipynb #757a614a
@@ -39,7 +39,7 @@ def balanced_items(phi): # φ_max of each clip
     return np.repeat(np.arange(len(phi)), 1 + phi), np.concatenate([np.arange(1 + p) for p in phi])
 
 # %% ../nbs/03b_plsm.ipynb #a464f9b6
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class PLSMConfig(PriorConfig):
     "The magnified, balanced classifier; §4.3: SGD, rate 0.001 ÷10 every 10 of 80 epochs, batch 128."
     lr: float = .001

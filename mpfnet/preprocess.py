@@ -23,7 +23,10 @@ from .motion.checkpoints import check_weights
 from .motion.face import FALLBACKS, FINDERS, FaceNotFound, align_clip, best_finder, blaze_lacks
 from .motion.flow import FLOWS, LEARNED as LEARNED_FLOWS, flow, full_precision
 from mpfnet.motion.interpolate import (
-    INTERPOLATORS, LEARNED as LEARNED_INTERPOLATORS, interpolate, sample_recorded,
+    INTERPOLATORS,
+    LEARNED as LEARNED_INTERPOLATORS,
+    interpolate,
+    sample_recorded,
 )
 from .motion.magnify import LEARNED as LEARNED_MAGNIFIERS, MAGNIFIERS, magnify
 

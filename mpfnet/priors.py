@@ -14,8 +14,16 @@ import torch
 from .core.artefacts import code_hash, key_of
 from .inputs import Scaling, channels
 from mpfnet.train import (
-    ComputeConfig, RecordedUpdate, SGDConfig, Update, batches, forward_of, random_state_kept, seeded,
-    stage_generator, train,
+    ComputeConfig,
+    RecordedUpdate,
+    SGDConfig,
+    Update,
+    batches,
+    forward_of,
+    random_state_kept,
+    seeded,
+    stage_generator,
+    train,
 )
 
 # %% ../nbs/03_priors.ipynb #72a8c0c5
@@ -54,7 +62,7 @@ class Prepared:
         return Prepared(fold, self.features, self.device, self.compute, self.digests)
 
 # %% ../nbs/03_priors.ipynb #f472711b
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class PriorConfig(SGDConfig):
     "Settings of a prior."
     epochs: int = 60   # of the schedule

@@ -28,8 +28,8 @@ import torch
 import mpfnet
 from .core.checks import warn
 from .core.files import write_json
-from .harness import finish_fold, held, record_path, weights_path
 from .core.keep import write_atomically
+from .harness import finish_fold, held, record_path, weights_path
 
 # %% ../nbs/05d_ray_engine.ipynb #eb1b65ae
 def writable(folder) -> bool:
@@ -63,7 +63,13 @@ def package_files() -> dict: # path within the package → bytes
 # %% ../nbs/05d_ray_engine.ipynb #57317ab9
 def on_a_node(files, work, *args): # `package_files` of the driver; a pickled function of this package
     "`work(*args)`, by the driver's code."
-    import hashlib, importlib.util, os, pickle, shutil, sys, tempfile
+    import hashlib
+    import importlib.util
+    import os
+    import pickle
+    import shutil
+    import sys
+    import tempfile
     from pathlib import Path
     def same(root): return all((root/name).is_file() and (root/name).read_bytes() == content for name, content in files.items())
     def write(root):

@@ -29,7 +29,16 @@ from .core.workers import in_order, one_thread
 from .motion.checkpoints import fingerprint
 from .motion.flow import CHUNK
 from mpfnet.preprocess import (
-    Job, PreprocessConfig, Recipe, _checked, _features, _images, _read, check_kind, device_of, faces_of,
+    Job,
+    PreprocessConfig,
+    Recipe,
+    _checked,
+    _features,
+    _images,
+    _read,
+    check_kind,
+    device_of,
+    faces_of,
     job_of,
 )
 

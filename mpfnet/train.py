@@ -96,7 +96,7 @@ def told_to(
 
 
 # %% ../nbs/02b_train.ipynb #70cfc063
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class TrainConfig:
     "What every stage that learns by gradient descent has."
     lr: float = .01
@@ -112,7 +112,7 @@ class TrainConfig:
         if self.lr <= 0 or not 0 <= self.average < 1: raise ValueError(f'{stage}: lr > 0 and 0 ≤ average < 1, got {self.lr}, {self.average}')
 
 # %% ../nbs/02b_train.ipynb #1f22a515
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class SGDConfig(TrainConfig):
     "Stochastic gradient descent, as §4.3 uses it."
     momentum: float = .9
@@ -122,7 +122,7 @@ class SGDConfig(TrainConfig):
         if not 0 <= self.momentum < 1: raise ValueError(f'0 ≤ momentum < 1, got {self.momentum}')
     def optimizer(self, parameters): return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class AdamConfig(TrainConfig):
     "Adam, as the rivals use it."
     lr: float = 1e-4
@@ -221,7 +221,7 @@ def _average(mean, module, decay):
     get_ema_multi_avg_fn(decay)(list(mean.values()), [p.detach() for p in module.parameters()], None)
 
 # %% ../nbs/02b_train.ipynb #0175aa88
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class ComputeConfig:
     "How training is computed."
     precision: str = 'float32'  # or 'bf16'

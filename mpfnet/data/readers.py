@@ -30,13 +30,29 @@ from tqdm import tqdm
 
 from .defects import Report, printable
 from mpfnet.data.frames import (
-    SUFFIXES, decode_raw, depth_for, frame_number, header, image_problem, list_frames, read_file,
-    stated_size, walk,
+    SUFFIXES,
+    decode_raw,
+    depth_for,
+    frame_number,
+    header,
+    image_problem,
+    list_frames,
+    read_file,
+    stated_size,
+    walk,
 )
 from .labels import DATASETS, LEFT_OUT, MEGC2019, class_names, label_of
 from .settle import LONG, USUAL, Draft, Refused, settle
 from mpfnet.data.sheets import (
-    SheetError, Table, author_of, find_table, plain, read_csv_sheet, read_workbook, table_by_position, text,
+    SheetError,
+    Table,
+    author_of,
+    find_table,
+    plain,
+    read_csv_sheet,
+    read_workbook,
+    table_by_position,
+    text,
     whole,
 )
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .checkpoints import load_strict, read_checkpoint
 from ..core.checks import pick
+from .checkpoints import load_strict, read_checkpoint
 from .flow import warp
 
 # %% ../../nbs/motion/05_ema_vfi.ipynb #cc19808f

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..core.checks import pick
 from ..data.action_units import ACTION_UNITS, CENTRE, EXTENT
 from ..data.frames import ordinary
-from ..core.checks import pick
 
 # %% ../../nbs/motion/01_face.ipynb #7d661a6e
 def resize(

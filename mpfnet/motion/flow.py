@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .checkpoints import check_weights, loaded
 from ..core.checks import pick
-from .flownet2 import PUBLISHED, flow_between, load_official
 from ..core.workers import one_thread
+from .checkpoints import check_weights, loaded
+from .flownet2 import PUBLISHED, flow_between, load_official
 
 # %% ../../nbs/motion/02_flow.ipynb #5a67d514
 def warp(

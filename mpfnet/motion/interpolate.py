@@ -9,9 +9,9 @@ __all__ = ['INTERPOLATORS', 'LEARNED', 'intermediate_flows', 'by_flow', 'blend',
 # %% ../../nbs/motion/03_interpolate.ipynb #5094aa66
 import torch
 
+from ..core.checks import pick
 from .checkpoints import check_weights, loaded
 from .ema_vfi import PUBLISHED, interpolate_between, load_official
-from ..core.checks import pick
 from .flow import flow, warp
 
 # %% ../../nbs/motion/03_interpolate.ipynb #8ed72a1e

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .checkpoints import check_weights, loaded
 from ..core.checks import pick
+from .checkpoints import check_weights, loaded
 from .flow import flow, warp
 from .magnet import PUBLISHED, load_official, magnify_frames
 

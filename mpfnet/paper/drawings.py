@@ -13,12 +13,12 @@ import torch
 
 from ..ca_i3d import CAI3D
 from ..core.checks import wanted
+from ..data.labels import MEGC2019
 from ..episodes import MetaConfig, prototypes, similarities
+from ..methods import settings_preset
 from ..motion.flow import flow
 from ..motion.interpolate import interpolate
-from ..data.labels import MEGC2019
 from ..motion.magnify import PHI_MAX
-from ..methods import settings_preset
 from ..mpfnet_c import CascadeConfig, MPFNetC
 from ..mpfnet_p import MPFNetP
 from ..preprocess import fuse
@@ -149,6 +149,7 @@ def _figure(self:Drawing, dpi=100):
 # %% ../../nbs/paper/03_drawings.ipynb #84979200
 def _png(self:Drawing): # what a notebook shows
     from io import BytesIO
+
     from PIL import Image
     self.figure().savefig(drawn := BytesIO(), format='png')
     Image.open(drawn).convert('RGB').quantize(128, dither=Image.Dither.NONE).save(small := BytesIO(), 'PNG', optimize=True)    # flat colours: a third of the bytes

@@ -23,24 +23,24 @@ from safetensors.torch import load
 from torch.nn import functional as F
 
 from ..ca_i3d import CAI3D
-from ..core.checks import pyplot, wanted
-from ..motion.checkpoints import load_strict
 from ..clips import load_clips, stamp
-from ..episodes import match, similarities as cosines
-from ..motion.face import align_clip, sample
-from ..data.action_units import au_field
-from ..synthetic.faces import motion, subject_traits
 from ..core.artefacts import sha256_of
+from ..core.checks import pyplot, wanted
+from ..data.action_units import au_field
 from ..data.frames import read_image
+from ..episodes import match, similarities as cosines
 from ..harness import Data
+from ..inputs import Scaling, channels
 from ..methods import FACE, Fitted, Settings, method_of, recipe_of
+from ..motion.checkpoints import load_strict
+from ..motion.face import align_clip, sample
 from ..mpfnet_c import MPFNetC
 from ..mpfnet_p import MPFNetP, Single
-from ..results.runs import config_of_run
 from ..preprocess import faces_of, job_of
-from ..store import FeatureStore
-from ..inputs import Scaling, channels
 from ..results.records import read_record
+from ..results.runs import config_of_run
+from ..store import FeatureStore
+from ..synthetic.faces import motion, subject_traits
 from ..synthetic.lookalike import TREES, lookalike_clips
 from ..synthetic.synth import scripts_of
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ..core.checks import pyplot, wanted
-from ..synthetic.faces import EMOTIONS, Script, draw_frame, motion
 from ..motion.interpolate import interpolate
 from ..preprocess import fuse
+from ..synthetic.faces import EMOTIONS, Script, draw_frame, motion
 
 # %% ../../nbs/paper/04_pictures.ipynb #7c8720e2
 def one_clip(emotion='happiness', # a key of EMOTIONS

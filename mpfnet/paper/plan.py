@@ -27,8 +27,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from itertools import zip_longest
 from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -37,24 +37,31 @@ import torch
 from tqdm import tqdm
 
 from ..ca_i3d import CAI3D
-from ..core.checks import pyplot, wanted, warn
 from ..clips import load_clips
+from ..core.checks import pyplot, wanted, warn
+from ..core.files import as_json, hash_of, if_whole, read_json, write_json
+from ..core.keep import locked, write_atomically
 from ..core.workers import in_order, one_thread
+from ..data.labels import class_names
 from ..folds import fold_group, subjects_of
 from ..guard import allowed_place, parameters_of
-from ..core.keep import locked, write_atomically
-from ..data.labels import class_names
-from ..core.files import as_json, hash_of, if_whole, read_json, write_json
 from ..harness import prepare
-from ..parameters import check_parameters, resolve, seeds_of
 from mpfnet.methods import (
-    METHODS, STRATEGIES, Settings, code_deciding, decided_by, override, settings_preset, unused,
+    METHODS,
+    STRATEGIES,
+    Settings,
+    code_deciding,
+    decided_by,
+    override,
+    settings_preset,
+    unused,
 )
+from ..parameters import check_parameters, resolve, seeds_of
 from ..plsm import copies_of
 from ..preprocess import auto_face
-from ..train import forward_of
 from ..results.records import records_in
 from ..results.runs import config_of_run, configs, folds_done, kind_of, same, weights_kept
+from ..train import forward_of
 
 # %% ../../nbs/paper/01_plan.ipynb #5ab596bb
 REFERENCE = ('table1_balance', 'table2_sde', 'table3_cde', 'table4_priors', 'table5_features', 'fig9_class_std', 'siblings')

@@ -17,16 +17,16 @@ import numpy as np
 import pandas as pd
 
 from ..core.checks import pyplot
-from ..results.compare import quantiles, score_stack, seed_weights, subject_draws
+from ..core.files import hash_of
+from ..core.keep import write_atomically
 from ..data.defects import csv_text
 from ..data.labels import class_names
-from ..metrics import check_predictions, per_class, read_predictions, subject_confusions
 from ..methods import STRATEGIES, recipe_of, settings_preset
+from ..metrics import check_predictions, per_class, read_predictions, subject_confusions
 from .plan import find_runs, made_from, reference, runs_of
-from ..results.runs import config_of_run, kind_of, stamp_of
-from ..core.keep import write_atomically
-from ..core.files import hash_of
+from ..results.compare import quantiles, score_stack, seed_weights, subject_draws
 from ..results.records import records_in
+from ..results.runs import config_of_run, kind_of, stamp_of
 
 # %% ../../nbs/paper/02_tables.ipynb #11b01855
 METRICS = ('uf1', 'uar', 'acc', 'f1_weighted')

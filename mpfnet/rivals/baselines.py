@@ -18,6 +18,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ..core.checks import need, patch
 from ..inputs import channels
 from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
@@ -25,42 +26,45 @@ from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, 
 class PCALDA:
     "scikit-learn's PCA(50, full SVD) and LDA(lsqr, automatic shrinkage, uniform priors) on flattened features."
     def __init__(self,
-                 x,           # (n, …) training features
-                 y,           # (n,) labels
-                 n_classes:int,
-                 components=50):
+                 x,              # (n, …) training features
+                 y,              # (n,) labels
+                 n_classes:int,  # of the task
+                 components=50): # at most; fewer where there are fewer clips or features
         x = np.asarray(x, np.float32).reshape(len(x), -1)
         self.n_classes, self.classes = n_classes, np.unique(y)
-        if len(self.classes) < 2: raise ValueError(f'pca_lda: expected training clips of two classes or more, found only class {self.classes.tolist()}')
+        need(len(self.classes) >= 2, 'pca_lda, classes of the training clips', self.classes.tolist(), 'two or more')
         self.pca = PCA(min(components, len(x) - 1, x.shape[1]), svd_solver='full').fit(x)
         k = len(self.classes)
-        self.lda = LinearDiscriminantAnalysis(solver='lsqr', shrinkage='auto', priors=np.full(k, 1 / k))
+        self.lda = LinearDiscriminantAnalysis(solver='lsqr', shrinkage='auto', priors=np.full(k, 1/k))
         self.lda.fit(self.pca.transform(x), y)
 
 # %% ../../nbs/rivals/01_baselines.ipynb #4c12cdeb
-def _scores(self:PCALDA, x):
+@patch
+def scores(self:PCALDA, x):
     "Posterior probabilities (n, K); a class absent from training has probability 0."
     out = np.zeros((len(x), self.n_classes))
-    out[:, self.classes] = self.lda.predict_proba(self.pca.transform(np.asarray(x, np.float32).reshape(len(x), -1)))
+    flat = np.asarray(x, np.float32).reshape(len(x), -1)
+    out[:, self.classes] = self.lda.predict_proba(self.pca.transform(flat))
     return out
 
-def _state(self:PCALDA):
+@patch
+def state(self:PCALDA):
+    "Everything learnt."
     return {'pca.mean': self.pca.mean_, 'pca.components': self.pca.components_,
             'lda.coef': self.lda.coef_, 'lda.intercept': self.lda.intercept_, 'lda.classes': self.classes}
-PCALDA.scores, PCALDA.state = _scores, _state
 
 # %% ../../nbs/rivals/01_baselines.ipynb #56f3ee45
 class Majority:
     "Scores are the class frequencies of the training clips."
     def __init__(self, x, y, n_classes): self.counts = np.bincount(y, minlength=n_classes)
-    def scores(self, x): return np.tile(self.counts / self.counts.sum(), (len(x), 1))
+    def scores(self, x): return np.tile(self.counts/self.counts.sum(), (len(x), 1))
     def state(self): return {'counts': self.counts}
 
 # %% ../../nbs/rivals/01_baselines.ipynb #c0d91f37
 def kept(
-    shape,
-    p:float, # share that is dropped
-) -> torch.Tensor: # bool
+    shape,    # of the tensor
+    p:float,  # share that is dropped
+) -> torch.Tensor:  # bool
     "What dropout keeps, by PyTorch's generator on the CPU."
     n = prod(shape)
     bits = torch.empty(-(-n//4), dtype=torch.int64).random_(-2**63, None).view(torch.int16)[:n]
@@ -76,19 +80,22 @@ class Dropout(nn.Dropout):
 # %% ../../nbs/rivals/01_baselines.ipynb #f86514b2
 class STSTNet(nn.Sequential):
     "(B, C, 28, 28) → class logits (B, K)."
-    def __init__(self, in_channels=3, n_classes=3, dropout=.5):
+    def __init__(self,
+                 in_channels=3, # u, v, strain
+                 n_classes=3,   # K
+                 dropout=.5):   # share that is dropped in training
         super().__init__(nn.Conv2d(in_channels, 3 + 5 + 8, 3, padding=2), nn.ReLU(inplace=True), nn.BatchNorm2d(16),
                          nn.MaxPool2d(3, 3, padding=1), Dropout(dropout),
                          nn.AvgPool2d(2), nn.Flatten(), nn.Linear(400, n_classes))
     def forward(self, x): return self.learning(F.pad(x, [2]*4)) if self.training else super().forward(x)
 
 # %% ../../nbs/rivals/01_baselines.ipynb #d8a05c93
-GROUP = 16 # clips at a time, on a CPU
+GROUP = 16  # clips at a time, on a CPU
 
 class Largest(torch.autograd.Function):
     "r = ReLU of a convolution of x: its largest values in windows of 3×3, its channels' means and mean squares."
     @staticmethod
-    def forward(ctx, x, weight, bias): # (B, C, H, W), padded already
+    def forward(ctx, x, weight, bias):  # (B, C, H, W), padded already; of the convolution
         r = F.conv2d(x, weight, bias)
         group = GROUP if x.device.type == 'cpu' else len(x)
         squares, found = torch.zeros_like(r[:group]), []
@@ -101,7 +108,7 @@ class Largest(torch.autograd.Function):
         return top, sum(sums)/n, squares.sum((0, 2, 3))/n
 
 # %% ../../nbs/rivals/01_baselines.ipynb #41bb7fe6
-def places(x): # (B, C, H, W) → (B, H·W, C), in `channels_last` the same memory
+def places(x):  # (B, C, H, W) → (B, H·W, C), in `channels_last` the same memory
     return x.movedim(1, -1).flatten(1, 2)
 
 @once_differentiable
@@ -120,11 +127,27 @@ def _back(ctx, g, of_mean, of_square):
 
 Largest.backward = staticmethod(_back)
 
+# %% ../../nbs/rivals/01_baselines.ipynb #b3275ea8
+@torch.no_grad()
+def follow(
+    norm,   # batch norm
+    mean,   # (C,) of a batch
+    var,    # (C,), biased
+    n:int,  # values of a channel
+):
+    "Let batch norm's running statistics follow a batch, as it does by itself."
+    norm.num_batches_tracked += 1
+    share = 1/float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(var*n/(n - 1), share)
+
 # %% ../../nbs/rivals/01_baselines.ipynb #6c9e0d72
-def _learning(self:STSTNet, x): # (B, C, 32, 32): padded, the same in every epoch
+@patch
+def learning(self:STSTNet,
+             x):  # (B, C, 32, 32): padded, the same in every epoch
     "Logits (B, K) in training."
     conv, _, norm, _, drop, _, _, head = self
-    if (norm.weight <= 0).any(): # as drawn
+    if (norm.weight <= 0).any():  # as drawn
         return nn.Sequential(*list(self)[1:])(F.conv2d(x, conv.weight, conv.bias))
     top, mean, square = Largest.apply(x, conv.weight, conv.bias)
     var = (square - mean**2).clamp_min(0)
@@ -134,24 +157,9 @@ def _learning(self:STSTNet, x): # (B, C, 32, 32): padded, the same in every epoc
     w = head.weight.view(-1, len(mean), 5, 5).repeat_interleave(2, 2).repeat_interleave(2, 3).movedim(1, -1)/4
     if drop.p: y, w = y*kept(y.shape, drop.p).to(y), w/(1 - drop.p)
     return y.flatten(1) @ w.flatten(1).T + head.bias
-STSTNet.learning = _learning
-
-# %% ../../nbs/rivals/01_baselines.ipynb #b3275ea8
-@torch.no_grad()
-def follow(
-    norm,  # batch norm
-    mean,  # (C,) of a batch
-    var,   # (C,), biased
-    n:int, # values of a channel
-):
-    "Let batch norm's running statistics follow a batch, as it does by itself."
-    norm.num_batches_tracked += 1
-    share = 1/float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean, share)
-    norm.running_var.lerp_(var*n/(n - 1), share)
 
 # %% ../../nbs/rivals/01_baselines.ipynb #29a6d12d
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class STSTNetConfig(AdamConfig):
     "How STSTNet is trained."
     lr: float = 2e-4
@@ -161,23 +169,31 @@ class STSTNetConfig(AdamConfig):
     shuffle: bool = False   # a new order every epoch, else the table's
     def __post_init__(self):
         AdamConfig.__post_init__(self)
-        if min(self.epochs, self.batch) < 1 or not 0 <= self.dropout < 1: raise ValueError(f'ststnet: epochs, batch ≥ 1 and 0 ≤ dropout < 1, got {self.epochs}, {self.batch}, {self.dropout}')
+        need(self.epochs >= 1, 'ststnet.epochs', self.epochs, '1 or more')
+        need(self.batch >= 1, 'ststnet.batch', self.batch, '1 or more')
+        need(0 <= self.dropout < 1, 'ststnet.dropout', self.dropout, '0 ≤ dropout < 1')
 
 # %% ../../nbs/rivals/01_baselines.ipynb #f9de1bf4
 class FittedSTSTNet:
     "STSTNet trained on a fold; its rows are (C, 1, 28, 28) in [0, 1]."
-    def __init__(self, fold, ctx): # Fold, Context
+    def __init__(self,
+                 fold,  # Fold
+                 ctx):  # Context
         cfg, g = ctx.settings.ststnet, stage_generator(fold, 'ststnet')
         self.index, self.device = channels(ctx.settings.features, fold.shape[0]), ctx.device
-        self.net = seeded(lambda: STSTNet(len(self.index), fold.n_classes, cfg.dropout), g).to(self.device, memory_format=torch.channels_last)
+        net = seeded(lambda: STSTNet(len(self.index), fold.n_classes, cfg.dropout), g)
+        self.net = net.to(self.device, memory_format=torch.channels_last)
         x, y, n = self.pixels(fold.X()), fold.y.to(self.device), len(fold)
         padded, in_turn = F.pad(x, [2]*4), [slice(i, i + cfg.batch) for i in range(0, n, cfg.batch)]
         order = batches(n, cfg.batch, cfg.epochs, g) if cfg.shuffle else in_turn*cfg.epochs
         def loss_of(k): return F.cross_entropy(self.net.learning(padded[order[k]]), y[order[k]])
         with random_state_kept():
-            torch.manual_seed(g.initial_seed())              # dropout
-            train(self.net, loss_of, len(order), cfg, x.split(cfg.batch), each_epoch(ctx, self, len(order)//cfg.epochs))
-    def pixels(self, x): return 255*torch.as_tensor(x, dtype=torch.float32)[:, self.index, 0].to(self.device, memory_format=torch.channels_last)
+            torch.manual_seed(g.initial_seed())  # dropout
+            watched = each_epoch(ctx, self, len(order)//cfg.epochs)
+            train(self.net, loss_of, len(order), cfg, x.split(cfg.batch), watched)
+    def pixels(self, x):  # rows → (n, C, 28, 28) in 0…255
+        grey = 255*torch.as_tensor(x, dtype=torch.float32)[:, self.index, 0]
+        return grey.to(self.device, memory_format=torch.channels_last)
     @torch.no_grad()
     def scores(self, x): return self.net(self.pixels(x)).softmax(1).cpu().numpy()
     def state(self): return self.net.state_dict()

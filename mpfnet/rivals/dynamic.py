@@ -14,23 +14,24 @@ import numpy as np
 import torch
 from sklearn.svm import LinearSVR
 
+from ..core.checks import need
 from ..motion.flow import flow, gray
 from ..preprocess import Recipe
 
 # %% ../../nbs/rivals/04_dynamic.ipynb #ba662e8c
 def rank_weights(
-    n: int, # N, how many frames
-) -> np.ndarray: # (N,) float64; they add up to zero
-    "Weights of approximate rank pooling."
-    if n < 1: raise ValueError(f'rank_weights: expected at least one frame, found {n}')
+    n: int,  # N, how many frames
+) -> np.ndarray:  # (N,) float64; they add up to zero
+    "Weights of approximate rank pooling. ValueError without a frame."
+    need(n >= 1, 'rank_weights', n, 'at least one frame')
     i = np.arange(1, n + 1)
     return np.cumsum(((2*i - n - 1)/i)[::-1])[::-1].copy()
 
 # %% ../../nbs/rivals/04_dynamic.ipynb #e6811196
 def dynamic_image(
-    frames: torch.Tensor, # (N, …) in the order that counts
-    scaled: bool = True, # divide the weights by half the sum of their sizes; False = as published
-) -> torch.Tensor: # (…) float32
+    frames: torch.Tensor,  # (N, …) in the order that counts
+    scaled: bool = True,  # divide the weights by half the sum of their sizes; False = as published
+) -> torch.Tensor:  # (…) float32
     "Approximate rank pooling of some frames; zeros if there is one frame or nothing changes."
     weights = rank_weights(len(frames))
     if scaled: weights = weights/max(np.abs(weights).sum()/2, 1e-12)
@@ -39,36 +40,37 @@ def dynamic_image(
 
 # %% ../../nbs/rivals/04_dynamic.ipynb #3fb55fa4
 def exact_dynamic_image(
-    frames: torch.Tensor, # (N, …)
-    C: float = 1., # price of a frame out of order
-) -> torch.Tensor: # (…) float32; its scale is free
+    frames: torch.Tensor,  # (N, …)
+    C: float = 1.,  # price of a frame out of order
+) -> torch.Tensor:  # (…) float32; its scale is free
     "Rank pooling by a linear support-vector regression of liblinear."
     n = len(frames)
     if n < 2: return torch.zeros_like(frames[0])
     t = np.arange(1., n + 1)
     means = np.cumsum((frames - frames[:1]).double().numpy().reshape(n, -1), 0)/t[:, None]
-    ranker = LinearSVR(C=C, epsilon=.1, loss='squared_epsilon_insensitive', dual=False, fit_intercept=False, max_iter=10000)
+    ranker = LinearSVR(C=C, epsilon=.1, loss='squared_epsilon_insensitive', dual=False, fit_intercept=False,
+                       max_iter=10000)
     ranker.fit(means - means.mean(0), t - t.mean())
     return torch.from_numpy(ranker.coef_.astype(np.float32)).reshape(frames.shape[1:])
 
 # %% ../../nbs/rivals/04_dynamic.ipynb #6e46c162
 def min_max(
-    image: torch.Tensor, # (…)
-) -> torch.Tensor: # the same shape, in [0, 1]
+    image: torch.Tensor,  # (…)
+) -> torch.Tensor:  # the same shape, in [0, 1]
     "Stretch an image to [0, 1]; a flat one is ½ everywhere."
     low, high = image.amin(), image.amax()
     return (image - low)/(high - low) if high > low else torch.full_like(image, .5)
 
 # %% ../../nbs/rivals/04_dynamic.ipynb #c40b3f2e
 INTENSITIES = ('peak', 'difference', 'flow')
-STRONGEST = .01 # share of the pixels that `peak` looks at
+STRONGEST = .01  # share of the pixels that `peak` looks at
 
 def motion_intensity(
-    frames: torch.Tensor, # (N, 1 or 3, H, W) in [0, 1]
-    measure: str = 'peak', # a key of `INTENSITIES`
-) -> torch.Tensor: # (N,) float32: the first is 0; grey levels, for flow px
+    frames: torch.Tensor,  # (N, 1 or 3, H, W) in [0, 1]
+    measure: str = 'peak',  # one of `INTENSITIES`
+) -> torch.Tensor:  # (N,) float32: the first is 0; grey levels, for flow px
     "How far each frame is from the first."
-    if measure not in INTENSITIES: raise ValueError(f'unknown motion intensity {measure!r}; known: {", ".join(INTENSITIES)}')
+    need(measure in INTENSITIES, 'motion intensity', measure, f'one of {", ".join(INTENSITIES)}')
     first, rest = gray(frames[:1]), gray(frames[1:])
     if measure == 'flow': far = flow(first.expand_as(rest), rest).norm(dim=1).mean((1, 2))
     elif measure == 'difference': far = (rest - first).abs().mean((1, 2, 3))
@@ -81,38 +83,37 @@ def _strongest(change): # (n, pixels)
 
 # %% ../../nbs/rivals/04_dynamic.ipynb #8ece4027
 def by_intensity(
-    frames: torch.Tensor, # (N, 1 or 3, H, W) in [0, 1]
-    measure: str = 'peak', # a key of `INTENSITIES`
-) -> torch.Tensor: # (N,) positions: the frame that moved least first
+    frames: torch.Tensor,  # (N, 1 or 3, H, W) in [0, 1]
+    measure: str = 'peak',  # one of `INTENSITIES`
+) -> torch.Tensor:  # (N,) positions: the frame that moved least first
     "The order of frames by their motion intensity."
     return torch.argsort(motion_intensity(frames, measure), stable=True)
 
 # %% ../../nbs/rivals/04_dynamic.ipynb #173d031c
 def phases(
-    frames: torch.Tensor, # (N, …)
-    times: list, # their N numbers, rising
-    apex: int, # one of them
-) -> tuple: # frames onset…apex, and apex…offset
+    frames: torch.Tensor,  # (N, …)
+    times: list,  # their N numbers, rising
+    apex: int,  # one of them
+) -> tuple:  # frames onset…apex, and apex…offset
     "The two phases of a clip; the apex is in both."
-    if apex not in times: raise ValueError(f'the apex, frame {apex}, is not among the {len(times)} frames {times[0]}…{times[-1]}')
+    need(apex in times, 'apex', apex, f'one of the {len(times)} frames {times[0]}…{times[-1]}')
     k = list(times).index(apex)
     return frames[:k + 1], frames[k:]
 
-# %% ../../nbs/rivals/04_dynamic.ipynb #305be3da
+# %% ../../nbs/rivals/04_dynamic.ipynb #1d2fda02
 IMAGES = ('temporal-ranked', 'motion-intensity', 'onset to apex', 'apex to offset')
 
-# %% ../../nbs/rivals/04_dynamic.ipynb #1d2fda02
 @dataclass(kw_only=True, slots=True, frozen=True)
 class DynamicImages(Recipe):
     "Four dynamic images of a clip's grey frames; one row is (1, 4, S, S), in the order of `IMAGES`."
-    size: int = 64 # S, pixels along a side of the face crop
-    intensity: str = 'peak' # how the motion-intensity image ranks frames: peak, difference or flow
+    size: int = 64           # S, pixels along a side of the face crop
+    intensity: str = 'peak'  # how the motion-intensity image ranks frames: peak, difference or flow
     span: ClassVar[str] = 'whole'
     modules: ClassVar[tuple] = ('motion.flow', 'rivals.dynamic')
 
     def __post_init__(self):
         Recipe.__post_init__(self)
-        if self.intensity not in INTENSITIES: raise ValueError(f'unknown motion intensity {self.intensity!r}; known: {", ".join(INTENSITIES)}')
+        need(self.intensity in INTENSITIES, 'motion intensity', self.intensity, f'one of {", ".join(INTENSITIES)}')
 
     def shape(self, kind): return 1, len(IMAGES), self.size, self.size
 
@@ -125,9 +126,9 @@ class DynamicImages(Recipe):
 
 # %% ../../nbs/rivals/04_dynamic.ipynb #6ed47f64
 def frame_positions(
-    n: int, # frames of a clip
-    k: int = 8, # frames wanted
-) -> np.ndarray: # (k,) positions
+    n: int,      # frames of a clip
+    k: int = 8,  # frames wanted
+) -> np.ndarray:  # (k,) positions
     "Positions i·(n//k); evenly with repeats where n < k."
     return np.arange(k)*(n//k) if n >= k else np.arange(k)*n//k
 
@@ -135,14 +136,14 @@ def frame_positions(
 @dataclass(kw_only=True, slots=True, frozen=True)
 class GrayFrames(Recipe):
     "Grey frames in [0, 1], and behind them their dynamic image, min-max scaled; one row is (1, frames + 1, S, S)."
-    size: int = 64 # S, pixels along a side of the face crop
-    frames: int = 8 # how many
+    size: int = 64   # S, pixels along a side of the face crop
+    frames: int = 8  # how many
     span: ClassVar[str] = 'whole'
     modules: ClassVar[tuple] = ('motion.flow', 'rivals.dynamic')
 
     def __post_init__(self):
         Recipe.__post_init__(self)
-        if self.frames < 2: raise ValueError(f'frames: expected at least 2, found {self.frames}')
+        need(self.frames >= 2, 'frames', self.frames, 'at least 2')
 
     def shape(self, kind): return 1, self.frames + 1, self.size, self.size
 

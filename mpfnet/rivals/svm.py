@@ -11,29 +11,31 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.svm import SVC
 
-from ..core.checks import check_fields
+from ..core.checks import check_fields, need
 
 # %% ../../nbs/rivals/02_svm.ipynb #4c519b19
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class SVMConfig:
     "A linear support-vector machine on stored descriptors; none of this is given in the papers."
-    C: float = 3.            # price of a training clip on the wrong side, where the descriptors' mean squared length is 1
+    C: float = 3.            # price of a training clip on the wrong side
     root: bool = True        # square roots first, with the sign kept: Hellinger's distance between histograms
     standardise: bool = True # every number in units of its standard deviation over the training clips
     balanced: bool = True    # the classes weigh the same, however many clips they have
 
     def __post_init__(self):
         check_fields(self, 'svm')
-        if self.C <= 0: raise ValueError(f'svm.C must be positive, got {self.C}')
+        need(self.C > 0, 'svm.C', self.C, 'a positive number')
 
 # %% ../../nbs/rivals/02_svm.ipynb #8945f3a5
 class Normaliser:
     "Square roots, centring, scaling, as fitted to training clips."
-    def __init__(self, x, cfg): # (n, …) training descriptors; SVMConfig
+    def __init__(self,
+                 x,    # (n, …) training descriptors
+                 cfg): # SVMConfig
         self.root, z = cfg.root, self.flat(x, cfg.root)
         self.mean, spread = z.mean(0), z.std(0)
-        spread[spread < 1e-9*abs(self.mean)] = 0                            # what is left of a constant is rounding
-        floor = 1e-3*np.sqrt((spread**2).mean()) or 1.                      # a bin that is always empty stays finite
+        spread[spread < 1e-9*abs(self.mean)] = 0                # what is left of a constant is rounding
+        floor = 1e-3*np.sqrt((spread**2).mean()) or 1.          # a bin that is always empty stays finite
         self.scale = np.maximum(spread, floor) if cfg.standardise else np.ones_like(spread)
         self.scale *= np.sqrt(((spread/self.scale)**2).sum()) or 1.
 
@@ -42,32 +44,35 @@ class Normaliser:
         z = np.asarray(x, np.float64).reshape(len(x), -1)
         return np.sign(z)*np.sqrt(abs(z)) if root else z
 
-    def __call__(self, x): return (self.flat(x, self.root) - self.mean)/self.scale # (n, …) → (n, d) float64
+    def __call__(self, x): return (self.flat(x, self.root) - self.mean)/self.scale  # (n, …) → (n, d) float64
 
 # %% ../../nbs/rivals/02_svm.ipynb #f82f7406
 def machines(
-    z, # (n, d) normalised training descriptors
-    y, # (n,) labels
-    cfg, # SVMConfig
-) -> tuple: # classes (k,), weights (k, d), offsets (k,)
+    z,    # (n, d) normalised training descriptors
+    y,    # (n,) labels
+    cfg,  # SVMConfig
+) -> tuple:  # classes (k,), weights (k, d), offsets (k,)
     "A linear support-vector machine for each class that has clips."
     classes, products = np.unique(y), z @ z.T
     weights, offsets = np.zeros((len(classes), z.shape[1])), np.zeros(len(classes))
     for i, c in enumerate(classes if len(classes) > 1 else ()):
-        m = SVC(kernel='precomputed', C=cfg.C, class_weight='balanced' if cfg.balanced else None).fit(products, y == c)
+        weight = 'balanced' if cfg.balanced else None
+        m = SVC(kernel='precomputed', C=cfg.C, class_weight=weight).fit(products, y == c)
         weights[i], offsets[i] = m.dual_coef_[0] @ z[m.support_], m.intercept_[0]
     return classes, weights, offsets
 
 # %% ../../nbs/rivals/02_svm.ipynb #dfdfb0f2
 class DescriptorSVM:
     "A method: the linear machines of a fold, on descriptors of any shape."
-    def __init__(self, fold, ctx): # Fold; ctx.settings.svm is a `SVMConfig`
+    def __init__(self,
+                 fold,  # Fold
+                 ctx):  # ctx.settings.svm is a `SVMConfig`
         x, cfg, self.n_classes = fold.X().numpy(), ctx.settings.svm, fold.n_classes
         self.normalise = Normaliser(x, cfg)
         self.classes, self.weights, self.offsets = machines(self.normalise(x), fold.y.numpy(), cfg)
 
-    def scores(self, x) -> np.ndarray: # (n, …) descriptors → (n, n_classes) distances from the separating planes, finite
-        "How far on its side each class's machine sees a clip."
+    def scores(self, x) -> np.ndarray:  # (n, …) descriptors → (n, n_classes), finite
+        "How far on its side of the separating plane each class's machine sees a clip."
         found = self.normalise(x) @ self.weights.T + self.offsets
         out = np.repeat(found.min(1, keepdims=True) - 1, self.n_classes, 1)
         out[:, self.classes] = found
@@ -75,4 +80,5 @@ class DescriptorSVM:
 
     def state(self) -> dict:
         "Everything learnt."
-        return dict(mean=self.normalise.mean, scale=self.normalise.scale, classes=self.classes, weights=self.weights, offsets=self.offsets)
+        return dict(mean=self.normalise.mean, scale=self.normalise.scale,
+                    classes=self.classes, weights=self.weights, offsets=self.offsets)

@@ -23,7 +23,13 @@ from ..data.frames import list_frames
 from ..data.labels import class_names, label_of
 from ..data.readers import check_names
 from mpfnet.synthetic.faces import (
-    CLASSES, VERSION, clip_fields, draw_frame, motion, subject_traits, write_script,
+    CLASSES,
+    VERSION,
+    clip_fields,
+    draw_frame,
+    motion,
+    subject_traits,
+    write_script,
 )
 
 # %% ../../nbs/synthetic/02_synth.ipynb #df11bb9d

@@ -38,7 +38,7 @@ def _pyramids(image, orientations):
         raise ImportError(f"magnification method 'phase' needs pyrtools: {how}") from e
     return [SteerablePyramidFreq(c, order=orientations - 1, is_complex=True) for c in image]
 
-# %% ../nbs/01d_magnify.ipynb #9673abbc
+# %% ../nbs/01d_magnify.ipynb #857c6c81
 def _turns(onset, frame, blur):
     "Change of phase from the onset's waves to the frame's, by band; all channels vote, the stronger waves more."
     from scipy.ndimage import gaussian_filter
@@ -49,7 +49,7 @@ def _turns(onset, frame, blur):
         turns[band] = np.angle(gaussian_filter(vote.real, sigma) + 1j*gaussian_filter(vote.imag, sigma))
     return turns
 
-# %% ../nbs/01d_magnify.ipynb #801210f8
+# %% ../nbs/01d_magnify.ipynb #ee9ccd0b
 def _turned(pyramid, turns, times):
     "The picture (H, W) whose waves are turned on."
     kept = pyramid.pyr_coeffs
@@ -126,7 +126,7 @@ PHI_MAX = {
     'samm': dict(negative=3, positive=9, surprise=14),
 }
 
-# %% ../nbs/01d_magnify.ipynb #f3dae59f
+# %% ../nbs/01d_magnify.ipynb #fe7b1a5e
 def phi_max(
     counts: dict, # class -> number of clips
     limit: int = 14, # φ_max of the rarest class

@@ -23,7 +23,7 @@ from mpfnet.priors import (
 # %% ../nbs/04f_afn.ipynb #2d50a7db
 VARIANTS, AUGMENTS, SCALES = ('afn', 'dianet'), ('none', 'phase'), ('minmax', 'clip', 'train')
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class AFNConfig(AdamConfig):
     "AFN and its relatives. The abstracts give none of this: all numbers are inferred."
     lr: float = 1e-3

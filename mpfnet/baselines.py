@@ -150,7 +150,7 @@ def follow(
     norm.running_var.lerp_(var*n/(n - 1), share)
 
 # %% ../nbs/04d_baselines.ipynb #29a6d12d
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class STSTNetConfig(AdamConfig):
     "How STSTNet is trained."
     lr: float = 2e-4

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from .kernels import Switched, attended, max_pool, norm_relu
 
 # %% ../nbs/02_ca_i3d.ipynb #4c5c4324
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class EncoderConfig:
     "What decides a CA-I3D's shape; the defaults are the paper's."
     width: float = 1.      # multiplies every channel count of the stem and the Inception blocks
@@ -37,7 +37,7 @@ class EncoderConfig:
         if self.embedding < 1 or self.stem_stride < 1: raise ValueError(f'encoder: embedding ≥ 1 and stem_stride ≥ 1, got {self.embedding}, {self.stem_stride}')
         if self.init not in ('kaiming', 'normal01'): raise ValueError(f"encoder.init is 'kaiming' or 'normal01', got {self.init!r}")
         if not 0 <= self.dropout < 1: raise ValueError(f'encoder.dropout lies in [0, 1), got {self.dropout}')
-        self.grid = tuple(self.grid)
+        object.__setattr__(self, 'grid', tuple(self.grid))      # a list is welcome; frozen, so this once by the back door
         if len(self.grid) not in (0, 3) or min(self.grid, default=1) < 1: raise ValueError(f'encoder.grid has three cells (T, H, W) or is (), got {self.grid}')
 
 # %% ../nbs/02_ca_i3d.ipynb #792bfa01

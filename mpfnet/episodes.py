@@ -42,7 +42,7 @@ def draw_episode(y, shot, queries, g): # labels (n,) as array; per class; genera
     return np.concatenate(support), np.concatenate(query)
 
 # %% ../nbs/04a_episodes.ipynb #fa41a221
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class MetaConfig(SGDConfig):
     "The episodic stage; §4.3: 5-shot, 4 episodes an update, SGD, rate 0.05, momentum 0.9. Updates and queries are not given there."
     lr: float = .05

@@ -27,7 +27,7 @@ from mpfnet.priors import (
 # %% ../nbs/04e_fdp.ipynb #82ef1a94
 VARIANTS = ('as_paper', 'as_released')
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class FDPConfig(AdamConfig):
     "What decides an FDP; Adam with rate 1e-4."
     weight_decay: float = 1e-3

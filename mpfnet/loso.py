@@ -214,7 +214,8 @@ def resolve(p:Parameters) -> tuple:
     if preset == 'paper' and device == 'cpu' and p.method in SLOW: warn("preset 'paper' on a CPU: minutes to hours a fold. For a first look: preset='tiny'")
     settings = settings_preset(preset, p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
-    if device == 'cuda' and here and torch.cuda.is_bf16_supported(including_emulation=False): settings.compute.precision = 'bf16'
+    if device == 'cuda' and here and torch.cuda.is_bf16_supported(including_emulation=False):
+        settings = replace(settings, compute=replace(settings.compute, precision='bf16'))
     settings = override(settings, p.overrides)
     if device == 'cuda': ask_for_order()
     if here or p.engine == 'local': check_kernels(settings.compute.kernels, device)

@@ -44,7 +44,7 @@ from mpfnet.priors import (
 from .svm import DescriptorSVM, SVMConfig
 
 # %% ../nbs/04_methods.ipynb #94b3c3fd
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class Settings:
     "The resolved configuration of a method's stages."
     features: str = 'both'     # channels: both, flow, diff

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .ca_i3d import convolve, widen
 
 # %% ../nbs/04c_mpfnet_c.ipynb #94309210
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class CascadeConfig:
     "How the two encoders are joined; the paper gives neither field."
     k: int = 8              # channels of GFE's map laid beside the clip

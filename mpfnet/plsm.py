@@ -38,7 +38,7 @@ def balanced_items(phi): # φ_max of each clip
     return np.repeat(np.arange(len(phi)), 1 + phi), np.concatenate([np.arange(1 + p) for p in phi])
 
 # %% ../nbs/03b_plsm.ipynb #a464f9b6
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class PLSMConfig(PriorConfig):
     "The magnified, balanced classifier; §4.3: SGD, rate 0.001 ÷10 every 10 of 80 epochs, batch 128."
     lr: float = .001

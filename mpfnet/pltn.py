@@ -35,7 +35,7 @@ def _squared_distances(e): # (B, d) → (B, B), by one matrix product
     return (s[:, None] + s[None] - 2 * e @ e.T).clamp_min(0)
 
 # %% ../nbs/03a_pltn.ipynb #5216b232
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class PLTNConfig(PriorConfig):
     "The triplet stage; §4.3: SGD, rate 0.01, momentum 0.9, weight decay 5e-4, 60 epochs, batch 128."
     margin: float = .2      # α

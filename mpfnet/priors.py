@@ -64,7 +64,7 @@ def channels(features:str, # 'both', 'flow', 'diff'
     raise ValueError(f"unknown features {features!r}; known: both, flow, diff")
 
 # %% ../nbs/03_priors.ipynb #3031ccb5
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class AugmentConfig:
     "Random changes of a training batch; all zero = none."
     flip: float = .5     # probability of a mirror
@@ -198,7 +198,7 @@ def told_to(
 
 
 # %% ../nbs/03_priors.ipynb #70cfc063
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class TrainConfig:
     "What every stage that learns by gradient descent has."
     lr: float = .01
@@ -214,7 +214,7 @@ class TrainConfig:
         if self.lr <= 0 or not 0 <= self.average < 1: raise ValueError(f'{stage}: lr > 0 and 0 ≤ average < 1, got {self.lr}, {self.average}')
 
 # %% ../nbs/03_priors.ipynb #1f22a515
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class SGDConfig(TrainConfig):
     "Stochastic gradient descent, as §4.3 uses it."
     momentum: float = .9
@@ -224,7 +224,7 @@ class SGDConfig(TrainConfig):
         if not 0 <= self.momentum < 1: raise ValueError(f'0 ≤ momentum < 1, got {self.momentum}')
     def optimizer(self, parameters): return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class AdamConfig(TrainConfig):
     "Adam, as the rivals use it."
     lr: float = 1e-4
@@ -323,7 +323,7 @@ def _average(mean, module, decay):
     get_ema_multi_avg_fn(decay)(list(mean.values()), [p.detach() for p in module.parameters()], None)
 
 # %% ../nbs/03_priors.ipynb #0175aa88
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class ComputeConfig:
     "How training is computed."
     precision: str = 'float32'  # or 'bf16'
@@ -502,7 +502,7 @@ class Prepared:
         return Prepared(fold, self.features, self.device, self.compute, self.digests)
 
 # %% ../nbs/03_priors.ipynb #f472711b
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class PriorConfig(SGDConfig):
     "Settings of a prior."
     epochs: int = 60   # of the schedule

@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 from .checks import check_fields
 
 # %% ../nbs/04g_svm.ipynb #4c519b19
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, frozen=True)
 class SVMConfig:
     "A linear support-vector machine on stored descriptors; none of this is given in the papers."
     C: float = 3.            # price of a training clip on the wrong side, where the descriptors' mean squared length is 1

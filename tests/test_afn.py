@@ -1,4 +1,5 @@
 """AFN: the leakage canary for its variants and its augmentation, determinism, edges, bad settings."""
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -142,7 +143,7 @@ def test_class_weights_give_each_class_the_same_say(y):
 
 @pytest.mark.parametrize('name, variant, classes, size', [('tiny', 'afn', 3, 64), ('tiny', 'dianet', 5, 32), ('light', 'afn', 2, 64), ('light', 'dianet', 3, 48)])
 def test_shapes(name, variant, classes, size):
-    cfg = afn_preset(name); cfg.variant = variant
+    cfg = replace(afn_preset(name), variant=variant)
     for channels in (1, 3):
         logits, w = AFNNet(channels, classes, cfg).eval().fuse(torch.randn(2, channels, 2, size, size))
         assert logits.shape == (2, classes) and w.tolist() == [[.5, .5]]*2, 'the gate starts undecided'

@@ -163,7 +163,7 @@ def test_a_run_has_the_copies_that_phi_of_a_fold_asks_for(synth_root, tmp_path):
                              overrides=f'{CHEAP.replace("phi_limit=1", "phi_limit=14")},preprocess.size=16,plsm.phi={phi}')
     settings = {phi: json.loads((ran(phi) / 'config.json').read_text())['settings']['plsm']['phi'] for phi in ('fold', 'table')}
     assert settings == dict(fold='fold', table='table')
-    with pytest.raises(ValueError, match="plsm.phi is 'table' or 'fold'"): ran('outer')
+    with pytest.raises(ValueError, match="plsm.phi: expected 'table' or 'fold'"): ran('outer')
 
 
 def test_inner_gamma_does_not_see_the_test_subject():

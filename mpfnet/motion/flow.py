@@ -16,10 +16,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core.checks import pick
+from ..core.checks import need, pick
 from ..core.workers import one_thread
 from .checkpoints import check_weights, loaded
 from .flownet2 import PUBLISHED, flow_between, load_official
+
+# %% ../../nbs/motion/02_flow.ipynb #bf4537f7
+def _distinct(image, lead):
+    "Images (n, C, H, W) without repeats, and how many flows of leading sizes `lead` look up each."
+    own = (1,)*(len(lead) + 3 - image.ndim) + image.shape[:-3]
+    k = max((i + 1 for i, size in enumerate(own) if size != 1), default=0)
+    images = image.reshape(*own[:k], *image.shape[-3:]).expand(*lead[:k], *image.shape[-3:])
+    return images.reshape(-1, *image.shape[-3:]), prod(lead[k:])
 
 # %% ../../nbs/motion/02_flow.ipynb #5a67d514
 def warp(
@@ -34,36 +42,32 @@ def warp(
     y = torch.arange(h, dtype=flow.dtype, device=flow.device)[:, None] + flow[..., 1, :, :]
     grid = torch.stack([x*(2/(w - 1)) - 1, y*(2/(h - 1)) - 1], -1)
     images, each = _distinct(image, flow.shape[:-3])
-    # all lookups of an image, one below the other: so no image is copied for it
     out = F.grid_sample(images, grid.reshape(len(images), each*h, w, 2), mode, 'border', align_corners=True)
     return out.unflatten(2, (each, h)).transpose(1, 2).reshape(*flow.shape[:-3], *out.shape[1:2], h, w)
 
-def _distinct(image, lead):
-    "Images (n, C, H, W) without repeats, and how many flows of leading sizes `lead` look up each."
-    own = (1,)*(len(lead) + 3 - image.ndim) + image.shape[:-3]
-    k = max((i + 1 for i, size in enumerate(own) if size != 1), default=0)
-    images = image.reshape(*own[:k], *image.shape[-3:]).expand(*lead[:k], *image.shape[-3:])
-    return images.reshape(-1, *image.shape[-3:]), prod(lead[k:])
-
-# %% ../../nbs/motion/02_flow.ipynb #bcd516e5
-FINER = 6 # values a pixel
-
+# %% ../../nbs/motion/02_flow.ipynb #9aeb1a88
 def _b_spline(x):
     "The quintic B-spline, a bell that is 6 wide."
     return sum((-1)**k*comb(6, k)*np.clip(x + 3 - k, 0, None)**5 for k in range(7))/120
 
+# %% ../../nbs/motion/02_flow.ipynb #bcd516e5
+FINER = 6 # values a pixel
+
+def _spline_values(at, n):
+    "(len(at), n): what each of n bells contributes at these places; beyond the border the samples are mirrored."
+    i, m = np.floor(at)[:, None].astype(int) + np.arange(-3, 5), np.zeros((len(at), n))
+    mirrored = np.minimum(i % (2*n), 2*n - 1 - i % (2*n))
+    np.add.at(m, (np.arange(len(at))[:, None], mirrored), _b_spline(at[:, None] - i))
+    return m
+
 @lru_cache(maxsize=32)
 def _finer_matrix(n, device):
     "n samples with mirrored border → values of their quintic spline at 0, 1/6, …, n − 1."
-    def values(at):
-        i, m = np.floor(at)[:, None].astype(int) + np.arange(-3, 5), np.zeros((len(at), n))
-        mirrored = np.minimum(i % (2*n), 2*n - 1 - i % (2*n))
-        np.add.at(m, (np.arange(len(at))[:, None], mirrored), _b_spline(at[:, None] - i))
-        return m
-    m = values(np.arange(FINER*(n - 1) + 1)/FINER) @ np.linalg.inv(values(np.arange(n)))
+    m = _spline_values(np.arange(FINER*(n - 1) + 1)/FINER, n) @ np.linalg.inv(_spline_values(np.arange(n), n))
     m[abs(m) < 1e-9] = 0  # they fade by half from pixel to pixel, and numbers below 1e-38 are slow to multiply
     return torch.tensor(m, dtype=torch.float32, device=device)
 
+# %% ../../nbs/motion/02_flow.ipynb #b886d267
 def finer(
     image: torch.Tensor, # (…, H, W)
 ) -> torch.Tensor: # (…, 6·(H − 1) + 1, 6·(W − 1) + 1)
@@ -94,11 +98,13 @@ def _blur_matrix(n, sigma, device):
     return torch.tensor(m, dtype=torch.float32, device=device)
 
 def _blur(x, sigma):
+    "Gaussian blur of (…, H, W), σ in px."
     down, across = (_blur_matrix(n, sigma, x.device).to(x.dtype) for n in x.shape[-2:])
     return down @ x @ across.T
 
 # %% ../../nbs/motion/02_flow.ipynb #172ba75a
-_MEDIAN9 = ((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3), (5, 8), (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2))
+_MEDIAN9 = ((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3),
+            (5, 8), (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2))
 
 def _read_later(network, wanted):
     "Whether somebody reads the smaller and the larger outcome of each comparison, where `wanted` is asked for."
@@ -108,6 +114,7 @@ def _read_later(network, wanted):
         wanted = wanted | {*pair}
     return read[::-1]
 
+# %% ../../nbs/motion/02_flow.ipynb #ed9046da
 def _median3(x):
     "Median over 3×3 neighbours of (N, C, H, W)."
     h, w = x.shape[-2:]
@@ -137,17 +144,22 @@ def _lk_step(a, b, flow, sigma):
     return torch.cat([yy*xe - xy*ye, xx*ye - xy*xe], 1)/det
 
 # %% ../../nbs/motion/02_flow.ipynb #e10114e8
+def _enlarged(flow, size):
+    "A flow for an image of another size (H, W): more places, and longer in px."
+    wider, higher = size[1]/flow.shape[-1], size[0]/flow.shape[-2]
+    u, v = F.interpolate(flow, size, mode='bilinear').split(1, 1)
+    return torch.cat([u*wider, v*higher], 1)
+
+def _halved(image): return F.interpolate(image, scale_factor=.5, mode='bilinear', antialias=True)
+
 def _ilk(A, B, radius, levels, rounds):
     "`ilk` for pairs that fit into the processor's memory cache together."
     pyramid = [(A, B)]
     while len(pyramid) < levels and min(pyramid[-1][0].shape[-2:]) >= 32:
-        pyramid.append(tuple(F.interpolate(i, scale_factor=.5, mode='bilinear', antialias=True) for i in pyramid[-1]))
+        pyramid.append(tuple(map(_halved, pyramid[-1])))
     flow = torch.zeros_like(pyramid[-1][0]).repeat(1, 2, 1, 1)
     for a, b in reversed(pyramid):
-        if flow.shape[-2:] != a.shape[-2:]:
-            wider, higher = a.shape[-1]/flow.shape[-1], a.shape[-2]/flow.shape[-2]
-            u, v = F.interpolate(flow, a.shape[-2:], mode='bilinear').split(1, 1)
-            flow = torch.cat([u*wider, v*higher], 1)
+        if flow.shape[-2:] != a.shape[-2:]: flow = _enlarged(flow, a.shape[-2:])
         for _ in range(rounds): flow = _lk_step(a, b, flow, (2*radius + 1)/4)
     return flow
 
@@ -167,10 +179,12 @@ def ilk(
     return torch.cat([_ilk(a, b, radius, levels, rounds) for a, b in zip(A.split(n), B.split(n))])
 
 # %% ../../nbs/motion/02_flow.ipynb #e7b4ce5e
-def _bytes(x): return (x[:, 0].cpu()*255).round().clamp(0, 255).to(torch.uint8).numpy()
+def _bytes(x):
+    "(N, 1, H, W) in [0, 1] → (N, H, W) uint8 in NumPy."
+    return (x[:, 0].cpu()*255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 def _each(f, A, B, like):
-    "Apply a flow of NumPy images, (H, W) twice → (H, W, 2), to one pair after the other; the result is of the type and where `like` is."
+    "A flow of NumPy images, (H, W) twice → (H, W, 2), pair by pair; the result is of the type and where `like` is."
     return torch.stack([torch.from_numpy(f(i, j)) for i, j in zip(A, B)]).permute(0, 3, 1, 2).to(like)
 
 # %% ../../nbs/motion/02_flow.ipynb #8adf0183
@@ -183,9 +197,11 @@ def dis(
 ) -> torch.Tensor: # (N, 2, H, W) px
     "Dense inverse search at the finest scale."
     method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    method.setFinestScale(finest_scale); method.setPatchStride(patch_stride)
+    method.setFinestScale(finest_scale)
+    method.setPatchStride(patch_stride)
     with one_thread(): return _each(lambda a, b: method.calc(a, b, None), _bytes(A), _bytes(B), A)
 
+# %% ../../nbs/motion/02_flow.ipynb #ede99bab
 def farneback(
     A: torch.Tensor, # (N, 1, H, W) grey in [0, 1]
     B: torch.Tensor, # (N, 1, H, W)
@@ -193,7 +209,7 @@ def farneback(
     window: int = 15, # averaging window, px
 ) -> torch.Tensor: # (N, 2, H, W) px
     "Farnebäck's polynomial expansion."
-    f = lambda a, b: cv2.calcOpticalFlowFarneback(a, b, None, .5, 3, window, 3, 5, 1.2, 0)
+    def f(a, b): return cv2.calcOpticalFlowFarneback(a, b, None, .5, 3, window, 3, 5, 1.2, 0)
     with one_thread(): return _each(f, _bytes(A), _bytes(B), A)
 
 # %% ../../nbs/motion/02_flow.ipynb #493fe893
@@ -201,13 +217,15 @@ def tvl1(
     A: torch.Tensor, # (N, 1, H, W) grey in [0, 1]
     B: torch.Tensor, # (N, 1, H, W)
     *,
-    attachment: float = 15, # weight of the brightness; less is smoother
+    attachment: float = 15, # λ, weight of the brightness; less is smoother
     prefilter: bool = True, # clean the flow by a median between rounds
 ) -> torch.Tensor: # (N, 2, H, W) px
     "Total variation and L1, by scikit-image."
     try: from skimage.registration import optical_flow_tvl1
     except ImportError as e: raise ImportError("flow method 'tvl1' needs scikit-image: pip install scikit-image") from e
-    def f(a, b): return optical_flow_tvl1(a, b, attachment=attachment, prefilter=prefilter, dtype=np.float32)[::-1].transpose(1, 2, 0).copy()
+    def f(a, b):
+        down_and_right = optical_flow_tvl1(a, b, attachment=attachment, prefilter=prefilter, dtype=np.float32)
+        return down_and_right[::-1].transpose(1, 2, 0).copy()
     return _each(f, A[:, 0].cpu().numpy(), B[:, 0].cpu().numpy(), A)
 
 # %% ../../nbs/motion/02_flow.ipynb #e7d934d2
@@ -223,13 +241,9 @@ def flownet2(
     return torch.cat([flow_between(module, a, b) for a, b in zip(A.split(batch), B.split(batch))])
 
 # %% ../../nbs/motion/02_flow.ipynb #8ad86cd5
-FLOWS = {'ilk': ilk, 'dis': dis, 'farneback': farneback, 'tvl1': tvl1, 'flownet2': flownet2}
-#: those that need `weights`, and which file that is
-LEARNED = {'flownet2': f'FlowNet2_checkpoint.pth.tar, published at {PUBLISHED}; its weights have a licence of their own, for research only'}
-COLOUR = {'flownet2'} # those that see colour; the others see luminance
-
 def _check_channels(image):
-    if image.ndim < 3 or image.shape[-3] not in (1, 3): raise ValueError(f'expected 3 or 1 channels in (…, C, H, W), found shape {tuple(image.shape)}')
+    shape = tuple(image.shape)
+    need(len(shape) >= 3 and shape[-3] in (1, 3), 'image', shape, '3 or 1 channels in (…, C, H, W)')
 
 def gray(
     image: torch.Tensor, # (…, 3 or 1, H, W)
@@ -248,6 +262,12 @@ def rgb(
     return image.expand(*image.shape[:-3], 3, -1, -1)
 
 # %% ../../nbs/motion/02_flow.ipynb #ab16c7fa
+FLOWS = {'ilk': ilk, 'dis': dis, 'farneback': farneback, 'tvl1': tvl1, 'flownet2': flownet2}
+#: those that need `weights`, and which file that is
+LEARNED = {'flownet2': f'FlowNet2_checkpoint.pth.tar, published at {PUBLISHED}; '
+                       'its weights have a licence of their own, for research only'}
+COLOUR = {'flownet2'} # those that see colour; the others see luminance
+
 @torch.no_grad()
 def flow(
     A, # (…, 3 or 1, H, W) float in [0, 1], tensor or array
@@ -262,7 +282,7 @@ def flow(
     check_weights(method, weights, LEARNED, FLOWS)
     if weights is not None: options['weights'] = weights
     A, B = ((rgb if method in COLOUR else gray)(torch.as_tensor(x)).float() for x in (A, B))
-    if A.shape != B.shape: raise ValueError(f'expected two images of one shape, found {tuple(A.shape)} and {tuple(B.shape)}')
+    need(A.shape == B.shape, 'two images', (tuple(A.shape), tuple(B.shape)), 'one shape')
     lead, size = A.shape[:-3], A.shape[-2:]
     if not A.numel(): return A.new_zeros(*lead, 2, *size)
     return f(A.reshape(-1, *A.shape[-3:]), B.reshape(-1, *B.shape[-3:]), **options).to(A).reshape(*lead, 2, *size)

@@ -9,7 +9,7 @@ __all__ = ['INTERPOLATORS', 'LEARNED', 'intermediate_flows', 'by_flow', 'blend',
 # %% ../../nbs/motion/03_interpolate.ipynb #5094aa66
 import torch
 
-from ..core.checks import pick
+from ..core.checks import need, pick
 from .checkpoints import check_weights, loaded
 from .ema_vfi import PUBLISHED, interpolate_between, load_official
 from .flow import flow, warp
@@ -58,17 +58,18 @@ def ema_vfi(
     weights, # path of ours_t.pkl or ours_small_t.pkl, or a module from `mpfnet.motion.ema_vfi`
 ) -> torch.Tensor: # (…, n, 3, H, W)
     "The paper's network."
-    n = len(t)
-    if not torch.allclose(t, torch.arange(1, n + 1, device=t.device)/(n + 1)): raise ValueError(f'ema_vfi: expected even times k/{n + 1}, found {t.tolist()}')
+    n, even = len(t), torch.arange(1, len(t) + 1, device=t.device)/(len(t) + 1)
+    need(torch.allclose(t, even), 'ema_vfi', t.tolist(), f'even times k/{n + 1}')
     network, pairs = loaded(load_official, weights, onset.device), (x.reshape(-1, *x.shape[-3:]) for x in (onset, apex))
     drawn = [interpolate_between(network, a, b, n + 2)[1:-1] for a, b in zip(*pairs)]
     return torch.stack(drawn).reshape(*onset.shape[:-3], n, *onset.shape[-3:])
 
+# %% ../../nbs/motion/03_interpolate.ipynb #d6bb1eec
 INTERPOLATORS = {'flow': by_flow, 'blend': blend, 'ema_vfi': ema_vfi}
 #: those that need `weights`, and which file that is
-LEARNED = {'ema_vfi': f'ours_t.pkl or ours_small_t.pkl, published at {PUBLISHED}; code Apache-2.0, the folder of the weights states no licence of its own'}
+LEARNED = {'ema_vfi': f'ours_t.pkl or ours_small_t.pkl, published at {PUBLISHED}; '
+                      'code Apache-2.0, the folder of the weights states no licence of its own'}
 
-# %% ../../nbs/motion/03_interpolate.ipynb #d6bb1eec
 @torch.no_grad()
 def interpolate(
     onset, # (…, 3, H, W) float in [0, 1], tensor or array
@@ -84,10 +85,9 @@ def interpolate(
     check_weights(method, weights, LEARNED, INTERPOLATORS)
     if weights is not None: options['weights'] = weights
     onset, apex = (torch.as_tensor(x).float() for x in (onset, apex))
-    if onset.shape != apex.shape or onset.ndim < 3:
-        found = f'{tuple(onset.shape)} and {tuple(apex.shape)}'
-        raise ValueError(f'expected two (…, 3, H, W) frames of one size, found {found}')
-    if length < 2: raise ValueError(f'expected at least 2 frames, found length={length}')
+    shapes = tuple(onset.shape), tuple(apex.shape)
+    need(shapes[0] == shapes[1] and onset.ndim >= 3, 'onset and apex', shapes, 'two (…, 3, H, W) frames of one size')
+    need(length >= 2, 'length', length, 'at least 2 frames')
     t = torch.arange(1, length - 1, device=onset.device)/(length - 1)
     middle = [f(onset, apex, t, **options)] if length > 2 else []
     return torch.cat([onset.unsqueeze(-4), *middle, apex.unsqueeze(-4)], -4)
@@ -96,10 +96,12 @@ def interpolate(
 def _linear_weights(times, at):
     "Weights of the recorded frames (M, N) that are linear in time between two neighbours."
     i = torch.searchsorted(times, at, right=True).clamp(1, len(times) - 1) - 1
-    f, row, out = (at - times[i])/(times[i + 1] - times[i]), torch.arange(len(at)), at.new_zeros(len(at), len(times))
+    f, row = (at - times[i])/(times[i + 1] - times[i]), torch.arange(len(at))
+    out = at.new_zeros(len(at), len(times))
     out[row, i], out[row, i + 1] = 1 - f, f
     return out
 
+# %% ../../nbs/motion/03_interpolate.ipynb #ba67f686
 def time_weights(
     times: torch.Tensor, # (N,) float64, increasing
     length: int, # L
@@ -121,11 +123,11 @@ def sample_recorded(
 ) -> torch.Tensor: # (…, L, 3, H, W) float32; frames 0 and L−1 are the first and the last, exactly
     "Recorded frames at even times from onset to apex."
     frames, times = torch.as_tensor(frames).float(), torch.as_tensor(times).double().cpu()
-    if frames.ndim < 4 or frames.shape[-4] < 2 or times.shape != frames.shape[-4:-3]:
-        found = f'{tuple(frames.shape)} and {tuple(times.shape)}'
-        raise ValueError(f'expected (…, N, 3, H, W) frames and N times, N at least 2, found {found}')
-    if not (times.diff() > 0).all(): raise ValueError(f'times: expected increasing ones, found {times.tolist()}')
-    if length < 2: raise ValueError(f'expected at least 2 frames, found length={length}')
+    fit = frames.ndim >= 4 and frames.shape[-4] >= 2 and times.shape == frames.shape[-4:-3]
+    expected = '(…, N, 3, H, W) frames and N times, N at least 2'
+    need(fit, 'frames and times', (tuple(frames.shape), tuple(times.shape)), expected)
+    need((times.diff() > 0).all(), 'times', times.tolist(), 'increasing ones')
+    need(length >= 2, 'length', length, 'at least 2 frames')
     middle = time_weights(times, length)[1:-1].to(frames, non_blocking=True)
     mean = (middle @ frames.flatten(-3)).unflatten(-1, frames.shape[-3:])
     return torch.cat([frames[..., :1, :, :, :], mean, frames[..., -1:, :, :, :]], -4)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core.checks import pick
+from ..core.checks import need, pick
 from .checkpoints import check_weights, loaded
 from .flow import flow, warp
 from .magnet import PUBLISHED, load_official, magnify_frames
@@ -33,18 +33,23 @@ def lagrangian(
 def _pyramids(image, orientations):
     "Complex steerable pyramids of the channels of (C, H, W)."
     try: from pyrtools.pyramids import SteerablePyramidFreq
-    except ImportError as e: raise ImportError("magnification method 'phase' needs pyrtools: pip install 'mpfnet[phase]', or pip install pyrtools") from e
+    except ImportError as e:
+        how = "pip install 'mpfnet[phase]', or pip install pyrtools"
+        raise ImportError(f"magnification method 'phase' needs pyrtools: {how}") from e
     return [SteerablePyramidFreq(c, order=orientations - 1, is_complex=True) for c in image]
 
+# %% ../../nbs/motion/04_magnify.ipynb #857c6c81
 def _turns(onset, frame, blur):
     "Change of phase from the onset's waves to the frame's, by band; all channels vote, the stronger waves more."
     from scipy.ndimage import gaussian_filter
     turns = {}
     for band in [k for k in onset[0].pyr_coeffs if isinstance(k, tuple)]:
-        vote, sigma = sum(f.pyr_coeffs[band]*np.conj(o.pyr_coeffs[band]) for o, f in zip(onset, frame)), blur/2**band[0]
+        vote = sum(f.pyr_coeffs[band]*np.conj(o.pyr_coeffs[band]) for o, f in zip(onset, frame))
+        sigma = blur/2**band[0]
         turns[band] = np.angle(gaussian_filter(vote.real, sigma) + 1j*gaussian_filter(vote.imag, sigma))
     return turns
 
+# %% ../../nbs/motion/04_magnify.ipynb #ee9ccd0b
 def _turned(pyramid, turns, times):
     "The picture (H, W) whose waves are turned on."
     kept = pyramid.pyr_coeffs
@@ -86,11 +91,12 @@ def magnet(
     "The paper's network."
     return magnify_frames(loaded(load_official, weights, frames.device), frames, factors)
 
+# %% ../../nbs/motion/04_magnify.ipynb #6055afd5
 MAGNIFIERS = {'lagrangian': lagrangian, 'phase': phase, 'magnet': magnet}
 #: those that need `weights`, and which file that is
-LEARNED = {'magnet': f'magnet_epoch12_loss7.28e-02.pth, published at {PUBLISHED}; code MIT, nothing is stated about the weights'}
+LEARNED = {'magnet': f'magnet_epoch12_loss7.28e-02.pth, published at {PUBLISHED}; '
+                     'code MIT, nothing is stated about the weights'}
 
-# %% ../../nbs/motion/04_magnify.ipynb #6055afd5
 @torch.no_grad()
 def magnify(
     frames, # (…, N, 3, H, W) float in [0, 1], tensor or array; the first is the onset
@@ -104,12 +110,11 @@ def magnify(
     f = pick(MAGNIFIERS, method, 'magnification method')
     check_weights(method, weights, LEARNED, MAGNIFIERS)
     if weights is not None: options['weights'] = weights
-    frames = torch.as_tensor(frames).float()
-    if frames.ndim < 4 or frames.shape[-4] < 2:
-        raise ValueError(f'expected (…, N, 3, H, W) with the onset and one more frame or more, found {tuple(frames.shape)}')
+    frames, expected = torch.as_tensor(frames).float(), '(…, N, 3, H, W) with the onset and one more frame or more'
+    need(frames.ndim >= 4 and frames.shape[-4] >= 2, 'frames', tuple(frames.shape), expected)
     factors = torch.as_tensor(factor, dtype=torch.float32).reshape(-1).tolist()
     if f is lagrangian or frames.ndim == 4: out = f(frames, factors, **options)
-    else:                                                        # one clip after the other
+    else:  # one clip after the other
         out = torch.stack([f(x, factors, **options) for x in frames.flatten(0, -5)], 1).unflatten(1, frames.shape[:-4])
     return out if torch.as_tensor(factor).ndim else out[0]
 
@@ -121,11 +126,12 @@ PHI_MAX = {
     'samm': dict(negative=3, positive=9, surprise=14),
 }
 
+# %% ../../nbs/motion/04_magnify.ipynb #fe7b1a5e
 def phi_max(
     counts: dict, # class -> number of clips
     limit: int = 14, # φ_max of the rarest class
 ) -> dict: # class -> largest φ
     "Table I's rule for any dataset: clamp(round((1 + limit)·N_min/N_c) − 1, 0, limit)."
-    if not counts or min(counts.values()) < 1: raise ValueError(f'expected at least one clip of every class, found {dict(counts)}')
+    need(counts and min(counts.values()) >= 1, 'counts', dict(counts), 'at least one clip of every class')
     fewest = min(counts.values())
     return {c: min(max(int((1 + limit)*fewest/n + .5) - 1, 0), limit) for c, n in counts.items()}

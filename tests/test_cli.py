@@ -203,7 +203,7 @@ def test_where_nothing_can_be_written(tmp_path):
 
 def test_a_page_that_fails_is_no_traceback_of_ours(monkeypatch, capsys):
     from mpfnet import cli
-    from mpfnet.paper.plan import plan as paper
+    from mpfnet.paper import plan as paper
     def fails(*args): raise RuntimeError('fig02.ipynb failed (fig02.ipynb); the end of fig02.log:\nKeyError: 1')
     monkeypatch.setattr(paper, 'make', fails)
     assert cli.main(['paper', 'lookalike']) == 1 and capsys.readouterr().err.startswith('mpfnet: fig02.ipynb failed')

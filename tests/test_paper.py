@@ -15,9 +15,8 @@ from conftest import CHEAP, ROOT
 from hypothesis import given, strategies as st
 
 from mpfnet import loso
-from mpfnet.paper.plan import (
-    Paper, Wanted, find_runs, look_for, merged, plan, plan as paper, runs_of, save_figure, tables,
-)
+from mpfnet.paper import plan as paper, tables
+from mpfnet.paper.plan import Paper, Wanted, find_runs, look_for, merged, plan, runs_of, save_figure
 from mpfnet.metrics import evaluate, read_predictions
 from mpfnet.results.runs import stamp_of
 from mpfnet.results.records import with_hash
@@ -106,7 +105,7 @@ def test_weights_count_where_they_are_wanted(parallel, flow_root):
 
 def test_killed_and_made_again(flow_root, tmp_path, monkeypatch):
     "The second `mpfnet paper` trains only what is missing."
-    command = [sys.executable, '-c', 'import sys; from mpfnet.paper.plan import plan as paper; from mpfnet.cli import main\n'
+    command = [sys.executable, '-c', 'import sys; from mpfnet.paper import plan as paper; from mpfnet.cli import main\n'
                'from mpfnet.paper.plan import Wanted\n'
                'paper.runs_of = lambda data, lengths=None: dict(table3=[Wanted(dataset="megc2019_flow", method="majority"), Wanted(dataset="megc2019_flow", method="pca_lda")])\n'
                'sys.exit(main(sys.argv[1:]))', 'paper', 'public_flow', '--only', 'table3', '--out-dir', str(tmp_path / 'out'), '--data-root', str(flow_root)]

@@ -152,8 +152,7 @@ def test_a_figure_without_matplotlib_is_a_sentence():
     "Not a traceback that ends in a bare name; and nowhere else does the library import what draws."
     code = BLOCKER.format(blocked={'matplotlib'}, modules=['results.report', 'paper.drawings', 'paper.pictures']) + """
 import pandas as pd
-from mpfnet.guard import pictures
-from mpfnet.paper.plan import drawings
+from mpfnet.paper import drawings, pictures
 from mpfnet.results import report
 for ask in (lambda: report.forest(pd.DataFrame(dict(name=['a']))), drawings.Drawing(1, 1).figure, lambda: pictures.flow_picture([[0], [0]], 1)):
     try: ask()

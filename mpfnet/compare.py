@@ -26,6 +26,7 @@ from mpfnet.metrics import (
     KEY, check_predictions, class_pairs, ensemble, per_class, read_predictions, subject_confusions,
 )
 from .records import read_json
+from dataclasses import replace
 
 # %% ../nbs/05b_compare.ipynb #23d38493
 SCORES = dict(uf1='UF1', uar='UAR', acc='Acc', f1_weighted='weighted F1')  # the scores that are compared, and their full names
@@ -191,9 +192,10 @@ def _clip(table, where): return '/'.join(table.loc[np.asarray(where), KEY].iloc[
 
 # %% ../nbs/05b_compare.ipynb #a0476054
 def read_side(
-    source,  # a run's folder, a summary's folder, a table of predictions, or a list of tables: one a seed
+    source,  # a run's folder, a summary's folder, a table of predictions, or a list of tables: one a seed; a `Side`
 ) -> Side:
     "One side of a comparison. ValueError, which names the file, for anything that is not a whole run."
+    if isinstance(source, Side): return replace(source)                      # `compare` changes its own
     if isinstance(source, pd.DataFrame) or isinstance(source, (list, tuple)): return side_of_tables(source)
     folder = Path(source).expanduser()
     config = read_config(folder)
@@ -211,17 +213,20 @@ def check_part(folder, config, part, its): # the summary and its config; the fol
         raise ValueError(f'{part/"config.json"}: differs from the summary {folder.name} in {", ".join(sorted(differ))}; run all seeds together again')
 
 # %% ../nbs/05b_compare.ipynb #3de6c5d4
-def side_of_tables(source) -> Side: # one table or several
+def side_of_tables(
+    source,            # one table of predictions, or a list of them: one a seed
+    stamp=NOT_STATED,  # what their clips are: real, look-alike, synthetic
+) -> Side:
     "A side of which only the predictions are known."
     tables = [source] if isinstance(source, pd.DataFrame) else list(source)
     if not tables or not all(isinstance(t, pd.DataFrame) for t in tables): raise ValueError('expected a table of predictions, or a list of them: one a seed')
     try:
         k = max(2, *(sum(str(c).startswith('score_') for c in t) for t in tables))
         if k == 2: k = max(2, *(int(np.max(check_predictions(t)[['label', 'prediction']].to_numpy(int), initial=1)) + 1 for t in tables))
-        tables, stamps = [checked(t, k) for t in tables], {str(t.attrs.get('stamp', NOT_STATED)) for t in tables}
+        tables = [checked(t, k) for t in tables]
     except (ValueError, TypeError) as e: raise ValueError(f'a table of predictions: {one_line(e)}') from None
-    if len(stamps) > 1: raise ValueError(f'a list of tables: of different clips: {"; ".join(sorted(stamps))}')
-    return Side(name='a table' if len(tables) == 1 else f'{len(tables)} tables', tables=tables, seeds=list(range(len(tables))), n_classes=k, stamp=stamps.pop())
+    name = 'a table' if len(tables) == 1 else f'{len(tables)} tables'
+    return Side(name=name, tables=tables, seeds=list(range(len(tables))), n_classes=k, stamp=stamp)
 
 # %% ../nbs/05b_compare.ipynb #9d8adae8
 def kind_of(stamp) -> str: return stamp.partition(',')[0].partition(':')[0]  # what follows is about the list of clips, or a warning
@@ -337,7 +342,8 @@ def agreement(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:  # predictions 
 
 # %% ../nbs/05b_compare.ipynb #ab6b9574
 def compare(
-    a,  # run A: its folder, the summary folder of several seeds, a table of predictions, or a list of tables (one a seed)
+    a,  # run A: its folder, the summary folder of several seeds, a table of predictions, or a list of tables (one a seed);
+        # or a `Side`: `side_of_tables(table, stamp)` says what the clips of a table are
     b,  # run B, likewise
     n: int = 2000,  # draws of the bootstrap and, beyond 12 differing subjects, of the swap test; 100…100,000
     seed: int = 0,  # of the draws, ≥ 0

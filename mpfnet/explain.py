@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from .ca_i3d import CAI3D
 from .checks import pyplot, wanted
 from .checkpoints import load_strict
-from .clips import load_clips, stamp
+from .clips import load_clips
 from .episodes import match, similarities as cosines
 from .face import align_clip, sample
 from .faces import au_field, motion, subject_traits
@@ -144,9 +144,9 @@ def run_data(run_folder,     # of one run
         clips = load_clips(config['dataset'], root, task=config['task'], apex=config['data']['apex'], **config['data']['options'])
     kind, _ = input_of(config, settings)
     store = FeatureStore(cache/'features', recipe_of(config['method'], settings), kind)
-    rows, report, what = store.ensure(clips, progress=False), clips.attrs['report'], stamp(clips)
-    clips.attrs = {}
-    return Data(clips=clips, store=(store.root, store.config, kind), rows=rows, copies={}, digests=None, report=report, stamp=what)
+    rows = store.ensure(clips, progress=False)
+    return Data(clips=clips.table, store=(store.root, store.config, kind), rows=rows, copies={}, digests=None,
+                report=clips.report, stamp=clips.stamp)
 
 def clips_of(data, subject=None, but=None) -> np.ndarray: # Data; (dataset, subject) that is wanted, or the one that is not
     "Positions of clips in the table."

@@ -100,7 +100,7 @@ COUNTED = ['protocol', 'of', 'found', 'published', 'mark']
 
 def counts(clips, name, task, modality='hs') -> pd.DataFrame: # a table of load_clips, and how it was asked for
     "Clips, subjects and classes beside the published numbers."
-    source, of = clips.attrs['report']['source'], dict(clips=len(clips), subjects=clips['subject'].nunique())
+    source, of = clips.report['source'], dict(clips=len(clips), subjects=clips['subject'].nunique())
     if name not in LICENSED: pairs = _released(clips, name)
     elif task is None:
         facts, found = DATASETS.get(f'{name}_{modality}', DATASETS[name]), clips['emotion'].value_counts().to_dict()
@@ -108,7 +108,7 @@ def counts(clips, name, task, modality='hs') -> pd.DataFrame: # a table of load_
     else:
         expected, subjects = source['expected']
         pairs = [('clips', of['clips'], sum(expected)), ('subjects', of['subjects'], subjects),
-                 *((c, int((clips['label'] == k).sum()), n) for k, (c, n) in enumerate(zip(clips.attrs['classes'], expected)))]
+                 *((c, int((clips['label'] == k).sum()), n) for k, (c, n) in enumerate(zip(clips.classes, expected)))]
     return as_counts(task or 'all clips', pairs)
 
 def as_counts(protocol, pairs) -> pd.DataFrame: # (of, found, published or None)
@@ -117,7 +117,7 @@ def as_counts(protocol, pairs) -> pd.DataFrame: # (of, found, published or None)
 
 # %% ../nbs/08_cli.ipynb #f7965513
 def _released(clips, name): # (of, found, published) of a dataset without a licence
-    out, classes = [], clips.attrs['classes']
+    out, classes = [], clips.classes
     for d, (found, subjects) in counts_of(clips).items():
         there, who = MEGC2019[d] if name == 'megc2019_flow' else ((None,)*len(found), None)
         out += [(f'{d}: {c}', n, p) for c, n, p in zip((*classes, 'subjects'), (*found, subjects), (*there, who))]
@@ -126,13 +126,13 @@ def _released(clips, name): # (of, found, published) of a dataset without a lice
 # %% ../nbs/08_cli.ipynb #9d2251d9
 def merged(tables:dict) -> dict: # task → clips
     "One report of several tasks: every case once."
-    reports = [c.attrs['report'] for c in tables.values()]
+    reports = [c.report for c in tables.values()]
     findings = [dict(f) for f in dict.fromkeys(tuple(f.items()) for r in reports for f in r['findings'])]
     return {**reports[0], 'findings': findings}
 
 def describe(clips, name):
     "Say what the clips are and where they came from, in paths relative to the data root."
-    source = clips.attrs['report']['source']
+    source = clips.report['source']
     sheet = f" (sheet {source['sheet']}, {source['rows']} rows)" if 'sheet' in source else ''
     frames = f" ({source['variant']}, {source['folders']} folders)" if 'variant' in source else ''
     print(printable(f'{name}: {stamp(clips)}'))
@@ -142,7 +142,7 @@ def describe(clips, name):
 # %% ../nbs/08_cli.ipynb #b6dd70ca
 FEW, MISSING = 20, ('no-folder', 'no-frames')
 
-def show_report(report:dict, every=False): # clips.attrs['report']; list every case
+def show_report(report:dict, every=False): # of `Clips`; list every case
     "Print a summary, then the cases."
     show(report_summary(report).drop(columns='dataset')[['decision', 'kind', 'cases', 'meaning']], 'Defects' if report['findings'] else 'Defects: none')
     cases = report_table(report)
@@ -192,7 +192,7 @@ def check_one(name, args, options) -> tuple: # ({task: clips}, True if there is 
     tasks = [args.task] if args.task else [*([None] if name in LICENSED else []), *protocols(name)]
     tables, wrong = load_tasks(name, args.root, tasks, args.strict, options)
     clips, report = next(iter(tables.values())), merged(tables)
-    clips.attrs['report'] = report
+    clips.report = report
     describe(clips, name)
     counted = pd.concat([counts(c, name, t, options.get('modality', 'hs')) for t, c in tables.items()], ignore_index=True)
     differ = counted['mark'] == 'differs'
@@ -215,7 +215,7 @@ def check_files(clips, name, args, told) -> bool: # told: what to say at the end
     odd = pd.DataFrame([(f'{r.subject}/{r.clip}', p) for r in clips.itertuples() if (p := unlike_frames(r, heads))], columns=['clip', 'problem'])
     show(odd, f'Clips whose frames are not alike: {len(odd)}' if len(odd) else '', range(len(odd)))
     told += how_stored(files, heads, len(odd))
-    return bool(len(bad) or len(odd)) or any(f['decision'] == 'frame-unreadable' for f in clips.attrs['report']['findings'])
+    return bool(len(bad) or len(odd)) or any(f['decision'] == 'frame-unreadable' for f in clips.report['findings'])
 
 # %% ../nbs/08_cli.ipynb #7a93c422
 def unlike_frames(row, heads) -> str: # of the clip table; path → Header

@@ -26,7 +26,7 @@ from safetensors.torch import load, save
 from threadpoolctl import threadpool_limits
 
 from . import __version__
-from .clips import load_clips, stamp
+from .clips import load_clips
 from .core.artefacts import Artefacts, sha256_of
 from .core.files import if_whole, make_way, write_json
 from .core.keep import file_name, locked, versions, write_atomically
@@ -111,7 +111,8 @@ def prepare(p, settings, n_splits=None, progress=True) -> Data: # Parameters, Se
     "Load the clip table and make sure that all features exist."
     cache = Path(p.out_dir) / 'cache'
     root = cache if p.dataset == 'synth' and not p.data_root else p.data_root
-    clips = load_clips(p.dataset, root, task=p.task, apex=p.apex, strict=p.strict, **options_of(p.data_options))
+    loaded = load_clips(p.dataset, root, task=p.task, apex=p.apex, strict=p.strict, **options_of(p.data_options))
+    clips = loaded.table
     n_classes, kind = len(class_names(p.task, p.dataset)), clips['input'].iat[0]
     check_input(p.method, settings, kind)                                # an impossible choice is an error now, not after an hour
     code_deciding(p.method)
@@ -128,9 +129,8 @@ def prepare(p, settings, n_splits=None, progress=True) -> Data: # Parameters, Se
         copies = {(int(a), int(b)): int(r) for a, b, r in zip(i, phi, found)}
     every = [e['sha256'] for e in store.table.index]
     check_rows(store, [*rows, *copies.values()])
-    report, what = clips.attrs['report'] | dict(faces=faces_found(store, rows)), stamp(clips)
-    clips.attrs = {}                                                       # pandas copies them with every operation
-    return Data(clips=clips.drop(columns='frames'), store=(store.root, store.config, kind), rows=rows, copies=copies, digests=every, report=report, stamp=what)
+    report = loaded.report | dict(faces=faces_found(store, rows))
+    return Data(clips=clips.drop(columns='frames'), store=(store.root, store.config, kind), rows=rows, copies=copies, digests=every, report=report, stamp=loaded.stamp)
 
 # %% ../nbs/05c_harness.ipynb #9abc60ae
 def faces_found(store, rows) -> dict: # {how: clips}

@@ -40,7 +40,7 @@ def said(dataset, root, **more):
     return str(error.value)
 
 
-def findings(clips, decision): return [f for f in clips.attrs['report']['findings'] if f['decision'] == decision]
+def findings(clips, decision): return [f for f in clips.report['findings'] if f['decision'] == decision]
 
 
 def book(folder): return next(folder.rglob('*.xlsx'))
@@ -180,7 +180,7 @@ def test_a_csv_sheet_is_read_like_a_workbook(tmp_path, name):
     before = loaded(name, tmp_path)
     as_csv(book(folder), *{'mmew': (';', 'utf-16'), 'casme3': ('\t', 'gb18030')}.get(name, ()))
     after = loaded(name, tmp_path)
-    assert after.drop(columns='frames').equals(before.drop(columns='frames')) and after.attrs['report']['source']['annotation'].endswith('.csv')
+    assert after.drop(columns='frames').equals(before.drop(columns='frames')) and after.report['source']['annotation'].endswith('.csv')
 
 
 def test_csv_files_of_other_things_are_not_taken_for_the_annotation(tmp_path):
@@ -197,7 +197,7 @@ def test_a_workbook_beside_its_csv_copy_is_preferred(tmp_path):
     folder = tree('mmew', tmp_path, subjects=2)
     book(folder).with_suffix('.csv').write_text('Filename,OnsetFrame,Estimated Emotion\n')
     clips = loaded('mmew', tmp_path)
-    assert clips.attrs['report']['source']['annotation'].endswith('.xlsx') and [f['column'] for f in findings(clips, 'choice')] == ['annotation']
+    assert clips.report['source']['annotation'].endswith('.xlsx') and [f['column'] for f in findings(clips, 'choice')] == ['annotation']
 
 
 def spotting(path, *more):
@@ -215,7 +215,7 @@ def test_a_sheet_for_spotting_beside_the_annotation_is_set_aside(tmp_path, sheet
     spotting(folder / 'SMIC_HS_E_spotting.xlsx')
     clips = loaded('smic', tmp_path)
     assert len(clips) == len(before) and bool(findings(clips, 'no-sheet')) == (sheet is None)
-    if sheet: assert Path(clips.attrs['report']['source']['annotation']).name == sheet and clips.drop(columns='frames').equals(before.drop(columns='frames'))
+    if sheet: assert Path(clips.report['source']['annotation']).name == sheet and clips.drop(columns='frames').equals(before.drop(columns='frames'))
     if sheet != 'SMIC-HS-E_annotation.xlsx': assert [f['found'] for f in findings(clips, 'other-table')] == ['SMIC_HS_E_spotting.xlsx'] or sheet == 'SMIC-HS.xlsx'
 
 
@@ -273,14 +273,14 @@ def test_mmew_comes_as_crops_and_larger_frames_are_told(tmp_path):
     folder = tree('mmew', tmp_path, subjects=2)
     assert clip_folders(folder) and cv2.imread(str(next(clip_folders(folder)[0].iterdir()))).shape == (231, 231, 3)
     clips = loaded('mmew', tmp_path)
-    assert clips['cropped'].all() and clips.attrs['report']['source']['variant'] == 'cropped' and not findings(clips, 'whole-frames')
+    assert clips['cropped'].all() and clips.report['source']['variant'] == 'cropped' and not findings(clips, 'whole-frames')
     for p in Path(clips['frames'].iloc[0][clips['onset'].iloc[0]]).parent.iterdir(): grey(p, 400)
     clips = loaded('mmew', tmp_path)
     first = f"{clips['subject'].iloc[0]}/{clips['clip'].iloc[0]}"
     assert clips['cropped'].tolist() == [False] + [True]*(len(clips) - 1) and findings(clips, 'whole-frames')[0]['found'] == f'1 of {len(clips)} clips are larger than 231×231, the first {first}'
     for f, onset in zip(clips['frames'], clips['onset']): grey(Path(f[onset]), 400)
     clips = loaded('mmew', tmp_path)
-    assert not clips['cropped'].any() and clips.attrs['report']['source']['variant'] == 'raw'
+    assert not clips['cropped'].any() and clips.report['source']['variant'] == 'raw'
 
 
 def test_other_subjects_are_not_called_other_emotions(tmp_path):
@@ -292,7 +292,7 @@ def test_other_subjects_are_not_called_other_emotions(tmp_path):
     path.unlink(); b.save(path)
     for d in path.parent.rglob('S02-*'): d.rename(d.with_name(d.name.replace('S02-', 'S01-9')))
     clips = loaded('mmew', tmp_path)
-    assert clips['subject'].nunique() == 29 and [f['decision'] for f in clips.attrs['report']['findings'] if f['kind'] == 'doubtful'] == ['other-subjects']
+    assert clips['subject'].nunique() == 29 and [f['decision'] for f in clips.report['findings'] if f['kind'] == 'doubtful'] == ['other-subjects']
     with pytest.raises(DataError, match='29 subjects.*a complete copy: 300 clips, 30 subjects'): load_clips('mmew', tmp_path, task=None, strict=True)
 
 
@@ -320,7 +320,7 @@ def test_twenty_thousand_rows_more_take_seconds(tmp_path, name):
     path.unlink(); b.save(path)
     start = time.process_time()
     clips = loaded(name, tmp_path)
-    assert time.process_time() - start < 25 and sum(f['kind'] == 'dropped' for f in clips.attrs['report']['findings']) >= 20_000 and len(clips)
+    assert time.process_time() - start < 25 and sum(f['kind'] == 'dropped' for f in clips.report['findings']) >= 20_000 and len(clips)
 
 
 def test_a_subject_that_is_a_path_writes_nothing_outside(tmp_path):

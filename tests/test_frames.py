@@ -225,7 +225,7 @@ def scene(number):
 def test_frames_of_ten_bits_give_the_features_of_eight(tmp_path):
     trees = {bits: quiet('smic', tree_of(tmp_path / f'{bits}', lambda k: deep(np.round(scene(k)*(2**bits - 1)).astype(np.uint16 if bits > 8 else np.uint8))), task=None) for bits in (8, 10, 12)}
     assert 'depth' not in trees[8] and set(trees[10]['depth']) == {10} and set(trees[12]['depth']) == {12}
-    said = [f for f in trees[10].attrs['report']['findings'] if f['decision'] == 'deep-frames']
+    said = [f for f in trees[10].report['findings'] if f['decision'] == 'deep-frames']
     assert len(said) == 1 and said[0]['kind'] == 'noted' and '10 bits' in said[0]['done']
     eight, *others = (np.stack([clip_features(r, CONFIG).astype(float) for r in trees[b].head(3).itertuples()]) for b in (8, 10, 12))
     for other in others: assert np.abs(eight[:, 2:] - other[:, 2:]).max() < .02 < np.abs(eight[:, 2:]).max()
@@ -277,7 +277,7 @@ def test_an_apex_that_somebody_turned_drops_its_clip_and_no_other(tmp_path):
     os.unlink(row.frames[row.apex])
     open(row.frames[row.apex], 'wb').write(turned)
     after = quiet('samm', tmp_path, task=None)
-    said = [f for f in after.attrs['report']['findings'] if f['decision'] == 'frames-differ']
+    said = [f for f in after.report['findings'] if f['decision'] == 'frames-differ']
     assert len(after) == len(before) - 1 and [f['clip'] for f in said] == [f'{row["subject"]}/{row["clip"]}'] and 'EXIF orientation' in said[0]['found']
 
 
@@ -374,7 +374,7 @@ def test_a_clips_folder_full_of_them_loses_its_frames_and_nothing_waits(tmp_path
         os.unlink(path)
         what(type(tmp_path)(path))
     after = quiet('samm', tmp_path, task=None)
-    assert len(after) == len(before) - 1 and {'no-file', 'link-outside', 'no-frames'} <= {f['decision'] for f in after.attrs['report']['findings']}
+    assert len(after) == len(before) - 1 and {'no-file', 'link-outside', 'no-frames'} <= {f['decision'] for f in after.report['findings']}
 
 
 # ---- long lists

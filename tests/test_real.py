@@ -13,7 +13,7 @@ def metrics(root, out, method):
 
 
 def test_release_is_the_one_the_numbers_stand_on(real_root):
-    report = load_clips('megc2019_flow', real_root).attrs['report']
+    report = load_clips('megc2019_flow', real_root).report
     assert report['source']['checksum'] == report['source']['expected'] and not report['findings']
 
 

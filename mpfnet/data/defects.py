@@ -95,7 +95,7 @@ class Report:
 # %% ../../nbs/data/06_defects.ipynb #a62a19a0
 FINDING = ['dataset', 'clip', 'row', 'column', 'decision', 'kind', 'found', 'done']
 
-def report_table(report:dict) -> pd.DataFrame: # clips.attrs['report']
+def report_table(report:dict) -> pd.DataFrame: # of `Clips`
     "One line a case, the gravest kind first."
     table = pd.DataFrame(report.get('findings', []), columns=FINDING)
     table['row'] = table['row'].astype('Int64')

@@ -23,7 +23,7 @@ from safetensors.torch import load
 from torch.nn import functional as F
 
 from ..ca_i3d import CAI3D
-from ..clips import load_clips, stamp
+from ..clips import load_clips
 from ..core.artefacts import sha256_of
 from ..core.checks import pyplot, wanted
 from ..data.action_units import au_field
@@ -147,9 +147,9 @@ def run_data(run_folder,     # of one run
         clips = load_clips(config['dataset'], root, task=config['task'], apex=config['data']['apex'], **config['data']['options'])
     kind, _ = input_of(config, settings)
     store = FeatureStore(cache/'features', recipe_of(config['method'], settings), kind)
-    rows, report, what = store.ensure(clips, progress=False), clips.attrs['report'], stamp(clips)
-    clips.attrs = {}
-    return Data(clips=clips, store=(store.root, store.config, kind), rows=rows, copies={}, digests=None, report=report, stamp=what)
+    rows = store.ensure(clips, progress=False)
+    return Data(clips=clips.table, store=(store.root, store.config, kind), rows=rows, copies={}, digests=None,
+                report=clips.report, stamp=clips.stamp)
 
 def clips_of(data, subject=None, but=None) -> np.ndarray: # Data; (dataset, subject) that is wanted, or the one that is not
     "Positions of clips in the table."

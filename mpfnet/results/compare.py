@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCORES', 'EXACT', 'NOT_STATED', 'MEAN', 'AVERAGED', 'ONE', 'WORDS', 'score_stack', 'subject_draws', 'quantiles',
            'seed_weights', 'drawn', 'swaps', 'swap_test', 'verdict_of', 'drawn_gaps', 'compare_matrices', 'Side',
-           'is_plain_list', 'wrong_keys', 'one_line', 'read_config', 'check_scores', 'checked', 'read_table',
+           'is_plain_list', 'wrong_seeds', 'one_line', 'config_to_compare', 'check_scores', 'checked', 'read_table',
            'seed_folders', 'check_part', 'classes_in', 'side_of_tables', 'read_side', 'kind_of', 'same_kind',
            'check_same', 'joint_stamp', 'check_labels', 'coverage', 'common_clips', 'flattened', 'as_text',
            'setting_texts', 'differences', 'settings_note', 'Comparison', 'matrices', 'parts_of', 'seed_rows',
@@ -17,7 +17,7 @@ __all__ = ['SCORES', 'EXACT', 'NOT_STATED', 'MEAN', 'AVERAGED', 'ONE', 'WORDS', 
 import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ from mpfnet.metrics import (
     read_predictions,
     subject_confusions,
 )
+from .records import read_config
 
 # %% ../../nbs/results/03_compare.ipynb #23d38493
 # the scores that are compared, and their full names
@@ -197,25 +198,23 @@ def is_plain_list(
     return isinstance(x, list) and bool(x) and all(map(fits, x)) and len(set(x)) == len(x)
 
 # %% ../../nbs/results/03_compare.ipynb #2739d008
-def wrong_keys(
-    config: dict,  # a run's config.json
+def wrong_seeds(
+    config: dict,  # a run's config.json, or that of the summary of several seeds
 ) -> list[str]:
-    "What a comparison needs of it and does not find there."
-    kinds = dict(dataset=str, task=str, method=str, data=dict, settings=dict)
-    wrong = [k for k, kind in kinds.items() if not isinstance(config.get(k), kind)]
-    if 'runs' not in config: return wrong if is_plain_list([config.get('seed')], int) else [*wrong, 'seed']
-    wrong += [k for k, kind in dict(runs=str, seeds=int).items() if not is_plain_list(config.get(k), kind)]
+    "Which of the keys that tell of its seeds are missing or odd."
+    if 'runs' not in config: return [] if is_plain_list([config.get('seed')], int) else ['seed']
+    wrong = [k for k, kind in dict(runs=str, seeds=int).items() if not is_plain_list(config.get(k), kind)]
     if not wrong and len(config['runs']) != len(config['seeds']): wrong.append('one seed for each of runs')
     return wrong
 
 # %% ../../nbs/results/03_compare.ipynb #4e86f1b6
 def one_line(error) -> str: return ' '.join(str(error).split())
 
-def read_config(folder: Path) -> dict:
+def config_to_compare(folder: Path) -> dict:
     "A run's config.json, with the keys that a comparison needs. ValueError that names the file."
     path = folder/'config.json'
-    config = read_json(path)
-    if wrong := wrong_keys(config):
+    config = read_config(path)
+    if wrong := wrong_seeds(config):
         what = f'{", ".join(wrong)} missing or of another kind'
         raise ValueError(f'{path}: {what}; this is no run of mpfnet, or it was edited')
     try: class_names(config['task'], config['dataset'])
@@ -297,31 +296,33 @@ def classes_in(tables) -> int:  # of predictions, one a seed
     return k if k > 2 else max(2, *map(by_largest, tables))
 
 # %% ../../nbs/results/03_compare.ipynb #a2c30b83
-def side_of_tables(source) -> Side:  # one table or several
+def side_of_tables(
+    source,            # one table of predictions, or a list of them: one a seed
+    stamp=NOT_STATED,  # what their clips are: real, look-alike, synthetic
+) -> Side:
     "A side of which only the predictions are known."
     tables = [source] if isinstance(source, pd.DataFrame) else list(source)
     if not tables or not all(isinstance(t, pd.DataFrame) for t in tables):
         raise ValueError('expected a table of predictions, or a list of them: one a seed')
-    stamps = sorted({str(t.attrs.get('stamp', NOT_STATED)) for t in tables})
     try:
         k = classes_in(tables)
         tables = [checked(t, k) for t in tables]
     except (ValueError, TypeError) as e: raise ValueError(f'a table of predictions: {one_line(e)}') from None
-    if len(stamps) > 1: raise ValueError(f'a list of tables: of different clips: {"; ".join(stamps)}')
     name = 'a table' if len(tables) == 1 else f'{len(tables)} tables'
-    return Side(name=name, tables=tables, seeds=list(range(len(tables))), n_classes=k, stamp=stamps[0])
+    return Side(name=name, tables=tables, seeds=list(range(len(tables))), n_classes=k, stamp=stamp)
 
 # %% ../../nbs/results/03_compare.ipynb #a0476054
 def read_side(
-    source,  # a run's folder, a summary's folder, a table of predictions, or a list of tables: one a seed
+    source,  # a run's folder, a summary's folder, a table of predictions, a list of tables (one a seed), or a `Side`
 ) -> Side:
     "One side of a comparison. ValueError, which names the file, for anything that is not a whole run."
+    if isinstance(source, Side): return replace(source)                      # `compare` changes its own
     if isinstance(source, (pd.DataFrame, list, tuple)): return side_of_tables(source)
     folder = Path(source).expanduser()
-    config = read_config(folder)
+    config = config_to_compare(folder)
     folders = seed_folders(folder, config)
     if 'runs' in config:
-        for part in folders.values(): check_part(folder, config, part, read_config(part))
+        for part in folders.values(): check_part(folder, config, part, config_to_compare(part))
     k = len(class_names(config['task'], config['dataset']))
     return Side(name=folder.resolve().name, tables=[read_table(f, k) for f in folders.values()], seeds=list(folders),
                 n_classes=k, config=config, stamp=str(config['data'].get('stamp') or NOT_STATED))
@@ -585,7 +586,8 @@ def all_notes(
 
 # %% ../../nbs/results/03_compare.ipynb #ab6b9574
 def compare(
-    a,  # run A: its folder, the summary folder of several seeds, a table of predictions, or a list: one a seed
+    a,  # run A: its folder, the summary folder of several seeds, a table of predictions, or a list: one a seed;
+        # or a `Side`: `side_of_tables(table, stamp)` says what the clips of a table are
     b,  # run B, likewise
     n: int = 2000,  # draws of the bootstrap and, beyond 12 differing subjects, of the swap test; 100…100,000
     seed: int = 0,  # of the draws, ≥ 0

@@ -134,12 +134,16 @@ def true_motion(
     return motion(s, s.apex if frame is None else frame)
 
 # %% ../../nbs/synthetic/02_synth.ipynb #07d64fa4
-def read_synth(root, task='3class'):
+def read_synth(
+    root,           # its folder
+    task='3class',
+) -> tuple:  # (clip table, report as a dict)
     "Rows of the synthetic dataset, which is made if it is not there."
     class_names(task, 'synth')
     root = make_synth(root)
     table = pd.read_csv(root / 'annotation.csv', dtype={'subject': str, 'clip': str})
     check_names(table, root / 'annotation.csv')
-    rows = table.assign(dataset='synth', input='frames', cropped=True, apex_policy='given', label=[label_of(e, task, 'synth') for e in table['emotion']],
-                        frames=[list_frames(root / 'frames' / r.subject / r.clip)[0] for r in table[["subject", "clip"]].itertuples(index=False)])
+    labels = [label_of(e, task, 'synth') for e in table['emotion']]
+    films = [list_frames(root / 'frames' / s / c)[0] for s, c in zip(table['subject'], table['clip'])]
+    rows = table.assign(dataset='synth', input='frames', cropped=True, apex_policy='given', label=labels, frames=films)
     return rows, Report('synth', 'synthetic', dict(annotation='annotation.csv', frames='frames')).as_dict()

@@ -22,7 +22,7 @@ READY := .venv/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper test bench gpu lab venv export readme drift notebooks pytest docs clean distclean
+.PHONY: help demo paper results test bench gpu lab venv export readme drift notebooks pytest docs clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -50,6 +50,10 @@ export SHOW
 
 paper: $(READY) ## every table and figure of the paper; DATA=lookalike|public_flow|real PRESET=tiny PLAN=1 ONLY=table3,fig08
 	"$(BIN)/mpfnet" paper $(DATA) --workers $(WORKERS) --seed "$(SEED)" $(if $(PRESET),--preset $(PRESET)) $(if $(PLAN),--plan) $(if $(ONLY),--only $(ONLY)) $(PAPER)
+
+# Only on purpose: no page writes these numbers by being looked at. What is missing is run, hours of it; ONLY=demo or ONLY=system take minutes.
+results: $(READY) ## the numbers and pictures of the front page; ONLY=system,demo,public_flow
+	"$(BIN)/python" benchmarks/published.py --workers $(WORKERS) $(if $(ONLY),--only $(ONLY))
 
 test: $(READY) ## everything that must hold: drift gate, every notebook, pytest
 	@$(MAKE) --no-print-directory drift

@@ -57,7 +57,7 @@ CLOSED = ('.zip', '.tar', '.gz', '.tgz', '.7z', '.rar', '.bz2', '.xz', '.zst', '
           '.pth', '.ckpt', '.onnx', '.mat', '.h5', '.hdf5', '.parquet', '.xls', '.xlsx', '.docx', '.pptx', '.whl')
 
 # %% ../nbs/07b_guard.ipynb #ac149d02
-DRAWINGS = ('nbs/images/public_flow.png', 'docs/_static/favicon.svg')
+DRAWINGS = ('nbs/images/public_flow.png', 'nbs/images/demo.png', 'nbs/images/system.png', 'docs/_static/favicon.svg')
 TO_LIST = 'if it shows nobody, add its path to DRAWINGS in nbs/07b_guard.ipynb and export'
 
 def listed(path) -> bool: # relative to the repository

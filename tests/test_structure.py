@@ -233,9 +233,10 @@ def test_no_licensed_or_opaque_files():
     assert not bad and not big, bad + big
 
 
-def test_readme_lists_the_parameters_and_their_defaults():
-    "The table in README.md against the parameters cell of the notebook."
-    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", (ROOT / 'README.md').read_text(encoding='utf-8'), re.M)
+@pytest.mark.parametrize('page', ['README.md', 'docs/experiments.md'])
+def test_the_parameters_and_their_defaults_are_listed(page):
+    "The tables of README.md and of the guide against the parameters cell of the notebook."
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", (ROOT / page).read_text(encoding='utf-8'), re.M)
     cell = next(source(c) for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', []))
     defaults = {t.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.Assign) for t in n.targets}
     assert {k: ast.literal_eval(v) for k, v in rows} == defaults
@@ -249,8 +250,24 @@ def test_library_and_notebook_have_the_same_defaults():
     assert asdict(Parameters()) == defaults
 
 
-@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md'])
+@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', *sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob('docs/*.md'))])
 def test_links_lead_somewhere(page):
-    links = re.findall(r'\]\(([^)#:]+)\)', (ROOT / page).read_text(encoding='utf-8'))
-    missing = [l for l in links if not (ROOT / l).exists()]
+    "Files that are named exist, and so do the headings in them."
+    path = ROOT / page
+    links = re.findall(r'\]\(([^):]+)\)', path.read_text(encoding='utf-8'))
+    missing = [l for l in links if not (path.parent / l.partition('#')[0]).exists()]
     assert not missing
+    for file, heading in re.findall(r'\]\(([^):]*\.md)#([^)]+)\)', path.read_text(encoding='utf-8')):
+        there = re.findall(r'^#+ (.+)$', (path.parent / file).read_text(encoding='utf-8'), re.M)
+        assert heading in [re.sub(r'[^\w -]', '', h).lower().replace(' ', '-') for h in there], f'{file}#{heading}'
+
+
+def test_the_citation_is_that_of_the_package_and_of_the_paper():
+    "The citation file against settings.ini and the first lines of README.md."
+    import yaml
+    cited, cfg, readme = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8')), config(), (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert (cited['cff-version'], cited['version'], cited['title']) == ('1.2.0', cfg['version'], cfg['title']) and cited['repository-code'] == cfg['git_url']
+    paper, first = cited['preferred-citation'], ' '.join(readme.partition('## Start')[0].split())
+    names = [f"{a['given-names']} {a['family-names']}" for a in paper['authors']]
+    assert paper['title'] in first and f"{', '.join(names[:-1])} and {names[-1]}" in first and paper['url'] in first
+    assert f"## [{cfg['version']}]" in (log := (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')) or '## [Unreleased]' in log

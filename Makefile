@@ -22,7 +22,7 @@ READY := .venv/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper results test bench gpu lab venv export readme drift notebooks pytest docs clean distclean
+.PHONY: help demo paper results test bench gpu lab venv export readme drift lint notebooks pytest docs clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -55,10 +55,14 @@ paper: $(READY) ## every table and figure of the paper; DATA=lookalike|public_fl
 results: $(READY) ## the numbers and pictures of the front page; ONLY=system,demo,public_flow
 	"$(BIN)/python" benchmarks/published.py --workers $(WORKERS) $(if $(ONLY),--only $(ONLY))
 
-test: $(READY) ## everything that must hold: drift gate, every notebook, pytest
+test: $(READY) ## everything that must hold: drift gate, lint, every notebook, pytest
 	@$(MAKE) --no-print-directory drift
+	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory notebooks
 	@$(MAKE) --no-print-directory pytest
+
+lint: $(READY) ## look for unused and undefined names, long lines, imports out of order, … in notebooks and .py (ruff.toml)
+	"$(BIN)/ruff" check -q .
 
 notebooks: $(READY) ## run every notebook of nbs/ as a test
 	$(ONE_THREAD) "$(BIN)/nbdev_test" --n_workers $(WORKERS)
@@ -129,7 +133,7 @@ drift: $(READY) ## fail if mpfnet/ or README.md is not what the notebooks say
 	@echo 'drift gate: mpfnet/ and README.md are what the notebooks say'
 
 clean: ## remove caches; leaves .venv and runs/ alone
-	rm -rf build dist _docs .pytest_cache .hypothesis
+	rm -rf build dist _docs .pytest_cache .hypothesis .ruff_cache
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print0 | xargs -0 rm -rf
 
 distclean: clean ## the same, and .venv

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from reference_i3d import I3D, Unit
+from reference_i3d import I3D, Unit  # noqa: F401 (I3D is for who imports this)
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset

@@ -206,7 +206,6 @@ def test_windows_and_padding_are_undone(h, w, shift):
 @given(h=sides, w=sides)
 def test_who_may_look_at_whom(h, w):
     "Unshifted: image at image. Shifted: neighbours in the map only, where no padding disturbs."
-    (top, _), (left, _) = padding(h, 7), padding(w, 7)
     inside = cut(torch.ones(1, h, w, 1), 0)[0, :, :, 0].bool()
     mask = attention_mask(h, w, 0)[:, 0]
     assert (mask == -100).any() == bool(-h % 7 or -w % 7)

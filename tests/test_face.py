@@ -371,5 +371,5 @@ def test_a_crop_that_leaves_the_image_repeats_the_border(tmp_path):
 
 def test_same_frames_same_bytes():
     image, _ = scene(1)
-    (a, one), (b, two) = align_clip([image, image], 64), align_clip([image, image], 64)
+    (a, one), (b, _) = align_clip([image, image], 64), align_clip([image, image], 64)
     assert a.tobytes() == b.tobytes() and np.array_equal(a[0], a[1]) and not one['registered'].any()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import CHEAP, ROOT
@@ -77,7 +78,8 @@ def test_an_address_that_another_user_left(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_engine, 'CURRENT', left := tmp_path / 'current')
     left.write_text(cluster[0].address)
     assert cluster_address() == cluster[0].address
-    monkeypatch.setattr(os, 'getuid', lambda mine=os.getuid(): mine + 1)
+    mine = os.getuid()
+    monkeypatch.setattr(os, 'getuid', lambda: mine + 1)
     with pytest.warns(UserWarning, match='not used.*RAY_ADDRESS'): assert cluster_address() is None
     monkeypatch.setenv('RAY_ADDRESS', cluster[0].address)
     assert cluster_address() == cluster[0].address                          # named on purpose
@@ -241,7 +243,7 @@ def test_results_on_a_store(alone, flow_root, tmp_path, monkeypatch):
 
 class Finished:
     "Stands for Ray, with some tasks that are done: a value, or an error."
-    class exceptions: RayError = KeyError
+    exceptions = SimpleNamespace(RayError=KeyError)
     def __init__(self, done): self.done, self.ended = done, []
     def wait(self, refs, num_returns, timeout): return [r for r in refs if r in self.done], []
     def get(self, ref): return self.done[ref] if self.done[ref] else {}[ref]

@@ -105,7 +105,7 @@ def test_a_plane_known_by_hand():
 def test_the_order_of_the_clips_does_not_matter():
     clips, x = dataset()
     order = np.random.default_rng(1).permutation(24)
-    (a, first), (b, second) = fitted(clips, x), fitted(clips.iloc[order], x[order])
+    (a, first), (_, second) = fitted(clips, x), fitted(clips.iloc[order], x[order])
     a.seal(first.state())
     assert np.allclose(first.scores(a.test_features()), second.scores(a.test_features()), atol=2e-2)
 

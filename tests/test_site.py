@@ -16,7 +16,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted([*ROOT.glob('nbs/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
+NOTEBOOKS = sorted([*ROOT.glob('nbs/**/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
+NOTEBOOKS = [p for p in NOTEBOOKS if '.ipynb_checkpoints' not in p.parts]
+GUIDES = sorted(ROOT.glob('docs/*.md'))
 KERNEL = dict(display_name='python3', language='python', name='python3')
 # everything that a browser fetches by itself; <a href> waits for a click
 LOADED = (('script', 'src'), ('img', 'src'), ('img', 'srcset'), ('source', 'src'), ('iframe', 'src'), ('embed', 'src'), ('object', 'data'), ('video', 'src'), ('audio', 'src'))
@@ -71,18 +73,40 @@ def outside(site, page):
     return [f'{page.path.relative_to(site)}: {a}' for a in page.loads() if urlsplit(a).scheme not in ('', 'data') or a.startswith('//')]
 
 
-def test_every_notebook_is_a_page_and_in_the_navigation(site, pages):
-    built = {p.relative_to(site).with_suffix('.ipynb').as_posix() for p in pages}
-    expected = {p.relative_to(ROOT).as_posix() for p in NOTEBOOKS}
-    assert expected <= built
+def group_of(page):
+    "Where a page stands in the navigation: the way of the paper, guides, wings, tables and figures."
+    if page.startswith('docs/'): return 1
+    if page.startswith('paper_figures/'): return 3
+    return 2 if page.count('/') > 1 else 0
+
+
+def linked(site, tree):
+    "Pages that a navigation leads to, as files of the repository."
+    places = [(site / 'nbs' / a['href']).resolve().relative_to(site) for a in tree.find_all('a', href=True)]
+    return [p.with_suffix('.md' if p.parts[0] == 'docs' else '.ipynb').as_posix() for p in places]
+
+
+def test_every_page_is_in_the_navigation(site, pages):
+    "Once, and in reading order."
+    expected = {p.relative_to(ROOT).as_posix() for p in [*NOTEBOOKS, *GUIDES]}
+    built = {p.relative_to(site).with_suffix('').as_posix() for p in pages}
+    assert {e.rpartition('.')[0] for e in expected} <= built
     tree = read(site / 'nbs/index.html').find(class_='sidebar-tree')
-    linked = [a['href'] for a in tree.find_all('a', href=True)]
-    order = [(site / 'nbs' / l).resolve().relative_to(site).with_suffix('.ipynb').as_posix() for l in linked]
+    order = linked(site, tree)
     assert set(order) == expected - {'nbs/index.ipynb'} and len(order) == len(set(order))
-    stages = [o for o in order if o.startswith('nbs/')]
-    assert stages == sorted(stages), 'reading order is the order of the names'
+    assert [group_of(o) for o in order] == sorted(map(group_of, order))
+    way = [o for o in order if group_of(o) == 0]
+    assert way == sorted(way), 'reading order is the order of the names'
     captions = [c.get_text() for c in tree.find_all(class_='caption')]
-    assert captions[0] == '0 Clips' and captions[-1] == '7 Use'
+    assert captions[0] == '0 Clips' and 'Guides' in captions and captions[-1] == 'Tables and figures'
+
+
+def test_wings_are_folded_but_on_their_own_pages(site):
+    "And the way of the paper never is."
+    def open_ones(page): return [(d.summary.get_text(), d.has_attr('open')) for d in read(site / page).find(class_='sidebar-tree').find_all('details')]
+    folded = open_ones('nbs/index.html')
+    assert ('Tables and figures', False) in folded and not any(is_open for _, is_open in folded) and '0 Clips' not in dict(folded)
+    assert dict(open_ones('paper_figures/table3.html'))['Tables and figures']
 
 
 def test_links_pictures_and_anchors(site, pages):
@@ -138,17 +162,20 @@ def test_a_new_notebook_appears_and_other_files_lead_to_the_repository(tmp_path)
         c |= dict(id=f'c{i}', metadata={})
         if c['cell_type'] == 'code': c |= dict(outputs=[], execution_count=None)
     nb = json.dumps(dict(cells=cells, metadata=dict(kernelspec=KERNEL), nbformat=4, nbformat_minor=5))
-    (tmp_path / 'nbs').mkdir()
-    for name in ('index', '42_later'): (tmp_path / 'nbs' / f'{name}.ipynb').write_text(nb, encoding='utf-8')
+    for name in ('index', '42_later', 'new_wing/01_new', 'data/01_old'):
+        (tmp_path / f'nbs/{name}').parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f'nbs/{name}.ipynb').write_text(nb.replace('../LICENSE', '../'*name.count('/') + '../LICENSE'), encoding='utf-8')
     out = tmp_path / 'html'
-    shutil.copytree(ROOT / 'docs', tmp_path / 'docs')
+    shutil.copytree(ROOT / 'docs', tmp_path / 'docs', ignore=shutil.ignore_patterns('*.md'))
     shutil.copy(ROOT / 'settings.ini', tmp_path)
     done = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '-c', tmp_path / 'docs', tmp_path, out], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     soup = read(out / 'nbs/42_later.html')
     article = soup.find('article')
     text, links = article.get_text(), [a['href'] for a in article.find_all('a', href=True)]
-    assert 'Stage 42' in [c.get_text() for c in soup.find_all(class_='caption')]
+    assert [c.get_text() for c in soup.find(class_='sidebar-tree').find_all(class_='caption')] == ['Stage 42', 'Data', 'New wing']
+    opened = [d.summary.get_text() for d in read(out / 'nbs/data/01_old.html').find(class_='sidebar-tree').find_all('details', open=True)]
+    assert opened == ['Data']
     assert any(l.endswith('/blob/main/LICENSE') for l in links) and '#a-place' in links and '[code](../x)' in text
     assert 'slow()' in text and 'import os' in text and not re.search(r'secret|hidden|default_exp|#\|', text)
 
@@ -240,6 +267,21 @@ def test_dark_mode_search_and_folding_work(browser, base):
         await fold.locator('summary').click()
         assert await fold.locator('pre').is_visible()
     assert browser(look, base, viewport=dict(width=1280, height=900), color_scheme='dark') == []
+
+
+def test_the_sidebar_shows_the_open_page(browser, base):
+    "Without a click, where it stands far down; and a folded wing opens by one."
+    async def look(visit):
+        page = await visit.open('paper_figures/table5.html')
+        inside = """() => { const [a, b] = ['.current-page > .reference', '.sidebar-scroll'].map(s => document.querySelector(s).getBoundingClientRect());
+                    return a.height > 0 && a.top >= b.top && a.bottom <= b.bottom }"""
+        assert await page.evaluate(inside) and await page.evaluate("document.querySelector('.sidebar-scroll').scrollTop") > 0
+        page = await visit.open('nbs/00_clips.html')
+        wing = page.locator('.sidebar-tree details').last
+        assert not await wing.locator('a').first.is_visible()
+        await wing.locator('summary').click()
+        assert await wing.locator('a').first.is_visible()
+    assert browser(look, base, viewport=dict(width=1280, height=700)) == []
 
 
 def test_the_browser_hears_complaints(browser, tmp_path):

@@ -273,8 +273,9 @@ def test_the_sidebar_shows_the_open_page(browser, base):
     "Without a click, where it stands far down; and a folded wing opens by one."
     async def look(visit):
         page = await visit.open('paper_figures/table5.html')
-        inside = """() => { const [a, b] = ['.current-page > .reference', '.sidebar-scroll'].map(s => document.querySelector(s).getBoundingClientRect());
-                    return a.height > 0 && a.top >= b.top && a.bottom <= b.bottom }"""
+        inside = """() => {
+            const [a, b] = ['.current-page > .reference', '.sidebar-scroll'].map((s) => document.querySelector(s).getBoundingClientRect());
+            return a.height > 0 && a.top >= b.top && a.bottom <= b.bottom }"""
         assert await page.evaluate(inside) and await page.evaluate("document.querySelector('.sidebar-scroll').scrollTop") > 0
         page = await visit.open('nbs/00_clips.html')
         wing = page.locator('.sidebar-tree details').last

@@ -125,7 +125,8 @@ readme: $(READY) ## nbs/index.ipynb → README.md
 drift: $(READY) ## fail if mpfnet/ or README.md is not what the notebooks say
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; stale=0; \
 	cp -R Makefile settings.ini constraints.txt setup.py nbs "$$out"; if [ -d paper_figures ]; then cp -R paper_figures "$$out"; fi; \
-	mkdir "$$out/.venv" "$$out/mpfnet"; touch "$$out/$(READY)"; for f in __init__ __main__; do if [ -f mpfnet/$$f.py ]; then cp mpfnet/$$f.py "$$out/mpfnet"; fi; done; cp -R mpfnet/reference "$$out/mpfnet"; \
+	mkdir "$$out/.venv"; touch "$$out/$(READY)"; \
+	find mpfnet \( -name __init__.py -o -name __main__.py -o -path 'mpfnet/reference/*' \) -exec sh -c 'mkdir -p "$$0/$$(dirname "$$1")" && cp "$$1" "$$0/$$1"' "$$out" {} \; ; \
 	$(MAKE) --no-print-directory -s -C "$$out" BIN="$(BIN)" export; \
 	for f in mpfnet README.md; do \
 	  if [ -e "$$f" ] || [ -e "$$out/$$f" ]; then diff -rq -x __pycache__ -x .ipynb_checkpoints "$$f" "$$out/$$f" >&2 || stale=1; fi; done; \

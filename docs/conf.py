@@ -66,7 +66,7 @@ def wings():
 def navigation():
     """(caption, patterns of pages) of each group, in reading order: the way of the paper, the guides, the wings, the tables
     and figures. A new notebook falls into place by its name and folder."""
-    groups = [*stages(), ('Guides', [f'{GUIDES}/*']), *wings(), (FIGURES, ['paper_figures/table*', 'paper_figures/*'])]
+    groups = [*stages(), ('Guides', [f'{GUIDES}/install', f'{GUIDES}/data', f'{GUIDES}/*']), *wings(), (FIGURES, ['paper_figures/table*', 'paper_figures/*'])]
     suffix = {GUIDES: '.md'}
     found = ((caption, [p for p in patterns if any(ROOT.glob(p + suffix.get(p.split('/')[0], '.ipynb')))])
              for caption, patterns in groups)

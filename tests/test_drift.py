@@ -47,7 +47,7 @@ def as_jupyterlab_saves(notebook):
 
 def test_a_notebook_that_was_opened_and_run_is_not_drift(checkout):
     "Every page, the front page among them: README's table does not come from what is stored in it."
-    for path in [*checkout.glob('nbs/*.ipynb'), *checkout.glob('paper_figures/*.ipynb')]: edit(path, as_jupyterlab_saves)
+    for path in [*checkout.glob('nbs/**/*.ipynb'), *checkout.glob('paper_figures/*.ipynb')]: edit(path, as_jupyterlab_saves)
     done = drift(checkout)
     assert done.returncode == 0, done.stderr
 

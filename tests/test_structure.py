@@ -11,16 +11,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted([*ROOT.glob('nbs/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
-SOURCES = [p for p in NOTEBOOKS if p.parent.name == 'nbs']
-MODULES = sorted(p.stem for p in ROOT.glob('mpfnet/*.py') if not p.stem.startswith('_'))
+NOTEBOOKS = sorted([*ROOT.glob('nbs/**/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
+NOTEBOOKS = [p for p in NOTEBOOKS if '.ipynb_checkpoints' not in p.parts]
+SOURCES = [p for p in NOTEBOOKS if p.is_relative_to(ROOT / 'nbs')]
+LIBRARY = sorted(ROOT.glob('mpfnet/**/*.py'))
+MODULES = sorted('.'.join(p.relative_to(ROOT / 'mpfnet').with_suffix('').parts) for p in LIBRARY if not p.stem.startswith('_'))
 NO_MODULE = {'index'}  # pages that export nothing
 NOT_IN_THE_LIBRARY = ['nbdev', 'fastcore', 'execnb', 'papermill', 'jupyter', 'jupyter_core', 'jupyter_client', 'jupyterlab', 'IPython', 'ipykernel',
                       'nbformat', 'nbclient', 'nbconvert', 'matplotlib', 'seaborn', 'skimage', 'captum', 'pytest', 'hypothesis', 'ray', 'pyrtools', 'dlib',
                       'openpyxl', 'xlrd', 'rich']     # the last three are installed with it, and wanted only where a sheet is read or a table drawn
 
 
-def name(path): return path.stem
+def name(path): return path.relative_to(ROOT).with_suffix('').as_posix()
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
 def directives(cell): return [re.sub(r'\s+', ' ', m) for m in re.findall(r'^#\|\s*(.+?)\s*$', source(cell), re.M)]
@@ -78,7 +80,9 @@ def test_export_cells_are_short(path):
 @pytest.mark.parametrize('path', SOURCES, ids=name)
 def test_notebook_names_its_module(path):
     if path.stem in NO_MODULE: assert default_exp(path) is None and not any(exported(c) for c in cells(path))
-    else: assert default_exp(path) == re.sub(r'^\d\d[a-z]?_', '', path.stem), 'the module is named as the notebook, without its number'
+    else:
+        module = '.'.join([*path.parent.relative_to(ROOT / 'nbs').parts, re.sub(r'^\d\d[a-z]?_', '', path.stem)])
+        assert default_exp(path) == module, 'the module is named as the notebook and its folder, without the number'
 
 
 @pytest.mark.parametrize('path', SOURCES, ids=name)
@@ -152,12 +156,12 @@ for ask in (lambda: report.forest(pd.DataFrame(dict(name=['a']))), drawings.Draw
     except ImportError as e: print('pip install matplotlib' in str(e))"""
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == 3*['True'], done.stderr[-2000:]
-    assert not [p.name for p in ROOT.glob('mpfnet/*.py') if 'import matplotlib' in p.read_text(encoding='utf-8')]
+    assert not [p.name for p in LIBRARY if 'import matplotlib' in p.read_text(encoding='utf-8')]
 
 
 def test_warnings_go_through_one_place():
     "Python shows the source line of any other; see the page on checks."
-    assert [p.name for p in ROOT.glob('mpfnet/*.py') if re.search(r'\bwarnings\.warn', p.read_text(encoding='utf-8'))] == ['checks.py']
+    assert [p.name for p in LIBRARY if re.search(r'\bwarnings\.warn', p.read_text(encoding='utf-8'))] == ['checks.py']
 
 
 def test_the_import_blocker_blocks():

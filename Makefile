@@ -64,8 +64,9 @@ test: $(READY) ## everything that must hold: drift gate, lint, every notebook, p
 lint: $(READY) ## look for unused and undefined names, long lines, imports out of order, … in notebooks and .py (ruff.toml)
 	"$(BIN)/ruff" check -q .
 
-notebooks: $(READY) ## run every notebook of nbs/ as a test
-	$(ONE_THREAD) "$(BIN)/nbdev_test" --n_workers $(WORKERS)
+# nbdev_test itself, with an eye on what each cell has stored; `nbdev_test` alone runs the pages and looks at nothing.
+notebooks: $(READY) ## run every notebook of nbs/ as a test, and compare what it has stored
+	$(ONE_THREAD) "$(BIN)/python" tests/pages.py --n_workers $(WORKERS)
 
 # A test that hangs ends its process after ten minutes, with every stack; pytest-xdist would then try it again, up to eight times.
 pytest: $(READY) ## run tests/

@@ -129,7 +129,7 @@ def one_of(values) -> str:
     return ', '.join(sorted({str(v) for v in values}))
 
 def made_by(folder) -> dict: # a run's folder, or that of a summary of several seeds
-    "What made a run's numbers, by its env.json: commits, processors, last day, seconds; of a summary, those of its runs."
+    "What made a run's numbers, by its env.json: commits, processors, last day, seconds; of a summary: its runs'."
     folder = Path(folder)
     runs = read_config(folder/'config.json').get('runs') or [folder.name]
     parts = [p for r in runs for p in read_json(folder.parent/r/'env.json')['parts']]

@@ -70,6 +70,15 @@ def test_notebook_is_small_and_has_no_stored_error(path):
     assert not errors, f'stored errors: {errors}; run the notebook again'
 
 
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
+def test_notebook_stores_no_progress_bars(path):
+    "Nor widgets, which show nothing outside the kernel that made them."
+    outputs = [o for c in cells(path) for o in c.get('outputs', [])]
+    streams = [''.join(o['text']) for o in outputs if o['output_type'] == 'stream']
+    assert not [s for s in streams if '\r' in s or '%|' in s or 'it/s]' in s]
+    assert not [o for o in outputs if any('widget' in kind for kind in o.get('data', {}))]
+
+
 @pytest.mark.parametrize('path', SOURCES, ids=name)
 def test_export_cells_are_short(path):
     lines = [(i, sum(bool(l.strip()) and not l.startswith('#|') for l in source(c).splitlines())) for i, c in enumerate(cells(path)) if exported(c)]

@@ -1,7 +1,10 @@
-"""The numbers and pictures of the front page, on purpose: `make results`, or `python benchmarks/published.py --only system`.
+"""The numbers and pictures of the front page, on purpose: `make results`, or `python benchmarks/published.py --only
+system`.
 
-Runs what is missing below `runs/` (finished folds are kept), then writes `nbs/images/results.json` with the command, commit,
-processor and day of each number, and the pictures beside it. A run that has not finished is an error, and nothing is written.
+Runs what is missing below `runs/` (finished folds are kept), then writes `nbs/images/results.json` with the command,
+commit,
+processor and day of each number, and the pictures beside it. A run that has not finished is an error, and nothing is
+written.
 The release needs `MPFNET_DATA`; how to fetch it stands in docs/data.md.
 """
 import argparse
@@ -20,9 +23,12 @@ ONE = dict(preset='tiny', device='cpu')
 SEEDS = ONE | dict(seed='0,1,2')
 #: key of a table → (title of its picture, data set, method → parameters)
 TABLES = dict(
-    public_flow=('REAL clips: MEGC2019 flow-28, 3-class, LOSO', 'megc2019_flow',
-                 dict(majority=ONE, pca_lda=ONE, scratch=SEEDS, pltn=SEEDS, plsm=SEEDS, mpfnet_p=SEEDS, mpfnet_c=SEEDS)),
-    demo=('SYNTHETIC clips, 3-class, LOSO', 'synth', dict(majority=ONE, mpfnet_c=ONE)))
+    public_flow=(
+        'REAL clips: MEGC2019 flow-28, 3-class, LOSO', 'megc2019_flow',
+        dict(majority=ONE, pca_lda=ONE, scratch=SEEDS, pltn=SEEDS, plsm=SEEDS, mpfnet_p=SEEDS, mpfnet_c=SEEDS),
+    ),
+    demo=('SYNTHETIC clips, 3-class, LOSO', 'synth', dict(majority=ONE, mpfnet_c=ONE)),
+)
 
 
 def command_of(parameters):
@@ -58,10 +64,18 @@ def main(args=None):
     p.add_argument('--workers', type=int, default=2, help='processes that a run folds')
     p.add_argument('--into', default=str(IMAGES), help='where results.json and the pictures are')
     a = p.parse_args(args)
-    if unknown := [k for k in a.only.split(',') if k not in known]: p.error(f'unknown {", ".join(unknown)}; known: {", ".join(known)}')
+    if unknown := [k for k in a.only.split(',') if k not in known]:
+        p.error(f'unknown {", ".join(unknown)}; known: {", ".join(known)}')
     for key in a.only.split(','):
-        if key == 'system': print(draw_front(a.into))
-        else: print(as_markdown(publish(Path(a.into) / 'results.json', key, ran(key, out_dir=a.out_dir, workers=a.workers), TABLES[key][0])))
+        if key == 'system':
+            print(draw_front(a.into))
+        else:
+            print(
+                as_markdown(
+                    publish(Path(a.into) / 'results.json', key, ran(key, out_dir=a.out_dir, workers=a.workers),
+                            TABLES[key][0])
+                )
+            )
     return 0
 
 

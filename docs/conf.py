@@ -1,4 +1,5 @@
-"""The site: `make docs`. Notebooks are shown as they are stored; nothing is run, and nothing is loaded from elsewhere."""
+"""The site: `make docs`. Notebooks are shown as they are stored; nothing is run, and nothing is loaded from
+elsewhere."""
 import ast
 import json
 import re
@@ -19,7 +20,8 @@ extensions = ['myst_nb']
 root_doc = 'nbs/index'
 NOTEBOOKS, GUIDES = ('nbs', 'paper_figures'), 'docs'
 include_patterns = ['nbs/**.ipynb', 'paper_figures/*.ipynb', f'{GUIDES}/*.md']
-others = [p.name for p in ROOT.iterdir() if p.is_dir() and p.name not in (*NOTEBOOKS, GUIDES)]  # not even walked through
+# not even walked through
+others = [p.name for p in ROOT.iterdir() if p.is_dir() and p.name not in (*NOTEBOOKS, GUIDES)]
 exclude_patterns = [*others, '**/.ipynb_checkpoints']
 
 nb_execution_mode = 'off'
@@ -64,9 +66,11 @@ def wings():
 
 
 def navigation():
-    """(caption, patterns of pages) of each group, in reading order: the way of the paper, the guides, the wings, the tables
+    """(caption, patterns of pages) of each group, in reading order: the way of the paper, the guides, the wings, the
+    tables
     and figures. A new notebook falls into place by its name and folder."""
-    groups = [*stages(), ('Guides', [f'{GUIDES}/install', f'{GUIDES}/data', f'{GUIDES}/*']), *wings(), (FIGURES, ['paper_figures/table*', 'paper_figures/*'])]
+    groups = [*stages(), ('Guides', [f'{GUIDES}/install', f'{GUIDES}/data', f'{GUIDES}/*']), *wings(),
+              (FIGURES, ['paper_figures/table*', 'paper_figures/*'])]
     suffix = {GUIDES: '.md'}
     found = ((caption, [p for p in patterns if any(ROOT.glob(p + suffix.get(p.split('/')[0], '.ipynb')))])
              for caption, patterns in groups)
@@ -141,7 +145,8 @@ def shown(cell):
     if only_imports(code) or n > LONG:
         tags.add('hide-input')
         meta = dict(mystnb=dict(code_prompt_show='Imports' if only_imports(code) else f'Show {n} lines of code'))
-    return cell | dict(source=code, outputs=[without_progress(o) for o in joined(outputs)], metadata=cell['metadata'] | meta | dict(tags=sorted(tags)))
+    return cell | dict(source=code, outputs=[without_progress(o) for o in joined(outputs)],
+                       metadata=cell['metadata'] | meta | dict(tags=sorted(tags)))
 
 
 def joined(outputs):
@@ -159,7 +164,8 @@ def joined(outputs):
 
 def without_progress(output):
     "What a terminal shows in the end: a carriage return takes the line back."
-    return output | dict(text=re.sub(r'[^\n]*\r(?!\n)', '', output['text'])) if output['output_type'] == 'stream' else output
+    return (output | dict(text=re.sub(r'[^\n]*\r(?!\n)', '', output['text']))
+            if output['output_type'] == 'stream' else output)
 
 
 def as_page(app, docname, content):

@@ -1,4 +1,5 @@
-"""`make notebooks`: nbdev_test, and beside it what each cell has stored against what it says now. One execution does both.
+"""`make notebooks`: nbdev_test, and beside it what each cell has stored against what it says now. One execution does
+both.
 
 All that `nbdev_test --help` lists may be asked here, too: `python tests/pages.py --path nbs/05a_metrics.ipynb`.
 """
@@ -49,18 +50,25 @@ def said(outputs):
         data = o.get('data', {})
         picture |= any(k.startswith('image/') for k in data)
         shown = next((data[k] for k in ('text/html', 'text/markdown', 'text/plain') if k in data), '')
-        if not any(k.startswith('image/') for k in data): text.append(re.sub(r'<style.*?</style>', '', ''.join(shown), flags=re.S))
+        if not any(k.startswith('image/') for k in data):
+            text.append(re.sub(r'<style.*?</style>', '', ''.join(shown), flags=re.S))
     return text, picture
 
 
 def difference(stored, now):
     "In words, how two lists of outputs differ; '' if they say the same."
     (a, picture), (b, pictured) = said(stored), said(now)
-    if picture != pictured: return f'a picture is {"stored" if picture else "made"} and {"not made" if picture else "not stored"}'
+    if picture != pictured:
+        return f'a picture is {"stored" if picture else "made"} and {"not made" if picture else "not stored"}'
     a, b = (tokens('\n'.join(sorted(t))) for t in (a, b))
     for k, (x, y) in enumerate(zip(a, b, strict=False)):
-        if not alike(x, y): return f'stored “{" ".join(a[max(0, k - 6):k + 6])}”, now “{" ".join(b[max(0, k - 6):k + 6])}”'
-    return '' if len(a) == len(b) else f'{len(a)} words are stored, now there are {len(b)}: “{" ".join((a if len(a) > len(b) else b)[min(len(a), len(b)):][:12])}”'
+        if not alike(x, y):
+            return f'stored “{" ".join(a[max(0, k - 6) : k + 6])}”, now “{" ".join(b[max(0, k - 6) : k + 6])}”'
+    return (
+        ''
+        if len(a) == len(b) else f'{len(a)} words are stored, now there are {len(b)}: '
+             f'“{" ".join((a if len(a) > len(b) else b)[min(len(a), len(b)) :][:12])}”'
+    )
 
 
 def compared(cell):
@@ -77,9 +85,12 @@ class Compared(CaptureShell):
             if preproc(cell): return True
             stored[cell.id], cell.outputs = json.loads(json.dumps(cell.outputs)), []
         super().run_all(nb, exc_stop=exc_stop, preproc=before, **kwargs)
-        wrong = [f'cell {c.idx_} ({c.id}): {d}' for c in nb.cells if c.get('id') in stored and compared(c) if (d := difference(stored[c.id], c.outputs))]
+        wrong = [f'cell {c.idx_} ({c.id}): {d}' for c in nb.cells if c.get('id') in stored and compared(c)
+                 if (d := difference(stored[c.id], c.outputs))]
         if wrong:
-            self.exc = AssertionError('\n'.join(['another output is stored; run the page again, or give the cell the tag `varies`:', *wrong]))
+            self.exc = AssertionError(
+                '\n'.join(['another output is stored; run the page again, or give the cell the tag `varies`:', *wrong])
+            )
             raise self.exc
 
 

@@ -15,7 +15,10 @@ def script(monkeypatch, synth_root):
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
     import published as module
     cheap = dict(preset='tiny', device='cpu', overrides='preprocess.size=16', data_root=str(synth_root))
-    monkeypatch.setattr(module, 'TABLES', dict(demo=('SYNTHETIC clips', 'synth', dict(majority=cheap | dict(seed='0,1'), pca_lda=dict(cheap)))))
+    monkeypatch.setattr(
+        module, 'TABLES',
+        dict(demo=('SYNTHETIC clips', 'synth', dict(majority=cheap | dict(seed='0,1'), pca_lda=dict(cheap)))),
+    )
     return module
 
 
@@ -27,7 +30,8 @@ def test_every_number_of_the_front_page_has_its_origin():
     table = published(RESULTS, 'public_flow')
     assert as_markdown(table) in readme and origin(table) in readme
     for row in json.loads(RESULTS.read_text(encoding='utf-8'))['public_flow']['rows']:
-        assert row['command'].startswith('papermill nbs/05_loso.ipynb') and f'-p method {row["name"]} ' in row['command']
+        assert (row['command'].startswith('papermill nbs/05_loso.ipynb')
+                and f'-p method {row["name"]} ' in row['command'])
         assert row['commit'] and row['date'] and {'processor', 'seconds'} <= set(row)
 
 
@@ -45,14 +49,21 @@ def test_looking_at_the_front_page_writes_nothing(tmp_path, monkeypatch):
 
 def test_results_are_run_written_and_found_again(script, tmp_path, capsys):
     (tmp_path / 'results.json').write_text(json.dumps(dict(another=dict(title='', rows=[]))), encoding='utf-8')
-    def make(): return script.main(['--only', 'demo', '--out-dir', str(tmp_path / 'runs'), '--into', str(tmp_path), '--workers', '1'])
+
+    def make():
+        return script.main(
+            ['--only', 'demo', '--out-dir', str(tmp_path / 'runs'), '--into', str(tmp_path), '--workers', '1']
+        )
     assert make() == 0 and 'scores averaged' in capsys.readouterr().out
     table = published(tmp_path / 'results.json', 'demo')
-    assert list(zip(table['name'], table['seed'])) == [('majority', 'average'), ('majority', '0'), ('majority', '1'), ('pca_lda', '0')]
+    assert list(zip(table['name'], table['seed'])) == [('majority', 'average'), ('majority', '0'), ('majority', '1'),
+                                                       ('pca_lda', '0')]
     assert set(json.loads((tmp_path / 'results.json').read_text(encoding='utf-8'))) == {'another', 'demo'}
     assert table['processor'].notna().all() and table['commit'].notna().all() and (tmp_path / 'demo.png').exists()
     first = (tmp_path / 'results.json').read_bytes()
-    assert make() == 0 and (tmp_path / 'results.json').read_bytes() == first, 'finished folds are found, not trained again'
+    assert make() == 0 and (tmp_path / 'results.json').read_bytes() == first, (
+        'finished folds are found, not trained again'
+    )
 
 
 def test_incomplete_runs_are_refused_and_nothing_is_written(script, tmp_path):

@@ -22,7 +22,7 @@ READY := .venv/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper test bench gpu lab venv export readme drift notebooks pytest docs clean distclean
+.PHONY: help demo paper results test bench gpu lab venv export readme drift lint notebooks pytest docs clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -51,13 +51,22 @@ export SHOW
 paper: $(READY) ## every table and figure of the paper; DATA=lookalike|public_flow|real PRESET=tiny PLAN=1 ONLY=table3,fig08
 	"$(BIN)/mpfnet" paper $(DATA) --workers $(WORKERS) --seed "$(SEED)" $(if $(PRESET),--preset $(PRESET)) $(if $(PLAN),--plan) $(if $(ONLY),--only $(ONLY)) $(PAPER)
 
-test: $(READY) ## everything that must hold: drift gate, every notebook, pytest
+# Only on purpose: no page writes these numbers by being looked at. What is missing is run, hours of it; ONLY=demo or ONLY=system take minutes.
+results: $(READY) ## the numbers and pictures of the front page; ONLY=system,demo,public_flow
+	"$(BIN)/python" benchmarks/published.py --workers $(WORKERS) $(if $(ONLY),--only $(ONLY))
+
+test: $(READY) ## everything that must hold: drift gate, lint, every notebook, pytest
 	@$(MAKE) --no-print-directory drift
+	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory notebooks
 	@$(MAKE) --no-print-directory pytest
 
-notebooks: $(READY) ## run every notebook of nbs/ as a test
-	$(ONE_THREAD) "$(BIN)/nbdev_test" --n_workers $(WORKERS)
+lint: $(READY) ## look for unused and undefined names, long lines, imports out of order, … in notebooks and .py (ruff.toml)
+	"$(BIN)/ruff" check -q .
+
+# nbdev_test itself, with an eye on what each cell has stored; `nbdev_test` alone runs the pages and looks at nothing.
+notebooks: $(READY) ## run every notebook of nbs/ as a test, and compare what it has stored
+	$(ONE_THREAD) "$(BIN)/python" tests/pages.py --n_workers $(WORKERS)
 
 # A test that hangs ends its process after ten minutes, with every stack; pytest-xdist would then try it again, up to eight times.
 pytest: $(READY) ## run tests/
@@ -117,7 +126,8 @@ readme: $(READY) ## nbs/index.ipynb → README.md
 drift: $(READY) ## fail if mpfnet/ or README.md is not what the notebooks say
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; stale=0; \
 	cp -R Makefile settings.ini constraints.txt setup.py nbs "$$out"; if [ -d paper_figures ]; then cp -R paper_figures "$$out"; fi; \
-	mkdir "$$out/.venv" "$$out/mpfnet"; touch "$$out/$(READY)"; for f in __init__ __main__; do if [ -f mpfnet/$$f.py ]; then cp mpfnet/$$f.py "$$out/mpfnet"; fi; done; cp -R mpfnet/reference "$$out/mpfnet"; \
+	mkdir "$$out/.venv"; touch "$$out/$(READY)"; \
+	find mpfnet \( -name __init__.py -o -name __main__.py -o -path 'mpfnet/reference/*' \) -exec sh -c 'mkdir -p "$$0/$$(dirname "$$1")" && cp "$$1" "$$0/$$1"' "$$out" {} \; ; \
 	$(MAKE) --no-print-directory -s -C "$$out" BIN="$(BIN)" export; \
 	for f in mpfnet README.md; do \
 	  if [ -e "$$f" ] || [ -e "$$out/$$f" ]; then diff -rq -x __pycache__ -x .ipynb_checkpoints "$$f" "$$out/$$f" >&2 || stale=1; fi; done; \
@@ -125,7 +135,7 @@ drift: $(READY) ## fail if mpfnet/ or README.md is not what the notebooks say
 	@echo 'drift gate: mpfnet/ and README.md are what the notebooks say'
 
 clean: ## remove caches; leaves .venv and runs/ alone
-	rm -rf build dist _docs .pytest_cache .hypothesis
+	rm -rf build dist _docs .pytest_cache .hypothesis .ruff_cache
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print0 | xargs -0 rm -rf
 
 distclean: clean ## the same, and .venv

@@ -9,7 +9,8 @@ from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST
 
 
 def write_flow_release(root, seed=0):
-    "The release's folder with made-up flow: 442 clips, the published counts, a weak class pattern. Returns the data root."
+    """The release's folder with made-up flow: 442 clips, the published counts, a weak class pattern. Returns the data
+    root."""
     r, folder = np.random.default_rng(seed), Path(root) / 'megc2019_flow'
     (folder / FLOW_IMAGES).mkdir(parents=True)
     lines = ['dataset,sub,filename_o,label,apex,imagename,sub_filename']

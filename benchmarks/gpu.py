@@ -1,11 +1,13 @@
 """A GPU's first day: everything that only a card can tell, in at most nine minutes, the most valuable first.
 
     python benchmarks/gpu.py                   or: make gpu
-    python benchmarks/gpu.py --data FOLDER     the folder that holds megc2019_flow/; else MPFNET_DATA; else a look-alike is made
+    python benchmarks/gpu.py --data FOLDER     the folder that holds megc2019_flow/; else MPFNET_DATA; else a look-alike
+    is made
     python benchmarks/gpu.py --only step,fold --seconds 200
     python benchmarks/gpu.py --smoke           all parts in small, without a GPU: says nothing of speed
 
-Nothing needs to be installed but what the library imports, and PyTorch with CUDA. Each part is a process of its own with a
+Nothing needs to be installed but what the library imports, and PyTorch with CUDA. Each part is a process of its own
+with a
 time box: one that fails, hangs or breaks the GPU's context takes no other with it. runs/gpu/ ($OUT, --folder) gets
 results.jsonl, a line as each figure is made; log.txt; summary.txt; and RESULTS.md, the section that also goes into
 benchmarks/RESULTS.md.
@@ -78,9 +80,11 @@ def chosen(pythons, smoke=False):
         seen[python] = found = probe(python)
         if found and not found['missing'] and (found['card'] or smoke): return python, found
     lines = '\n  '.join(lacks(p, f) for p, f in seen.items())
-    raise SystemExit(f'expected a Python whose PyTorch sees a GPU, found none:\n  {lines}\n'
-                     'Name another one (make gpu PYTHON=…), or install a CUDA build of torch there (pytorch.org/get-started). '
-                     'Without a GPU: --smoke runs all parts in small.')
+    raise SystemExit(
+        f'expected a Python whose PyTorch sees a GPU, found none:\n  {lines}\n'
+        'Name another one (make gpu PYTHON=…), or install a CUDA build of torch there (pytorch.org/get-started). '
+        'Without a GPU: --smoke runs all parts in small.'
+    )
 
 
 def lacks(python, found):
@@ -113,8 +117,11 @@ class Running:
         self.process = begin(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     def go(self, seconds):
         self.began, self.until = time.monotonic(), time.monotonic() + seconds
-        try: self.process.stdin.write(f'{time.time() + seconds - 1}\n'); self.process.stdin.close()
-        except OSError: pass                            # it is dead already: seen at the next look
+        try:
+            self.process.stdin.write(f'{time.time() + seconds - 1}\n')
+            self.process.stdin.close()
+        except OSError:
+            pass                            # it is dead already: seen at the next look
     def over(self):
         "None while it works; else how it ended."
         status, late = self.process.poll(), time.monotonic() > self.until
@@ -123,7 +130,8 @@ class Running:
         if status is None: return f'stopped after {self.until - self.began:.0f} s'
         return f'failed (status {status})' if status else 'done'
     def stop(self):
-        end(self.process.pid); end_noted(self.note)
+        end(self.process.pid)
+        end_noted(self.note)
         self.process.wait()
 
 
@@ -144,7 +152,8 @@ def planned(group): return max(PARTS[p].seconds for p in group)
 
 
 def stretched(todo, left): # groups that are still to come; seconds
-    "How much longer than planned a part may take: what others did not need is shared out. While there is time, nobody gets less."
+    """How much longer than planned a part may take: what others did not need is shared out. While there is time,
+    nobody gets less."""
     return max(1., left/sum(map(planned, todo)))
 
 
@@ -209,7 +218,8 @@ def arguments(argv):
     p.add_argument('--data', type=Path, help='the folder that holds megc2019_flow/')
     p.add_argument('--folder', type=Path, help='for results ($OUT, else runs/gpu)')
     p.add_argument('--out', type=Path, default=RESULTS, help='whose section is replaced (benchmarks/RESULTS.md)')
-    p.add_argument('--write', action='store_true', help='measure nothing: write the sections from what lies in the folder')
+    p.add_argument('--write', action='store_true',
+                   help='measure nothing: write the sections from what lies in the folder')
     p.add_argument('--part', nargs=2, help=argparse.SUPPRESS)
     a = p.parse_args(argv)
     unknown = [n for n in f'{a.only},{a.skip}'.split(',') if n and n not in PARTS]
@@ -225,13 +235,16 @@ def measure(a, wanted, folder):
     python, found = chosen(candidates(), a.smoke)
     folder.mkdir(parents=True, exist_ok=True)
     tell = partial(print, flush=True)
-    tell(f'{found["card"] or "no GPU"}; {python}, torch {found["torch"]}; at most {a.seconds:.0f} s; results in {folder}')
+    tell(
+        f'{found["card"] or "no GPU"}; {python}, torch {found["torch"]}; at most {a.seconds:.0f} s; results in {folder}'
+    )
     if a.data: os.environ['MPFNET_DATA'] = str(a.data.resolve())
     line = dict(run=datetime.now(timezone.utc).isoformat(timespec='seconds'), card=found['card'], smoke=a.smoke)
     where = [str(HERE), str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
     with tempfile.TemporaryDirectory(prefix='gpu-', ignore_cleanup_errors=True) as scratch:
-        os.environ |= dict(GPU_LINE=json.dumps(line), GPU_OUT=str(folder), GPU_SCRATCH=scratch, PYTHONPATH=os.pathsep.join(where),
-                           PYTHONUNBUFFERED='1', OMP_NUM_THREADS='1', TQDM_DISABLE='1', MPLBACKEND='Agg')
+        os.environ |= dict(GPU_LINE=json.dumps(line), GPU_OUT=str(folder), GPU_SCRATCH=scratch,
+                           PYTHONPATH=os.pathsep.join(where), PYTHONUNBUFFERED='1', OMP_NUM_THREADS='1',
+                           TQDM_DISABLE='1', MPLBACKEND='Agg')
         left, ahead = a.seconds - (time.monotonic() - began), (os.cpu_count() or 1) >= 4
         conduct(wanted, left, folder, Path(scratch), python, ahead=ahead, patient=a.smoke, tell=tell)
     tell(f'{time.monotonic() - began:.0f} s in all')
@@ -244,8 +257,10 @@ def main(argv=None):
     if a.list: return print('\n'.join(f'{p:12} {PARTS[p].seconds:4} s  {PARTS[p].what}' for p in wanted))
     folder = (a.folder or Path(os.environ.get('OUT') or ROOT/'runs'/('gpu-smoke' if a.smoke else 'gpu'))).resolve()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))      # ends the parts, too
-    if not a.write: measure(a, wanted, folder)
-    elif not (folder/'results.jsonl').exists(): sys.exit(f'{folder}: no results there. Run without --write first, or name another --folder')
+    if not a.write:
+        measure(a, wanted, folder)
+    elif not (folder / 'results.jsonl').exists():
+        sys.exit(f'{folder}: no results there. Run without --write first, or name another --folder')
     print(write(folder, a.out))
 
 

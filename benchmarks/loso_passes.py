@@ -1,8 +1,10 @@
-"""How many clips go through an encoder, forward and back, for the paper's runs: priors shared, against every run by itself.
+"""How many clips go through an encoder, forward and back, for the paper's runs: priors shared, against every run by
+itself.
 
     python benchmarks/loso_passes.py [--quick]
 
-A count, not a time: the same on every machine. First a small LOSO is run and its passes are counted, to see that the formula of `mpfnet.paper.plan.clip_passes`
+A count, not a time: the same on every machine. First a small LOSO is run and its passes are counted, to see that the
+formula of `mpfnet.paper.plan.clip_passes`
 tells the truth and that priors are in fact shared; then the formula is read for the paper's settings.
 """
 import tempfile
@@ -31,7 +33,12 @@ SMALL = 'preprocess.size=16,encoder.width=0.125,meta.shot=2,meta.queries=2,meta.
 def dataset(subjects=4, n=4):
     "Clips of one kind each, so that a fold's share of clips and copies is the same for all."
     r = np.random.default_rng(0)
-    clips = pd.DataFrame([dict(dataset='demo', subject=f's{s}', clip=f'c{s}{k}', label=k % 3, input='frames') for s in range(subjects) for k in range(n)])
+    clips = pd.DataFrame(
+        [
+            dict(dataset='demo', subject=f's{s}', clip=f'c{s}{k}', label=k % 3, input='frames') for s in range(subjects)
+            for k in range(n)
+        ]
+    )
     return clips, r.normal(size=(len(clips), 5, 2, 16, 16)).astype(np.float16)
 
 
@@ -54,18 +61,24 @@ def counted(settings, methods, artefacts):
 
 
 def total(settings, methods=TABLE4, shared=True, n=CLIPS, copies=COPIES, folds=FOLDS, gammas=GAMMAS):
-    "Passes of all folds of all runs; γ costs nothing where the parts of the score are kept, and a run of MPFNet-P each where they are not. Every subject has its share of clips and copies."
+    """Passes of all folds of all runs; γ costs nothing where the parts of the score are kept, and a run of MPFNet-P
+    each where they are not. Every subject has its share of clips and copies."""
     stages, share = {}, (folds - 1)/folds
     for k, m in enumerate((*methods, *['mpfnet_p']*(0 if shared else gammas - 1))):
-        for stage, passes in clip_passes(m, settings, n*share, copies*share, folds).items(): stages[stage if shared and stage != 'meta' else (k, stage)] = passes
+        for stage, passes in clip_passes(m, settings, n * share, copies * share, folds).items():
+            stages[stage if shared and stage != 'meta' else (k, stage)] = passes
     return folds*sum(stages.values())
 
 
 def measured(trunk=0.):
     "A small LOSO: (passes counted with shared priors, without, what the formula says of either)."
-    settings = override(settings_preset('tiny'), f'{SMALL},pltn.epochs=2,plsm.epochs=2,plsm.phi_limit=2,meta.updates=0,pltn.batch=4,plsm.batch=5,compute.trunk={trunk},compute.group=2')
+    settings = override(
+        settings_preset('tiny'),
+        f'{SMALL},pltn.epochs=2,plsm.epochs=2,plsm.phi_limit=2,meta.updates=0,pltn.batch=4,plsm.batch=5,compute.trunk={trunk},compute.group=2',
+    )
     clips, _ = dataset()
-    copies = copies_of(clips, 3, 2).sum()                       # the same for every subject, so a fold has its share exactly
+    # the same for every subject, so a fold has its share exactly
+    copies = copies_of(clips, 3, 2).sum()
     with tempfile.TemporaryDirectory() as d: shared = counted(settings, TABLE4, d)
     said = [total(settings, shared=s, n=len(clips), copies=copies, folds=4, gammas=1) for s in (True, False)]
     return shared, counted(settings, TABLE4, None) if not trunk else 0, *said
@@ -76,20 +89,36 @@ def main(argv=None):
     torch.set_num_threads(1)
     shared, naive, *said = measured()
     forked, _, formula, _ = measured(trunk=.5)
-    assert np.allclose([shared, naive, forked], [*said, formula]), f'counted {shared}, {naive} and, with a trunk, {forked}; the formula says {said}, {formula}'
+    assert np.allclose([shared, naive, forked], [*said, formula]), (
+        f'counted {shared}, {naive} and, with a trunk, {forked}; the formula says {said}, {formula}'
+    )
     paper = settings_preset('paper')
     with_gamma, without = total(paper)/total(paper, shared=False), total(paper)/total(paper, shared=False, gammas=1)
     stop = replace(paper, plsm=replace(paper.plsm, stop=40))
     both = replace(stop, compute=ComputeConfig(trunk=.75))
-    lines = [f'A small LOSO of the priors of five methods, counted: {shared} clips with shared priors, {naive} without ({shared/naive:.2f}); with a trunk {forked}; the formula says the same. What episodes take is an upper bound: 120 clips an update, drawn with repetitions.', '',
-             f'Preset `paper`, {CLIPS} clips and {COPIES} magnified copies, {FOLDS} folds: MPFNet-P and -C, the three ablations of Table IV, {GAMMAS} values of γ. Millions of clips through an encoder, forward and back:', '',
-             '| | passes | of naive | asked | |', '|---|---|---|---|---|',
-             f'| every run by itself | {total(paper, shared=False)/1e6:.0f} M | 1 | | |',
-             f'| priors shared, γ from the kept parts | {total(paper)/1e6:.0f} M | {with_gamma:.2f} | {ASKED} | {verdict(ASKED, with_gamma, False)} |',
-             f'| the same without varying γ: {total(paper, shared=False, gammas=1)/1e6:.0f} M naive | {total(paper)/1e6:.0f} M | {without:.3f} | (≤ {ASKED}) | {verdict(ASKED, without, False)} |',
-             f'| and PLSM without its dead epochs (`plsm.stop=40`) | {total(stop)/1e6:.0f} M | {total(stop)/total(paper, shared=False):.2f} | | |',
-             f'| and a trunk for groups of 8 (`compute.trunk=0.75`, opt-in) | {total(both)/1e6:.0f} M | {total(both)/total(paper, shared=False):.3f} | | |', '',
-             f'A trunk makes the priors of a fold {paper.plsm.last/paid_epochs(paper.plsm, both.compute, FOLDS):.1f} times cheaper; groups are of seven or eight subjects.']
+    lines = [
+        f'A small LOSO of the priors of five methods, counted: {shared} clips with shared priors, {naive} without '
+        f'({shared / naive:.2f}); with a trunk {forked}; the formula says the same. What episodes take is an upper '
+        f'bound: 120 clips an update, drawn with repetitions.',
+        '',
+        f'Preset `paper`, {CLIPS} clips and {COPIES} magnified copies, {FOLDS} folds: MPFNet-P and -C, the three '
+        f'ablations of Table IV, {GAMMAS} values of γ. Millions of clips through an encoder, forward and back:',
+        '',
+        '| | passes | of naive | asked | |',
+        '|---|---|---|---|---|',
+        f'| every run by itself | {total(paper, shared=False) / 1e6:.0f} M | 1 | | |',
+        f'| priors shared, γ from the kept parts | {total(paper) / 1e6:.0f} M | {with_gamma:.2f} | {ASKED} | '
+        f'{verdict(ASKED, with_gamma, False)} |',
+        f'| the same without varying γ: {total(paper, shared=False, gammas=1) / 1e6:.0f} M naive | '
+        f'{total(paper) / 1e6:.0f} M | {without:.3f} | (≤ {ASKED}) | {verdict(ASKED, without, False)} |',
+        f'| and PLSM without its dead epochs (`plsm.stop=40`) | {total(stop) / 1e6:.0f} M | '
+        f'{total(stop) / total(paper, shared=False):.2f} | | |',
+        f'| and a trunk for groups of 8 (`compute.trunk=0.75`, opt-in) | {total(both) / 1e6:.0f} M | '
+        f'{total(both) / total(paper, shared=False):.3f} | | |',
+        '',
+        f'A trunk makes the priors of a fold {paper.plsm.last / paid_epochs(paper.plsm, both.compute, FOLDS):.1f} '
+        f'times cheaper; groups are of seven or eight subjects.',
+    ]
     publish(args, 'loso_passes', 'Encoder passes of a LOSO', lines)
     if with_gamma > ASKED: raise SystemExit(f'{with_gamma:.2f} of the naive passes, asked for {ASKED}')
 

@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py [--quick]
 
-PLSM learns from magnified copies, which are most of the data; they are read batch by batch from a memory map and must not pile up. The raw training clips are kept, in float32.
+PLSM learns from magnified copies, which are most of the data; they are read batch by batch from a memory map and must
+not pile up. The raw training clips are kept, in float32.
 One process for each size; random features of the `light` preset, 64×64.
 """
 import json
@@ -25,7 +26,8 @@ from mpfnet.inputs import AugmentConfig
 from mpfnet.priors import Prepared
 path, raw, copied, shape = json.loads(sys.argv[1])
 features = np.memmap(path, np.float16, 'r', shape=(raw*(1 + copied), *shape))
-clips = pd.DataFrame(dict(dataset='demo', subject=[f's{i//4}' for i in range(raw)], clip=[f'c{i}' for i in range(raw)], label=np.arange(raw) % 3, input='frames'))
+clips = pd.DataFrame(dict(dataset='demo', subject=[f's{i//4}' for i in range(raw)], clip=[f'c{i}' for i in \
+range(raw)], label=np.arange(raw) % 3, input='frames'))
 rows = {(i, p): raw*p + i for i in range(raw) for p in range(1, copied + 1)}
 data = Prepared(Fold(clips, features, [('demo', 's0')], copies=rows))
 most = 0
@@ -37,8 +39,10 @@ def watch(loss_of):
         return out
     return f
 mpfnet.plsm.copies_of = lambda *a: np.full(len(data), copied)
-mpfnet.plsm.F.cross_entropy = watch(mpfnet.plsm.F.cross_entropy)               # between forward and backward pass: all activations are there
-train_plsm(data, EncoderConfig(width=.125, embedding=16, grid=(1, 4, 4)), PLSMConfig(epochs=1, batch=16), AugmentConfig(), 3)
+mpfnet.plsm.F.cross_entropy = watch(mpfnet.plsm.F.cross_entropy)               # between forward and backward pass: \
+all activations are there
+train_plsm(data, EncoderConfig(width=.125, embedding=16, grid=(1, 4, 4)), PLSMConfig(epochs=1, batch=16), \
+AugmentConfig(), 3)
 print(most)
 """
 
@@ -47,7 +51,8 @@ def anonymous(raw, copied, shape):
     "MB of anonymous memory, the most seen between forward and backward passes of an epoch of PLSM."
     with tempfile.NamedTemporaryFile() as f:
         np.memmap(f.name, np.float16, 'w+', shape=(raw*(1 + copied), *shape)).flush()
-        out = subprocess.run([sys.executable, '-c', CHILD, json.dumps([f.name, raw, copied, shape])], capture_output=True, text=True, encoding='utf-8')
+        out = subprocess.run([sys.executable, '-c', CHILD, json.dumps([f.name, raw, copied, shape])],
+                             capture_output=True, text=True, encoding='utf-8')
     if out.returncode: raise RuntimeError(out.stderr[-2000:])
     return int(out.stdout)/1024
 
@@ -61,11 +66,20 @@ def main(argv=None):
     per_copy = np.polyfit([n*k for k in copies], list(copies.values()), 1)[0]
     per_clip = np.polyfit([n*k for k in clips], list(clips.values()), 1)[0]
     def cells(d): return ' | '.join(f'{v:.0f}' for v in d.values())
-    lines = [f'MB of anonymous memory, the most seen in an epoch of PLSM with a small encoder; a clip is {clip:.2f} MB in float32; {machine()}.', '',
-             '| | N | 2N | 4N | slope, MB each | asked | |', '|---|---|---|---|---|---|---|',
-             f'| magnified copies, N = {4*n} of {n} clips | {cells(copies)} | {per_copy:.4f} | ≤ 5 % of a copy | {verdict(.05*clip, per_copy, False)} |',
-             f'| raw clips, N = {n}, 4 copies each | {cells(clips)} | {per_clip:.3f} | ≤ 1.2 clips: they are kept | {verdict(1.2*clip, per_clip, False)} |', '',
-             'The store itself, while it is filled: see `python benchmarks/store.py`.']
+
+    lines = [
+        f'MB of anonymous memory, the most seen in an epoch of PLSM with a small encoder; a clip is {clip:.2f} MB in '
+        f'float32; {machine()}.',
+        '',
+        '| | N | 2N | 4N | slope, MB each | asked | |',
+        '|---|---|---|---|---|---|---|',
+        f'| magnified copies, N = {4 * n} of {n} clips | {cells(copies)} | {per_copy:.4f} | ≤ 5 % of a copy | '
+        f'{verdict(0.05 * clip, per_copy, False)} |',
+        f'| raw clips, N = {n}, 4 copies each | {cells(clips)} | {per_clip:.3f} | ≤ 1.2 clips: they are kept | '
+        f'{verdict(1.2 * clip, per_clip, False)} |',
+        '',
+        'The store itself, while it is filled: see `python benchmarks/store.py`.',
+    ]
     publish(args, 'memory', 'Memory', lines)
 
 

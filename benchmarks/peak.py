@@ -2,7 +2,9 @@
 
     python benchmarks/peak.py [--quick] [--preset paper]
 
-Nothing is computed: tensors of PyTorch's `meta` device have shapes and no values. Maps of MPFNet's networks are taken for bfloat16, as autocast has them; the rivals are trained in float32. Blocks are of 512 bytes, as PyTorch hands them out; what cuDNN works with, and what lies unused between blocks, is not counted.
+Nothing is computed: tensors of PyTorch's `meta` device have shapes and no values. Maps of MPFNet's networks are taken
+for bfloat16, as autocast has them; the rivals are trained in float32. Blocks are of 512 bytes, as PyTorch hands them
+out; what cuDNN works with, and what lies unused between blocks, is not counted.
 """
 import weakref
 
@@ -19,13 +21,18 @@ from mpfnet.mpfnet_c import MPFNetC
 from mpfnet.mpfnet_p import MPFNetP, Single
 
 CLIPS, COPIES, SHAPE = 442, 3580, (5, 10, 128, 128)                     # the composite's rows
-EPISODE = 120                                                           # clips of an update, at most: 4 episodes of 3 classes, 5 supports and 5 queries
-LIMIT = 20.                                                             # GiB that every stage may need, the composite's rows on the GPU included
+# clips of an update, at most: 4 episodes of 3 classes, 5 supports and 5 queries
+EPISODE = 120
+# GiB that every stage may need, the composite's rows on the GPU included
+LIMIT = 20.
 
 
 class Memory(TorchDispatchMode):
     "Bytes of tensors that are alive on the `meta` device, now and at most."
-    def __init__(self): super().__init__(); self.live, self.now, self.most = {}, 0, 0
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.now, self.most = {}, 0, 0
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = as_cudnn_lays(func.overloadpacket.__name__, args, func(*args, **kwargs or {}))
         for t in out if isinstance(out, (tuple, list)) else [out]:
@@ -41,9 +48,11 @@ class Memory(TorchDispatchMode):
 
 
 def as_cudnn_lays(name, args, out):
-    "Results of a convolution with channels next to each other where its weights are; `meta` knows nothing of that, and copies would follow."
+    """Results of a convolution with channels next to each other where its weights are; `meta` knows nothing of that,
+    and copies would follow."""
     weight = dict(convolution=1, convolution_backward=2).get(name)
-    if weight is None or args[weight].ndim != 5 or not args[weight].is_contiguous(memory_format=torch.channels_last_3d): return out
+    if weight is None or args[weight].ndim != 5 or not args[weight].is_contiguous(memory_format=torch.channels_last_3d):
+        return out
     def lay(v): return v.contiguous(memory_format=torch.channels_last_3d) if torch.is_tensor(v) and v.ndim == 5 else v
     return tuple(map(lay, out)) if isinstance(out, (tuple, list)) else lay(out)
 
@@ -83,19 +92,24 @@ def of_prior(settings, batch):
 
 def of_episodes(settings, method, recompute):
     "GiB of an episodic stage."
-    make = dict(mpfnet_p=lambda: MPFNetP(encoder(settings), encoder(settings)), mpfnet_c=lambda: MPFNetC(encoder(settings), encoder(settings)),
-                plsm=lambda: Single(encoder(settings)))[method]
+    make = dict(
+        mpfnet_p=lambda: MPFNetP(encoder(settings), encoder(settings)),
+        mpfnet_c=lambda: MPFNetC(encoder(settings), encoder(settings)), plsm=lambda: Single(encoder(settings)),
+    )[method]
     def matcher():
         net = in_halves(make())
         for e in encoders(net): e.recompute = recompute
         return net
     size = settings.preprocess.size
-    return gigabytes(matcher, embeddings(torch.empty(EPISODE, SHAPE[0], SHAPE[1], size, size, device='meta', dtype=torch.bfloat16)))
+    return gigabytes(
+        matcher, embeddings(torch.empty(EPISODE, SHAPE[0], SHAPE[1], size, size, device='meta', dtype=torch.bfloat16))
+    )
 
 
 def of_fdp(settings):
     c = settings.fdp
-    rows, y = torch.empty(c.batch, 1, 9, c.size, c.size, device='meta'), torch.zeros(c.batch, dtype=torch.long, device='meta')
+    rows, y = (torch.empty(c.batch, 1, 9, c.size, c.size, device='meta'),
+               torch.zeros(c.batch, dtype=torch.long, device='meta'))
     return gigabytes(lambda: FDPNet(c, 3).to('meta'), lambda net: fdp_loss(net, rows, y, c))
 
 
@@ -117,7 +131,11 @@ def stages(settings):
     yield f'PLSM, batch {c.batch}', of_prior(settings, c.batch), True
     for method in ('plsm', 'mpfnet_p', 'mpfnet_c'):
         for recompute in (settings.meta.recompute, not settings.meta.recompute):
-            yield f'episodes of {method}, {EPISODE} clips{", maps before the second block made twice" if recompute else ""}', of_episodes(settings, method, recompute), True
+            yield (
+                f'episodes of {method}, {EPISODE} '
+                f'clips{", maps before the second block made twice" if recompute else ""}',
+                of_episodes(settings, method, recompute), True,
+            )
     yield f'fdp, batch {settings.fdp.batch}', of_fdp(settings), False
     yield f'afn, batch {settings.afn.batch}', of_afn(settings), False
 
@@ -131,9 +149,16 @@ def main(argv=None):
     for name, update, resident in stages(settings):
         total = update + rest*resident
         default = 'made twice' in name or 'episodes' not in name or not settings.meta.recompute
-        rows.append(f'| {name} | {update:.1f} | {total:.1f} | {verdict(LIMIT, total, False) if default else "not the default"} |')
-    lines = [f'Preset `{"tiny" if args.quick else args.preset}`, GiB, counted and not measured. "In all" includes {rest:.1f} GiB for the composite: {CLIPS} clips and {COPIES} copies in float16, and the training clips in float32. Asked: {LIMIT:.0f} GiB at most, so that a card of 24 GB holds a fold.', '',
-             '| update | by itself | in all | |', '|---|---|---|---|', *rows]
+        rows.append(
+            f'| {name} | {update:.1f} | {total:.1f} | '
+            f'{verdict(LIMIT, total, False) if default else "not the default"} |'
+        )
+    lines = [
+        f'Preset `{"tiny" if args.quick else args.preset}`, GiB, counted and not measured. "In all" includes '
+        f'{rest:.1f} GiB for the composite: {CLIPS} clips and {COPIES} copies in float16, and the training clips in '
+        f'float32. Asked: {LIMIT:.0f} GiB at most, so that a card of 24 GB holds a fold.',
+        '', '| update | by itself | in all | |', '|---|---|---|---|', *rows,
+    ]
     publish(args, 'peak', 'Memory of an update on a GPU', lines)
 
 

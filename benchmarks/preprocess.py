@@ -2,7 +2,8 @@
 
     python benchmarks/preprocess.py [--quick]
 
-Drawn faces (a look-alike of MMEW), the default back ends at 128×128, L = 11, one thread. `benchmarks/store.py` measures whole stores: clips a second, processes, kills.
+Drawn faces (a look-alike of MMEW), the default back ends at 128×128, L = 11, one thread. `benchmarks/store.py` measures
+whole stores: clips a second, processes, kills.
 """
 import tempfile
 import warnings
@@ -26,11 +27,13 @@ def together(clips, phis):
     "All copies of each clip through the store, in a folder of its own."
     with tempfile.TemporaryDirectory() as d:
         store = FeatureStore(d, PreprocessConfig(), 'frames')
-        rows = store.ensure(clips.iloc[np.repeat(np.arange(len(clips)), len(phis))], np.tile(phis, len(clips)), progress=False)
+        rows = store.ensure(clips.iloc[np.repeat(np.arange(len(clips)), len(phis))], np.tile(phis, len(clips)),
+                            progress=False)
         return np.array(store.F[rows])
 
 
-def one_by_one(clips, phis): return np.stack([clip_features(clips.iloc[i], PreprocessConfig(), int(p)) for i in range(len(clips)) for p in phis])
+def one_by_one(clips, phis):
+    return np.stack([clip_features(clips.iloc[i], PreprocessConfig(), int(p)) for i in range(len(clips)) for p in phis])
 
 
 def stages(rounds):
@@ -38,8 +41,10 @@ def stages(rounds):
     import torch
     a, b = torch.rand(2, 3, 128, 128).mul(.1).add(torch.linspace(0, .9, 128))
     frames = interpolate(a, b)
-    steps = {'interpolation, 11 frames': lambda: interpolate(a, b), 'flow, 10 pairs': lambda: flow(frames[:-1], frames[1:]),
-             'magnification, 1 copy': lambda: magnify(torch.stack([a, b]), [8]), 'magnification, 14 copies': lambda: magnify(torch.stack([a, b]), list(range(2, 16)))}
+    steps = {'interpolation, 11 frames': lambda: interpolate(a, b),
+             'flow, 10 pairs': lambda: flow(frames[:-1], frames[1:]),
+             'magnification, 1 copy': lambda: magnify(torch.stack([a, b]), [8]),
+             'magnification, 14 copies': lambda: magnify(torch.stack([a, b]), list(range(2, 16)))}
     return in_turns(steps, rounds)
 
 
@@ -50,12 +55,23 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as d, one_thread():
         make_lookalike('mmew', Path(d), subjects=2, size=128, progress=False)
         clips = load_clips('mmew', d, task=None).iloc[:n]
-        assert np.array_equal(together(clips, phis), one_by_one(clips, phis)), 'copies made together differ from copies made one by one'
+        assert np.array_equal(together(clips, phis), one_by_one(clips, phis)), (
+            'copies made together differ from copies made one by one'
+        )
         t = in_turns({'one by one': lambda: one_by_one(clips, phis), 'together': lambda: together(clips, phis)}, rounds)
         parts = pd.Series({k: np.median(v)*1e3 for k, v in stages(rounds).items()})
-    lines = [f'{rounds} rounds in turns, CPU time of one thread, median (smallest–largest); {machine()}. Synthetic faces.', '',
-             f'The clip and its copies φ = 1…{phis[-1]}, in one go (what the store does: the face is found once, interpolation and flow belong to each copy and are nearly all of the work): **{shown(t, "one by one", "together")}** times as fast as one by one, the same bytes. '
-             f'{np.median(t["together"])/n/len(phis)*1e3:.0f} ms a row.', '', '| stage, 128×128 | ms |', '|---|---|', *[f'| {k} | {v:.0f} |' for k, v in parts.items()]]
+    lines = [
+        f'{rounds} rounds in turns, CPU time of one thread, median (smallest–largest); {machine()}. Synthetic faces.',
+        '',
+        f'The clip and its copies φ = 1…{phis[-1]}, in one go (what the store does: the face is found once, '
+        f'interpolation and flow belong to each copy and are nearly all of the work): '
+        f'**{shown(t, "one by one", "together")}** times as fast as one by one, the same bytes. '
+        f'{np.median(t["together"]) / n / len(phis) * 1e3:.0f} ms a row.',
+        '',
+        '| stage, 128×128 | ms |',
+        '|---|---|',
+        *[f'| {k} | {v:.0f} |' for k, v in parts.items()],
+    ]
     publish(args, 'preprocess', 'Features of a clip', lines)
 
 

@@ -3,9 +3,12 @@
     python benchmarks/quality.py            # writes the section "Quality" of benchmarks/RESULTS.md
     python benchmarks/quality.py --quick    # two seeds, prints only
 
-Definitions. The photograph is the face in scikit-image's astronaut, 128×128, computed with and never stored. A motion is three Gaussian pushes
-with random places, widths and directions, scaled to a peak in px, all drawn from a seed. A frame is one cubic resampling of the photograph along the
-exact inverse of the motion, plus noise of one grey level, rounded to 8 bits. The moving region is where the motion is at least REGION of its peak.
+Definitions. The photograph is the face in scikit-image's astronaut, 128×128, computed with and never stored. A motion
+is three Gaussian pushes
+with random places, widths and directions, scaled to a peak in px, all drawn from a seed. A frame is one cubic
+resampling of the photograph along the
+exact inverse of the motion, plus noise of one grey level, rounded to 8 bits. The moving region is where the motion is
+at least REGION of its peak.
 """
 import argparse
 import platform
@@ -18,8 +21,8 @@ import pandas as pd
 import torch
 from results import RESULTS, write_section
 from scipy.ndimage import map_coordinates
-from skimage import data
 from skimage import __version__ as skimage_version
+from skimage import data
 from skimage.registration import optical_flow_ilk
 
 from mpfnet.synthetic.faces import invert
@@ -29,13 +32,21 @@ from mpfnet.motion.interpolate import intermediate_flows, interpolate
 from mpfnet.motion.magnify import magnify
 
 N = 128            # px along a side
-REGION = .3        # of the peak; the mean motion there, which is what the answer "nothing moves" errs by, is 0.58 of the peak
+# of the peak; the mean motion there, which is what the answer "nothing moves" errs by, is 0.58 of the peak
+REGION = .3
 FIRST_SEED = 1000  # none of the seeds that the notebooks use or that a choice was made on
 
 PEAKS, FACTORS = (.2, .5, 1, 2), (5, 8, 14)
 #: what is asked for: table, row → largest (flow, factor) or smallest (psnr) value in each column
-TARGETS = {('flow', 'dis'): (.030, .065, .105, .165), ('flow', 'ilk'): (.035, .072, .125, .235), ('ilk against scikit-image', 'difference'): (.005,)*4,
-           ('interpolation', 'flow'): (47.5, 46.0), ('magnification', 'lagrangian'): (35, 31, 26), ('factor', 'lagrangian'): (.12,)*3, ('speed', 'ilk'): (10,)}
+TARGETS = {
+    ('flow', 'dis'): (0.030, 0.065, 0.105, 0.165),
+    ('flow', 'ilk'): (0.035, 0.072, 0.125, 0.235),
+    ('ilk against scikit-image', 'difference'): (0.005,) * 4,
+    ('interpolation', 'flow'): (47.5, 46.0),
+    ('magnification', 'lagrangian'): (35, 31, 26),
+    ('factor', 'lagrangian'): (0.12,) * 3,
+    ('speed', 'ilk'): (10,),
+}
 AT_LEAST = ('interpolation', 'magnification', 'speed')
 
 
@@ -52,7 +63,10 @@ def pushes(peak, seed, n=N):
     d = np.zeros((2, n, n), np.float32)
     for _ in range(3):
         cy, cx, sy, sx, a = *rng.uniform(.25, .75, 2)*n, *rng.uniform(.06, .14, 2)*n, rng.uniform(0, 2*np.pi)
-        d += np.exp(-.5*((y - cy)/sy)**2 - .5*((x - cx)/sx)**2)*np.array([np.cos(a), np.sin(a)], np.float32)[:, None, None]
+        d += (
+            np.exp(-0.5 * ((y - cy) / sy) ** 2 - 0.5 * ((x - cx) / sx) ** 2)
+            * np.array([np.cos(a), np.sin(a)], np.float32)[:, None, None]
+        )
     return d*(peak/np.sqrt((d**2).sum(0)).max())
 
 
@@ -61,7 +75,8 @@ def moved(photo, d):
     n, b = d.shape[-1], invert(d, 30)
     y, x = np.mgrid[:n, :n]
     at = [(y + b[1] + .5)*len(photo)/n - .5, (x + b[0] + .5)*len(photo)/n - .5]
-    return torch.tensor(np.stack([map_coordinates(c, at, order=3, mode='nearest') for c in photo.transpose(2, 0, 1)]), dtype=torch.float32)
+    return torch.tensor(np.stack([map_coordinates(c, at, order=3, mode='nearest') for c in photo.transpose(2, 0, 1)]),
+                        dtype=torch.float32)
 
 
 def filmed(image, *seed):
@@ -92,8 +107,10 @@ def scikit_image_ilk(a, b):
     return torch.tensor(np.stack([u, v]))
 
 
-FLOW_METHODS = {'nothing moves': lambda a, b: torch.zeros(2, N, N), 'dis': lambda a, b: flow(a, b, 'dis'), 'ilk': flow, 'scikit-image ilk': scikit_image_ilk,
-                'farneback': lambda a, b: flow(a, b, 'farneback'), 'tvl1': lambda a, b: flow(a, b, 'tvl1'), 'dis as OpenCV ships it': lambda a, b: flow(a, b, 'dis', finest_scale=1, patch_stride=3)}
+FLOW_METHODS = {'nothing moves': lambda a, b: torch.zeros(2, N, N), 'dis': lambda a, b: flow(a, b, 'dis'), 'ilk': flow,
+                'scikit-image ilk': scikit_image_ilk, 'farneback': lambda a, b: flow(a, b, 'farneback'),
+                'tvl1': lambda a, b: flow(a, b, 'tvl1'), 'dis as OpenCV ships it': lambda a,
+                b: flow(a, b, 'dis', finest_scale=1, patch_stride=3)}
 
 
 def measure_flow(seeds):
@@ -105,7 +122,9 @@ def measure_flow(seeds):
             for name, f in FLOW_METHODS.items():
                 start = time.perf_counter()
                 found = f(a, b)
-                rows.append(dict(row=name, column=peak, seed=seed, seconds=time.perf_counter() - start, value=error(found, d)))
+                rows.append(
+                    dict(row=name, column=peak, seed=seed, seconds=time.perf_counter() - start, value=error(found, d))
+                )
     return pd.DataFrame(rows)
 
 
@@ -114,14 +133,17 @@ def measure_speed(rounds):
     photo = photograph()
     d, a, b = pair(photo, 1, 0)
     frames = interpolate(a, b)
-    ways = {'ilk': lambda: flow(frames[:-1], frames[1:]), 'ilk, pair by pair': lambda: [flow(i, j) for i, j in zip(frames[:-1], frames[1:])],
+    ways = {'ilk': lambda: flow(frames[:-1], frames[1:]),
+            'ilk, pair by pair': lambda: [flow(i, j) for i, j in zip(frames[:-1], frames[1:])],
             'scikit-image ilk': lambda: [scikit_image_ilk(i, j) for i, j in zip(frames[:-1], frames[1:])]}
     rows = []
     for r in range(rounds + 1):
         for name, f in ways.items():
-            start = time.perf_counter(); f()
+            start = time.perf_counter()
+            f()
             rows.append(dict(round=r, way=name, seconds=time.perf_counter() - start))
-    t = pd.DataFrame(rows).query('round > 0').pivot(index='round', columns='way', values='seconds')  # the first round warms up
+    # the first round warms up
+    t = pd.DataFrame(rows).query('round > 0').pivot(index='round', columns='way', values='seconds')
     return t.rdiv(t['scikit-image ilk'], axis=0)
 
 
@@ -140,11 +162,15 @@ def measure_interpolation(seeds):
     for seed in seeds:
         for peak in (1, 2):
             d, a, b = pair(photo, peak, seed)
-            truth, mask, true_flows = torch.stack([moved(photo, d*t/10) for t in range(1, 10)]), region(d), (torch.tensor(d), torch.tensor(invert(d, 30)))
-            made = {'blend': interpolate(a, b, 11, 'blend')[1:-1], 'flow': interpolate(a, b)[1:-1], 'flow, bicubic lookups': interpolate(a, b, mode='bicubic')[1:-1],
-                    'true flow': by_flow(a, b, true_flows, 'spline'), 'true flow, bicubic lookups': by_flow(a, b, true_flows, 'bicubic')}
+            truth, mask, true_flows = (torch.stack([moved(photo, d * t / 10) for t in range(1, 10)]), region(d),
+                                       (torch.tensor(d), torch.tensor(invert(d, 30))))
+            made = {'blend': interpolate(a, b, 11, 'blend')[1:-1], 'flow': interpolate(a, b)[1:-1],
+                    'flow, bicubic lookups': interpolate(a, b, mode='bicubic')[1:-1],
+                    'true flow': by_flow(a, b, true_flows, 'spline'),
+                    'true flow, bicubic lookups': by_flow(a, b, true_flows, 'bicubic')}
             for name, frames in made.items():
-                value, wide = (float(np.mean([psnr(x, y, k) for x, y in zip(frames, truth)])) for k in (mask, region(d, .1)))
+                value, wide = (float(np.mean([psnr(x, y, k) for x, y in zip(frames, truth)]))
+                               for k in (mask, region(d, 0.1)))
                 rows.append(dict(row=name, column=peak, seed=seed, value=value, wide=wide))
     return pd.DataFrame(rows)
 
@@ -152,19 +178,26 @@ def measure_interpolation(seeds):
 # Magnification
 
 def measure_magnification(seeds):
-    "PSNR against the clean magnified frame, in the moving region and where next to nothing moves, and the achieved factor: slope of the motion found in the copy on the true one."
+    """PSNR against the clean magnified frame, in the moving region and where next to nothing moves, and the achieved
+    factor: slope of the motion found in the copy on the true one."""
     photo, rows = photograph(), []
     for seed in seeds:
         d, a, b = pair(photo, .5, seed)
         mask, still, motion = region(d), ~region(d, .1), torch.tensor(d)
         truth = {m: moved(photo, m*d) for m in FACTORS}
-        ways = {name: magnify(torch.stack([a, b]), list(FACTORS), **options)[:, 1] for name, options in
-                {'lagrangian': {}, 'lagrangian, spline lookups': dict(mode='spline'), 'lagrangian, dis': dict(flow_method='dis'), 'phase': dict(method='phase')}.items()}
+        ways = {
+            name: magnify(torch.stack([a, b]), list(FACTORS), **options)[:, 1]
+            for name, options in {'lagrangian': {}, 'lagrangian, spline lookups': dict(mode='spline'),
+                                  'lagrangian, dis': dict(flow_method='dis'), 'phase': dict(method='phase')}.items()
+        }
         for name, copies in {**ways, 'the true frame': truth.values()}.items():
             for m, copy in zip(FACTORS, copies):
                 found = flow(a, copy, levels=4, rounds=8)
-                rows.append(dict(row=name, column=m, seed=seed, value=psnr(copy, truth[m], mask), background=psnr(copy, truth[m], still),
-                                 factor=float((found*motion)[:, mask].sum()/motion.square()[:, mask].sum())))
+                rows.append(
+                    dict(row=name, column=m, seed=seed, value=psnr(copy, truth[m], mask),
+                         background=psnr(copy, truth[m], still),
+                         factor=float((found * motion)[:, mask].sum() / motion.square()[:, mask].sum()))
+                )
     return pd.DataFrame(rows)
 
 
@@ -176,19 +209,31 @@ def table(found, digits, value='value', first='', drop=()):
     columns = list(dict.fromkeys(found.column))
     lines = [f'| {first} | ' + ' | '.join(map(str, columns)) + ' |', '|---'*(len(columns) + 1) + '|']
     for row in dict.fromkeys(i[0] for i in stats.index):
-        lines.append(f'| {row} | ' + ' | '.join(f'{stats.loc[(row, c), "mean"]:.{digits}f} ± {stats.loc[(row, c), "std"]:.{digits}f}' for c in columns) + ' |')
+        lines.append(
+            f'| {row} | '
+            + ' | '.join(f'{stats.loc[(row, c), "mean"]:.{digits}f} ± {stats.loc[(row, c), "std"]:.{digits}f}'
+                         for c in columns)
+            + ' |'
+        )
     return '\n'.join(lines)
 
 
 def verdicts(flows, speed, between, magnified):
     "Each target and what was found: [(name, row, targets, values, holds), …]."
-    def means(found, row, value='value'): return [float(v) for v in found[found.row == row].groupby('column', sort=False)[value].mean()]
+
+    def means(found, row, value='value'):
+        return [float(v) for v in found[found.row == row].groupby('column', sort=False)[value].mean()]
     off = np.array(means(magnified, 'lagrangian', 'factor'))/FACTORS - 1
-    apart = flows[flows.row == 'ilk'].set_index(['column', 'seed']).value - flows[flows.row == 'scikit-image ilk'].set_index(['column', 'seed']).value
+    apart = (
+        flows[flows.row == 'ilk'].set_index(['column', 'seed']).value
+        - flows[flows.row == 'scikit-image ilk'].set_index(['column', 'seed']).value
+    )
     values = {('flow', 'dis'): means(flows, 'dis'), ('flow', 'ilk'): means(flows, 'ilk'),
               ('ilk against scikit-image', 'difference'): apart.abs().groupby('column', sort=False).mean().tolist(),
-              ('interpolation', 'flow'): means(between, 'flow'), ('interpolation', 'flow, bicubic lookups'): means(between, 'flow, bicubic lookups'),
-              ('magnification', 'lagrangian'): means(magnified, 'lagrangian'), ('factor', 'lagrangian'): np.abs(off).tolist(), ('speed', 'ilk'): [float(speed['ilk'].median())]}
+              ('interpolation', 'flow'): means(between, 'flow'),
+              ('interpolation', 'flow, bicubic lookups'): means(between, 'flow, bicubic lookups'),
+              ('magnification', 'lagrangian'): means(magnified, 'lagrangian'),
+              ('factor', 'lagrangian'): np.abs(off).tolist(), ('speed', 'ilk'): [float(speed['ilk'].median())]}
     out = []
     for (name, row), found in values.items():
         goal = TARGETS.get((name, row)) or TARGETS[name, 'flow']
@@ -200,13 +245,24 @@ def report(flows, speed, between, magnified):
     "The section's text, without its title."
     seconds = flows.groupby('row', sort=False).seconds.median()
     times = ', '.join(f'{name} {s/seconds["dis"]:.2g}' for name, s in seconds.items() if name != 'nothing moves')
-    lines = [f'| {name} | {row} | {"≥" if name in AT_LEAST else "≤"} {" / ".join(f"{g:g}" for g in goal)} | {" / ".join(f"{f:.3g}" for f in found)} | {"holds" if ok else "**missed**"} |'
-             for name, row, goal, found, ok in verdicts(flows, speed, between, magnified)]
-    wide = ', '.join(f'{name} {" / ".join(f"{v:.1f}" for v in between[between.row == name].groupby("column", sort=False).wide.mean())}' for name in ('flow', 'flow, bicubic lookups'))
-    ranges = ', '.join(f'{w}: {speed[w].median():.1f} (from {speed[w].min():.1f} to {speed[w].max():.1f})' for w in speed if w != 'scikit-image ilk')
-    return f'''{flows.seed.nunique()} seeds, mean ± standard deviation over the seeds; one thread; Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}, scikit-image {skimage_version}.
+    lines = [
+        f'| {name} | {row} | {"≥" if name in AT_LEAST else "≤"} {" / ".join(f"{g:g}" for g in goal)} | '
+        f'{" / ".join(f"{f:.3g}" for f in found)} | {"holds" if ok else "**missed**"} |'
+        for name, row, goal, found, ok in verdicts(flows, speed, between, magnified)
+    ]
+    wide = ', '.join(
+        f'{name} '
+        f'{" / ".join(f"{v:.1f}" for v in between[between.row == name].groupby("column", sort=False).wide.mean())}'
+        for name in ('flow', 'flow, bicubic lookups')
+    )
+    ranges = ', '.join(f'{w}: {speed[w].median():.1f} (from {speed[w].min():.1f} to {speed[w].max():.1f})'
+                       for w in speed if w != 'scikit-image ilk')
+    return f'''{flows.seed.nunique()} seeds, mean ± standard deviation over the seeds; one thread; Python \
+{platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}, scikit-image {skimage_version}.
 
-Measured on a photograph (the face in scikit-image's astronaut, 128×128) moved by three Gaussian pushes that the seed draws, both frames with noise of one grey level, in 8 bits. The moving region is where the motion is at least {REGION:g} of its peak.
+Measured on a photograph (the face in scikit-image's astronaut, 128×128) moved by three Gaussian pushes that the seed \
+draws, both frames with noise of one grey level, in 8 bits. The moving region is where the motion is at least \
+{REGION:g} of its peak.
 
 | what | method | asked | got | |
 |---|---|---|---|---|
@@ -216,9 +272,11 @@ Measured on a photograph (the face in scikit-image's astronaut, 128×128) moved 
 
 {table(flows, 3, first='peak')}
 
-Time of a pair, `dis` = 1, in turns on the same pairs: {times}. Ten pairs of a clip at once, speed as a multiple of scikit-image's ILK, in turns: {ranges}.
+Time of a pair, `dis` = 1, in turns on the same pairs: {times}. Ten pairs of a clip at once, speed as a multiple of \
+scikit-image's ILK, in turns: {ranges}.
 
-**Interpolation**, PSNR in the moving region, dB, mean over t = 0.1 … 0.9, by the peak in px. `true flow` puts the true motion in place of the estimated one; it is the limit that the lookups between pixels set.
+**Interpolation**, PSNR in the moving region, dB, mean over t = 0.1 … 0.9, by the peak in px. `true flow` puts the \
+true motion in place of the estimated one; it is the limit that the lookups between pixels set.
 The default looks up by a quintic spline; `mode='bicubic'` by torch's bicubic kernel.
 
 {table(between, 1, first='peak')}
@@ -229,7 +287,8 @@ These numbers depend on what counts as moving: above a tenth of the peak instead
 
 {table(magnified, 1, first='m', drop=['the true frame'])}
 
-Achieved factor. It is measured by flow (ILK, 4 levels, 8 rounds), which errs itself: the last row is what it finds in the true magnified frame.
+Achieved factor. It is measured by flow (ILK, 4 levels, 8 rounds), which errs itself: the last row is what it finds in \
+the true magnified frame.
 
 {table(magnified, 2, 'factor', first='m')}
 
@@ -247,10 +306,15 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.seeds < 2: parser.error(f'--seeds: expected at least 2, found {args.seeds}')
     seeds = range(FIRST_SEED, FIRST_SEED + (2 if args.quick else args.seeds))
-    command = 'python benchmarks/quality.py' + (' --quick' if args.quick else f' --seeds {args.seeds}' if args.seeds != 24 else '')
-    with one_thread(): text = report(measure_flow(seeds), measure_speed(2 if args.quick else 7), measure_interpolation(seeds), measure_magnification(seeds))
+    command = 'python benchmarks/quality.py' + (
+        ' --quick' if args.quick else f' --seeds {args.seeds}' if args.seeds != 24 else ''
+    )
+    with one_thread():
+        text = report(measure_flow(seeds), measure_speed(2 if args.quick else 7), measure_interpolation(seeds),
+                      measure_magnification(seeds))
     print(text)
-    if args.out or not args.quick: write_section('quality', 'Quality', command, text.strip().split('\n'), args.out or RESULTS)
+    if args.out or not args.quick:
+        write_section('quality', 'Quality', command, text.strip().split('\n'), args.out or RESULTS)
 
 
 if __name__ == '__main__': main()

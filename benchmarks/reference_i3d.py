@@ -1,4 +1,5 @@
-"""Frozen: a CA-I3D as one would first write it: contiguous float32, eager, gates multiplied one after the other. Benchmarks measure against it; it does not change when the library does."""
+"""Frozen: a CA-I3D as one would first write it: contiguous float32, eager, gates multiplied one after the other.
+Benchmarks measure against it; it does not change when the library does."""
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -23,7 +24,8 @@ class CoordinateAttention(nn.Module):
         pooled = [x.mean(3).mean(3), x.mean(4).mean(2), x.mean(3).mean(2)]
         z = F.hardswish(self.norm(self.shared(torch.cat(pooled, 2))))
         a, d, e = (gate(p).sigmoid() for gate, p in zip(self.gates, z.split([t, h, w], 2)))
-        a, d, e = a.view(b, c, t, 1, 1).expand_as(x), d.view(b, c, 1, h, 1).expand_as(x), e.view(b, c, 1, 1, w).expand_as(x)
+        a, d, e = (a.view(b, c, t, 1, 1).expand_as(x), d.view(b, c, 1, h, 1).expand_as(x),
+                   e.view(b, c, 1, 1, w).expand_as(x))
         return x*a*d*e
 
 
@@ -36,7 +38,9 @@ class Inception(nn.Module):
         self.b3 = Unit(c_in, b3)
         self.channels = b0 + b1[1] + b2[1] + b3
         self.attention = CoordinateAttention(self.channels)
-    def forward(self, x): return self.attention(torch.cat([self.b0(x), self.b1(x), self.b2(x), self.b3(F.max_pool3d(x, 3, 1, 1))], 1))
+
+    def forward(self, x):
+        return self.attention(torch.cat([self.b0(x), self.b1(x), self.b2(x), self.b3(F.max_pool3d(x, 3, 1, 1))], 1))
 
 
 class I3D(nn.Module):

@@ -1,4 +1,5 @@
-"""Frozen: what a user would otherwise run, as one would first write it from the papers: a loop over folds, pairs, pixels, blocks or sheets. Benchmarks measure against it; it does not change when the library does."""
+"""Frozen: what a user would otherwise run, as one would first write it from the papers: a loop over folds, pairs,
+pixels, blocks or sheets. Benchmarks measure against it; it does not change when the library does."""
 import math
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from reference_i3d import I3D, Unit
+from reference_i3d import I3D, Unit  # noqa: F401 (I3D is for who imports this)
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -16,18 +17,26 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Streams(nn.Module):
-    "Liong et al. 2019: convolutions of 3, 5 and 8 filters, each with ReLU, batch norm, max-pool; side by side into one linear layer."
+    """Liong et al. 2019: convolutions of 3, 5 and 8 filters, each with ReLU, batch norm, max-pool; side by side into
+    one linear layer."""
     def __init__(self, in_channels=3, n_classes=3, dropout=.5):
         super().__init__()
-        def stream(filters): return nn.Sequential(nn.Conv2d(in_channels, filters, 3, padding=2), nn.ReLU(), nn.BatchNorm2d(filters), nn.MaxPool2d(3, 3, padding=1))
+
+        def stream(filters):
+            return nn.Sequential(nn.Conv2d(in_channels, filters, 3, padding=2), nn.ReLU(), nn.BatchNorm2d(filters),
+                                 nn.MaxPool2d(3, 3, padding=1))
         self.streams = nn.ModuleList(stream(n) for n in (3, 5, 8))
         self.dropout, self.pool, self.head = nn.Dropout(dropout), nn.AvgPool2d(2), nn.Linear(16*5*5, n_classes)
-    def forward(self, x): return self.head(self.pool(self.dropout(torch.cat([s(x) for s in self.streams], 1))).flatten(1))
+
+    def forward(self, x):
+        return self.head(self.pool(self.dropout(torch.cat([s(x) for s in self.streams], 1))).flatten(1))
 
 
-def ststnet_fold(x, y, test, net, epochs=200, batch=256, lr=2e-4): # (n, 3, 28, 28), (n,); which clips are tested; an untrained network
+# (n, 3, 28, 28), (n,); which clips are tested; an untrained network
+def ststnet_fold(x, y, test, net, epochs=200, batch=256, lr=2e-4):
     "Train on the other clips; scores of the tested ones."
-    loader = DataLoader(TensorDataset(x[~test], y[~test]), batch_size=batch, generator=torch.Generator())   # else it takes a number that dropout would draw
+    # else it takes a number that dropout would draw
+    loader = DataLoader(TensorDataset(x[~test], y[~test]), batch_size=batch, generator=torch.Generator())
     optimiser = torch.optim.Adam(net.parameters(), lr=lr)
     net.train()
     for _ in range(epochs):
@@ -60,7 +69,8 @@ def flows_of_clip(folder, numbers, size=128): # of its frames; which; side of th
 
 
 def uniform(bits): # 0s and 1s around a circle
-    "The code of a pattern: 0 for none, by number of ones and where their run begins, then all, then whatever is not uniform."
+    """The code of a pattern: 0 for none, by number of ones and where their run begins, then all, then whatever is not
+    uniform."""
     P, changes = len(bits), sum(bits[k] != bits[k - 1] for k in range(len(bits)))
     if changes > 2: return P*(P - 1) + 2
     if sum(bits) == P: return P*(P - 1) + 1
@@ -73,7 +83,12 @@ def lbp_top(volume, P=4, radii=(1, 1, 4), grid=(5, 5)): # (T, H, W) whole number
     "Histograms (blocks, 3·bins) of the three planes; the four neighbours lie on pixels."
     rx, ry, rt = radii
     T, H, W = volume.shape
-    bins, offsets = P*(P - 1) + 3, dict(XY=[(0, 0, rx), (0, -ry, 0), (0, 0, -rx), (0, ry, 0)], XT=[(0, 0, rx), (-rt, 0, 0), (0, 0, -rx), (rt, 0, 0)], YT=[(0, ry, 0), (-rt, 0, 0), (0, -ry, 0), (rt, 0, 0)])
+    bins, offsets = (
+        P * (P - 1) + 3,
+        dict(XY=[(0, 0, rx), (0, -ry, 0), (0, 0, -rx), (0, ry, 0)],
+             XT=[(0, 0, rx), (-rt, 0, 0), (0, 0, -rx), (rt, 0, 0)],
+             YT=[(0, ry, 0), (-rt, 0, 0), (0, -ry, 0), (rt, 0, 0)]),
+    )
     out = np.zeros((grid[0]*grid[1], 3, bins))
     for t in range(rt, T - rt):
         for y in range(ry, H - ry):
@@ -90,7 +105,8 @@ def bi_woof(flow, grid=(5, 5), bins=8): # (2, H, W) u, v
     u, v = flow
     (uy, ux), (vy, vx) = np.gradient(u), np.gradient(v)
     H, W = u.shape
-    strain, out, count, total = np.zeros((H, W)), np.zeros((grid[0]*grid[1], bins)), np.zeros(grid[0]*grid[1]), np.zeros(grid[0]*grid[1])
+    strain, out, count, total = (np.zeros((H, W)), np.zeros((grid[0] * grid[1], bins)), np.zeros(grid[0] * grid[1]),
+                                 np.zeros(grid[0] * grid[1]))
     for y in range(H):
         for x in range(W):
             strain[y, x] = math.sqrt(ux[y, x]**2 + vy[y, x]**2 + (uy[y, x] + vx[y, x])**2/2)
@@ -159,7 +175,8 @@ def train_triplets(net, x, y, batches, lr): # …; anchors of each update
     "Each anchor with a positive and a negative by lot."
     optimiser = descending(net, lr)
     for anchors in batches:
-        positive, negative = (torch.stack([one(torch.nonzero(y == y[a] if same else y != y[a])) for a in anchors]) for same in (True, False))
+        positive, negative = (torch.stack([one(torch.nonzero(y == y[a] if same else y != y[a])) for a in anchors])
+                              for same in (True, False))
         optimiser.zero_grad()
         hinge(net, x, anchors, positive, negative).backward()
         optimiser.step()
@@ -207,22 +224,34 @@ def sheet(root, name, **how): return pd.read_excel(next(Path(root).rglob(f'{name
 def smic(root):
     for r in sheet(root, 'SMIC-HS-E_annotation', sheet_name='HS').itertuples():
         subject = f's{int(r.Subject):02}'
-        yield subject, subject + r.Filename[r.Filename.index('_'):], r.OnsetF, None, r.OffsetF, r.Emotion, f'SMIC_all_cropped/HS/s{r.Subject}/micro/{r.Emotion}/{r.Filename}'
+        yield (
+            subject, subject + r.Filename[r.Filename.index('_') :], r.OnsetF, None, r.OffsetF, r.Emotion,
+            f'SMIC_all_cropped/HS/s{r.Subject}/micro/{r.Emotion}/{r.Filename}',
+        )
 
 
 def casme2(root):
     for r in sheet(root, 'CASME2-coding').to_dict('records'):
-        yield f'sub{r["Subject"]}', r['Filename'], r['OnsetFrame'], r['ApexFrame'], r['OffsetFrame'], r['Estimated Emotion'], f'CASME2_RAW_selected/sub{r["Subject"]}/{r["Filename"]}'
+        yield (
+            f'sub{r["Subject"]}', r['Filename'], r['OnsetFrame'], r['ApexFrame'], r['OffsetFrame'],
+            r['Estimated Emotion'], f'CASME2_RAW_selected/sub{r["Subject"]}/{r["Filename"]}',
+        )
 
 
 def samm(root):
     for r in sheet(root, 'SAMM_Micro_FACS_Codes', header=13).to_dict('records'):
-        yield r['Subject'], r['Filename'], r['Onset Frame'], r['Apex Frame'], r['Offset Frame'], r['Estimated Emotion'], f'SAMM/{r["Subject"]}/{r["Filename"]}'
+        yield (
+            r['Subject'], r['Filename'], r['Onset Frame'], r['Apex Frame'], r['Offset Frame'], r['Estimated Emotion'],
+            f'SAMM/{r["Subject"]}/{r["Filename"]}',
+        )
 
 
 def mmew(root):
     for r in sheet(root, 'MMEW_Micro_Exp').to_dict('records'):
-        yield f'S{int(r["Subject"]):02}', r['Filename'], r['OnsetFrame'], r['ApexFrame'], r['OffsetFrame'], r['Estimated Emotion'], f'MMEW_Final/Micro_Expression/{r["Estimated Emotion"]}/{r["Filename"]}'
+        yield (
+            f'S{int(r["Subject"]):02}', r['Filename'], r['OnsetFrame'], r['ApexFrame'], r['OffsetFrame'],
+            r['Estimated Emotion'], f'MMEW_Final/Micro_Expression/{r["Estimated Emotion"]}/{r["Filename"]}',
+        )
 
 
 def casme_sq(root):
@@ -237,7 +266,10 @@ def casme_sq(root):
 
 def casme3(root):
     for r in sheet(root, 'cas(me)3_part_A_ME').itertuples():
-        yield r.Subject, f'{r.Filename}_{r.Onset}', r.Onset, r.Apex, r.Offset, r.emotion, f'part_A/{r.Subject}/{r.Filename}/color'
+        yield (
+            r.Subject, f'{r.Filename}_{r.Onset}', r.Onset, r.Apex, r.Offset, r.emotion,
+            f'part_A/{r.Subject}/{r.Filename}/color',
+        )
 
 
 def read_clips(dataset, root): # of `READ`; its folder

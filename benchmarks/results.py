@@ -3,7 +3,11 @@ import re
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name('RESULTS.md')
-HEAD = '# Benchmarks\n\nRatios, counts and errors, each section with the command that wrote it; `make bench` writes all. What is compared takes turns in one run. Speeds depend on the machine; the ratios much less. No section was measured on a GPU unless it names one. *Asked* is what this project set itself before it measured; *holds* and *missed* compare it with the median. *The frozen one* is `reference_i3d.py`, the encoder as one would first write it.\n'
+HEAD = ('# Benchmarks\n\nRatios, counts and errors, each section with the command that wrote it; `make bench` '
+        'writes all. What is compared takes turns in one run. Speeds depend on the machine; the ratios much less. '
+        'No section was measured on a GPU unless it names one. *Asked* is what this project set itself before it '
+        'measured; *holds* and *missed* compare it with the median. *The frozen one* is `reference_i3d.py`, the '
+        'encoder as one would first write it.\n')
 
 
 def write_section(key, title, command, lines, path=RESULTS):

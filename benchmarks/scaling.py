@@ -2,8 +2,10 @@
 
     python benchmarks/scaling.py [--quick]
 
-CPU time of a whole LOSO of MPFNet-P on random 28×28 flow fields, one thread, and the exponent of a fitted power law. Each fold trains its priors on everybody else, so the cost should grow as
-subjects × clips: exponent 2 in the number of subjects with their clips, 1 in the clips of each subject. Features are random: nothing is learnt, only timed.
+CPU time of a whole LOSO of MPFNet-P on random 28×28 flow fields, one thread, and the exponent of a fitted power law.
+Each fold trains its priors on everybody else, so the cost should grow as
+subjects × clips: exponent 2 in the number of subjects with their clips, 1 in the clips of each subject. Features are
+random: nothing is learnt, only timed.
 """
 import numpy as np
 import pandas as pd
@@ -19,7 +21,12 @@ SETTINGS = 'pltn.epochs=4,plsm.epochs=2,plsm.phi_limit=2,meta.updates=4'
 def loso(subjects, n, settings):
     "() → a whole run."
     r = np.random.default_rng(0)
-    clips = pd.DataFrame([dict(dataset='demo', subject=f's{s:02}', clip=f'c{s}{k}', label=k % 3, input='flow28') for s in range(subjects) for k in range(n)])
+    clips = pd.DataFrame(
+        [
+            dict(dataset='demo', subject=f's{s:02}', clip=f'c{s}{k}', label=k % 3, input='flow28')
+            for s in range(subjects) for k in range(n)
+        ]
+    )
     x = r.uniform(size=(len(clips), 3, 1, 28, 28)).astype(np.float16)
     def run():
         for fold in loso_folds(clips, x, n_classes=3): fit('mpfnet_p', fold, Context(settings=settings))
@@ -38,13 +45,23 @@ def main(argv=None):
     settings = override(settings_preset('tiny', True), SETTINGS)
     sizes, rounds = ((3, 6), 1) if args.quick else ((4, 8, 16, 32), 2)
     subjects = in_turns({k: loso(k, 6, settings) for k in sizes}, rounds, warm=0)
-    clips = in_turns({k: loso(4, k, settings) for k in ((6, 12) if args.quick else (6, 12, 24, 48, 96))}, rounds, warm=0)
+    clips = in_turns(
+        {k: loso(4, k, settings) for k in ((6, 12) if args.quick else (6, 12, 24, 48, 96))}, rounds, warm=0
+    )
     lines = [f'{rounds} rounds in turns; CPU time of one thread; {machine()}. MPFNet-P, `tiny`, {SETTINGS}.', '',
-             '| what grows | sizes | seconds | exponent, fitted | in the last doubling | expected |', '|---|---|---|---|---|---|']
+             '| what grows | sizes | seconds | exponent, fitted | in the last doubling | expected |',
+             '|---|---|---|---|---|---|']
     for name, t, expected in (('subjects, 6 clips each', subjects, 2), ('clips of each of 4 subjects', clips, 1)):
         fitted, last = exponent(list(t), t)
-        lines.append(f'| {name} | {", ".join(map(str, t))} | {", ".join(f"{np.median(v):.2f}" for v in t.values())} | {fitted:.2f} | {last:.2f} | {expected} |')
-    lines += ['', 'A fixed cost a fold (networks made, episodes of a fixed number of clips) keeps the fitted exponents below the expected ones; the last doubling is nearer.']
+        lines.append(
+            f'| {name} | {", ".join(map(str, t))} | {", ".join(f"{np.median(v):.2f}" for v in t.values())} | '
+            f'{fitted:.2f} | {last:.2f} | {expected} |'
+        )
+    lines += [
+        '',
+        'A fixed cost a fold (networks made, episodes of a fixed number of clips) keeps the fitted exponents below '
+        'the expected ones; the last doubling is nearer.',
+    ]
     publish(args, 'scaling', 'Growth', lines)
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/store.py [--quick]
 
-Drawn faces (the look-alike of MMEW, 300 clips), the default back ends at 128×128, L = 11. One run interleaves one and two processes, so that whatever else the machine does hits both.
+Drawn faces (the look-alike of MMEW, 300 clips), the default back ends at 128×128, L = 11. One run interleaves one and
+two processes, so that whatever else the machine does hits both.
 """
 import argparse
 import os
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 from results import write_section
@@ -33,7 +33,8 @@ from mpfnet.preprocess import PreprocessConfig
 from mpfnet.store import FeatureStore
 if __name__ == '__main__':
     root, store, workers = sys.argv[1:]
-    FeatureStore(store, PreprocessConfig(), 'frames').ensure(load_clips('mmew', root, task=None), workers=int(workers), progress=False)
+    FeatureStore(store, PreprocessConfig(), 'frames').ensure(load_clips('mmew', root, task=None), \
+workers=int(workers), progress=False)
 """
 MEMORY = """
 import ctypes, sys, warnings; warnings.simplefilter('ignore')
@@ -66,7 +67,8 @@ def rates(clips, rounds):
 def memory_slope(root, step):
     "Kilobytes of anonymous memory that each further clip leaves behind, from the second step on."
     with tempfile.TemporaryDirectory() as d:
-        lines = subprocess.run([sys.executable, '-c', MEMORY, str(root), d, str(step)], capture_output=True, text=True, encoding='utf-8', check=True).stdout.split('\n')
+        lines = subprocess.run([sys.executable, '-c', MEMORY, str(root), d, str(step)], capture_output=True, text=True,
+                               encoding='utf-8', check=True).stdout.split('\n')
     n, kb = np.array([l.split() for l in lines if l], float)[1:].T
     return np.polyfit(n, kb, 1)[0], kb.max()/1024
 
@@ -89,7 +91,8 @@ def killed(root, kills, workers, seed=0):
             job.wait()
             now = [e['sha256'] for e in table_of(storm).index]
             recomputed += now[:len(before)] != before
-            before = now; rows.append(len(now))
+            before = now
+            rows.append(len(now))
         subprocess.run([sys.executable, '-c', FILL, str(root), storm, str(workers)], check=True)
         FeatureStore(storm, PreprocessConfig(), 'frames').verify()
         same = table_of(calm).data.read_bytes() == table_of(storm).data.read_bytes()
@@ -110,14 +113,19 @@ def main(argv=None):
         slope, peak = memory_slope(root, n//6)
         rows, recomputed, same, kept = killed(root, kills, 2)
     ratio = [b/a for a, b in zip(*rate.values())]
-    lines = ['| what | asked | got |', '|---|---|---|',
-             f'| clips/s, one process | | {one:.1f} |',
-             f'| clips/s, two processes | ≥ 10 | {two:.1f} |',
-             f'| two over one, each round | ≥ 1.8 | {", ".join(f"{r:.2f}" for r in ratio)} |',
-             f'| anonymous memory, MB per 100 clips | < 1 | {slope*100/1024:.2f} (peak {peak:.0f} MB) |',
-             f'| rows on disk after each kill -9 of {len(clips)} | | {", ".join(map(str, rows))} |',
-             f'| finished rows computed again, final bytes equal, store valid | 0, yes, yes | {recomputed}, {"yes" if same else "NO"}, {"yes" if kept else "NO"} |',
-             '', f'{len(clips)} clips of drawn faces, {os.cpu_count()} cores, {platform.processor() or platform.machine()}.']
+    lines = [
+        '| what | asked | got |',
+        '|---|---|---|',
+        f'| clips/s, one process | | {one:.1f} |',
+        f'| clips/s, two processes | ≥ 10 | {two:.1f} |',
+        f'| two over one, each round | ≥ 1.8 | {", ".join(f"{r:.2f}" for r in ratio)} |',
+        f'| anonymous memory, MB per 100 clips | < 1 | {slope * 100 / 1024:.2f} (peak {peak:.0f} MB) |',
+        f'| rows on disk after each kill -9 of {len(clips)} | | {", ".join(map(str, rows))} |',
+        f'| finished rows computed again, final bytes equal, store valid | 0, yes, yes | {recomputed}, '
+        f'{"yes" if same else "NO"}, {"yes" if kept else "NO"} |',
+        '',
+        f'{len(clips)} clips of drawn faces, {os.cpu_count()} cores, {platform.processor() or platform.machine()}.',
+    ]
     print('\n'.join(lines))
     if not args.quick: write_section('store', 'Feature store', 'python benchmarks/store.py', lines)
     return 0 if same and kept and not recomputed else 1

@@ -1,4 +1,5 @@
-"""Timing several ways to do one thing in turns, in one process, so that whatever else the machine does hits all of them alike."""
+"""Timing several ways to do one thing in turns, in one process, so that whatever else the machine does hits all of
+them alike."""
 import argparse
 import platform
 import statistics
@@ -12,8 +13,16 @@ from results import RESULTS, write_section
 
 def machine():
     "Processor and versions, for RESULTS.md."
-    if torch.cuda.is_available(): name = torch.cuda.get_device_name()
-    else: name = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo', encoding='utf-8') if line.startswith('model name')), platform.processor())
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    else:
+        name = next(
+            (
+                line.split(':')[1].strip() for line in open('/proc/cpuinfo', encoding='utf-8')
+                if line.startswith('model name')
+            ),
+            platform.processor(),
+        )
     return f'{name}; Python {platform.python_version()}, torch {torch.__version__}'
 
 
@@ -24,7 +33,10 @@ def seconds(step, device='cpu'):
         step()
         return time.process_time() - start
     a, b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    a.record(); step(); b.record(); torch.cuda.synchronize()
+    a.record()
+    step()
+    b.record()
+    torch.cuda.synchronize()
     return a.elapsed_time(b)/1e3
 
 
@@ -65,13 +77,15 @@ def ratio(found, slow, fast):
 def shown(found, slow, fast): return '{:.2f} ({:.2f}–{:.2f})'.format(*ratio(found, slow, fast))
 
 
-def verdict(asked, value, at_least=True): return 'holds' if (value >= asked if at_least else value <= asked) else '**missed**'
+def verdict(asked, value, at_least=True):
+    return 'holds' if (value >= asked if at_least else value <= asked) else '**missed**'
 
 
 def parser(doc):
     "Flags that all benchmarks have."
     p = argparse.ArgumentParser(description=doc.splitlines()[0])
-    p.add_argument('--quick', action='store_true', help='small and few rounds, to see that it runs; writes only where --out says')
+    p.add_argument('--quick', action='store_true',
+                   help='small and few rounds, to see that it runs; writes only where --out says')
     p.add_argument('--out', type=Path, help='the file whose section is replaced (benchmarks/RESULTS.md)')
     return p
 

@@ -1,10 +1,12 @@
-"""The site: `make docs`. Notebooks are shown as they are stored; nothing is run, and nothing is loaded from elsewhere."""
+"""The site: `make docs`. Notebooks are shown as they are stored; nothing is run, and nothing is loaded from
+elsewhere."""
 import ast
 import json
 import re
 from configparser import ConfigParser
 from pathlib import Path
 
+from bs4 import BeautifulSoup
 from latex2mathml.converter import convert
 
 ROOT = Path(__file__).parents[1]
@@ -16,9 +18,11 @@ project, author, release = cfg['title'], cfg['author'], cfg['version']
 copyright = cfg['copyright']
 extensions = ['myst_nb']
 root_doc = 'nbs/index'
-PAGES = ('nbs', 'paper_figures')
-include_patterns = [f'{folder}/*.ipynb' for folder in PAGES]
-exclude_patterns = [p.name for p in ROOT.iterdir() if p.is_dir() and p.name not in PAGES]  # not even walked through
+NOTEBOOKS, GUIDES = ('nbs', 'paper_figures'), 'docs'
+include_patterns = ['nbs/**.ipynb', 'paper_figures/*.ipynb', f'{GUIDES}/*.md']
+# not even walked through
+others = [p.name for p in ROOT.iterdir() if p.is_dir() and p.name not in (*NOTEBOOKS, GUIDES)]
+exclude_patterns = [*others, '**/.ipynb_checkpoints']
 
 nb_execution_mode = 'off'
 nb_merge_streams = True
@@ -31,23 +35,61 @@ html_math_renderer = 'mathml'
 
 html_theme, html_title = 'furo', project
 html_static_path, html_css_files, html_favicon = ['_static'], ['style.css'], '_static/favicon.svg'
+html_js_files = [('sidebar.js', dict(defer='defer'))]
 html_extra_path = ['_root']             # index.html, which leads to nbs/index.html
 html_copy_source = html_show_sphinx = False
 html_use_index = False
 html_theme_options = dict(navigation_with_keys=True)
 
-STAGES = {'00': '0 Clips', '01': '1 Features', '02': '2 Encoder', '03': '3 Priors', '04': '4 Methods', '05': '5 Evaluation', '06': '6 Report', '07': '7 Use'}
+#: the way of the paper, by the first two digits of a page's name
+STAGES = {
+    '00': '0 Clips', '01': '1 Features', '02': '2 Encoder', '03': '3 Priors', '04': '4 Methods', '05': '5 Evaluation',
+    '06': '6 Compare', '07': '7 Use', '08': '8 Tools'}
+#: what the way leans on, folder by folder
+WINGS = ('core', 'data', 'synthetic', 'motion', 'rivals', 'results', 'paper', 'video')
+FIGURES = 'Tables and figures'
 LONG = 24   # lines of code; a cell with more of them starts folded
 
 
 # %% navigation
+def stages():
+    "(caption, patterns of pages) of each stage of the way of the paper."
+    found = sorted({p.name[:2] for p in ROOT.glob('nbs/[0-9][0-9]*.ipynb')})
+    return [(STAGES.get(n, f'Stage {int(n)}'), [f'nbs/{n}*']) for n in found]
+
+
+def wings():
+    "(caption, patterns of pages) of each folder below nbs/: those with a place first, then the others by name."
+    found = {p.parent.name for p in ROOT.glob('nbs/*/*.ipynb') if p.parent.name[0] not in '._'}
+    order = [w for w in WINGS if w in found] + sorted(found - set(WINGS))
+    return [(w.replace('_', ' ').capitalize(), [f'nbs/{w}/*']) for w in order]
+
+
 def navigation():
-    "(caption, patterns of pages) of each group, in reading order; a new notebook falls into place by its name."
-    stages = sorted({p.name[:2] for p in ROOT.glob('nbs/[0-9][0-9]*.ipynb')})
-    groups = [(STAGES.get(n, f'Stage {int(n)}'), [f'nbs/{n}*']) for n in stages]
-    groups.insert(stages.index('06') + 1 if '06' in stages else len(stages), ('Tables and figures', ['paper_figures/table*', 'paper_figures/*']))
-    found = ((caption, [p for p in patterns if any(ROOT.glob(p + '.ipynb'))]) for caption, patterns in groups)
+    """(caption, patterns of pages) of each group, in reading order: the way of the paper, the guides, the wings, the
+    tables
+    and figures. A new notebook falls into place by its name and folder."""
+    groups = [*stages(), ('Guides', [f'{GUIDES}/install', f'{GUIDES}/data', f'{GUIDES}/*']), *wings(),
+              (FIGURES, ['paper_figures/table*', 'paper_figures/*'])]
+    suffix = {GUIDES: '.md'}
+    found = ((caption, [p for p in patterns if any(ROOT.glob(p + suffix.get(p.split('/')[0], '.ipynb')))])
+             for caption, patterns in groups)
     return [(caption, patterns) for caption, patterns in found if patterns]
+
+
+def folded(app, pagename, templatename, context, doctree):
+    "In the sidebar, a wing is open on its own pages and folded on the others."
+    if not (tree := context.get('furo_navigation_tree')): return
+    soup, names = BeautifulSoup(tree, 'html.parser'), {FIGURES, *(caption for caption, _ in wings())}
+    for caption in soup.find_all('p', class_='caption'):
+        if caption.get_text() not in names: continue
+        pages = caption.find_next_sibling('ul')
+        details = soup.new_tag('details', attrs=dict(open='') if pages.find(class_='current') else {})
+        caption.insert_before(details)
+        caption.name = 'summary'
+        del caption['role']     # a heading here would hide from a screen reader that it can be opened
+        details.extend([caption.extract(), pages.extract()])
+    context['furo_navigation_tree'] = str(soup)
 
 
 def navigation_cell():
@@ -58,13 +100,20 @@ def navigation_cell():
 
 
 # %% a notebook as a page
+def on_the_site(file):
+    "Whether a file of the repository is a page, or a picture of one."
+    place = file.relative_to(ROOT)
+    if file.suffix == '.ipynb': return place.parts[0] in NOTEBOOKS
+    return file.suffix in ('.png', '.svg') or file.suffix == '.md' and place.parent == Path(GUIDES)
+
+
 def link(text, here):
     "Links inside the site stay; anchors are written as the site has them; other files of the repository lead to it."
     path, _, anchor = text.partition('#')
     if ':' in path: return text
     target = (ROOT / here / path).resolve()
     if ROOT not in target.parents: return text      # Sphinx will say that it leads nowhere
-    if path and not (target.suffix == '.ipynb' and target.parent.name in PAGES or target.suffix in ('.png', '.svg')):
+    if path and not on_the_site(target):
         return f'{cfg["git_url"]}/blob/{cfg["branch"]}/{target.relative_to(ROOT)}'
     return path + ('#' + re.sub(r'[^\w-]', '', anchor).lower() if anchor else '')
 
@@ -96,7 +145,8 @@ def shown(cell):
     if only_imports(code) or n > LONG:
         tags.add('hide-input')
         meta = dict(mystnb=dict(code_prompt_show='Imports' if only_imports(code) else f'Show {n} lines of code'))
-    return cell | dict(source=code, outputs=[without_progress(o) for o in joined(outputs)], metadata=cell['metadata'] | meta | dict(tags=sorted(tags)))
+    return cell | dict(source=code, outputs=[without_progress(o) for o in joined(outputs)],
+                       metadata=cell['metadata'] | meta | dict(tags=sorted(tags)))
 
 
 def joined(outputs):
@@ -114,12 +164,17 @@ def joined(outputs):
 
 def without_progress(output):
     "What a terminal shows in the end: a carriage return takes the line back."
-    return output | dict(text=re.sub(r'[^\n]*\r(?!\n)', '', output['text'])) if output['output_type'] == 'stream' else output
+    return (output | dict(text=re.sub(r'[^\n]*\r(?!\n)', '', output['text']))
+            if output['output_type'] == 'stream' else output)
 
 
 def as_page(app, docname, content):
-    "A notebook's JSON, on its way from the file to the parser."
-    notebook, here = json.loads(content[0]), Path(docname).parent
+    "A page, on its way from the file to the parser: a guide's Markdown, a notebook's JSON."
+    here = Path(docname).parent
+    if docname.startswith(f'{GUIDES}/'):
+        content[0] = prose(content[0], here)
+        return
+    notebook = json.loads(content[0])
     cells = []
     for cell in notebook['cells']:
         if cell['cell_type'] == 'markdown': cells.append(cell | dict(source=prose(''.join(cell['source']), here)))
@@ -143,5 +198,6 @@ def write_math(writer, node, display):
 
 def setup(app):
     app.connect('source-read', as_page)
+    app.connect('html-page-context', folded, priority=900)      # the theme makes its tree before
     app.add_html_math_renderer('mathml', (inline_math, None), (block_math, None))
     return dict(parallel_read_safe=True, parallel_write_safe=True)

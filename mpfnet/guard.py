@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['SHEETS', 'NAMES', 'IMAGES', 'FILMS', 'CLOSED', 'DRAWINGS', 'TO_LIST', 'STARTS', 'CONTROL', 'LARGEST', 'REAL',
            'OPAQUE', 'EMBEDDED', 'RUN', 'LONG', 'TINY', 'LOW', 'HIGH', 'LONGEST', 'POINTS', 'DIMS', 'MIX', 'NEAR',
-           'FEW', 'ALIKE', 'SURE', 'EVERY', 'MANY', 'ADVICE', 'LATER', 'listed', 'bad_name', 'as_text', 'is_npz',
-           'kind_of', 'bad_kind', 'output_text', 'kinds', 'has_pictures', 'parameters_of', 'bad_notebook', 'as_bytes',
-           'later_pages', 'pages_of', 'decoded', 'previews', 'from_film', 'arrays_in', 'from_arrays', 'from_base64',
-           'opened', 'in_text', 'strings', 'in_notebook', 'pictures', 'grey', 'resized', 'sized', 'tiles', 'parts',
-           'described', 'Frames', 'frame_of', 'looked_at', 'votes', 'candidates', 'placed', 'sharp', 'adjusted',
-           'alike', 'kept_frame', 'matches', 'likeness', 'folders_of', 'chosen', 'kept', 'frames_in',
-           'reference_frames', 'checked_frames', 'shows', 'shows_a_frame', 'wrong', 'problems', 'git', 'entries',
-           'contents', 'files_of', 'staged', 'tracked', 'is_commit', 'pushed', 'known_clean', 'keep_clean', 'look',
-           'main', 'allowed_place']
+           'FEW', 'ALIKE', 'SURE', 'EVERY', 'MANY', 'RAW', 'ADVICE', 'LATER', 'listed', 'bad_name', 'as_text', 'is_npz',
+           'kind_of', 'bad_kind', 'output_text', 'kinds', 'has_pictures', 'assigned', 'parameters_of',
+           'not_looked_into', 'shows_licensed', 'bad_notebook', 'as_bytes', 'later_pages', 'pages_of', 'decoded',
+           'previews', 'from_film', 'arrays_in', 'from_arrays', 'from_base64', 'opened', 'runs_of_base64', 'in_text',
+           'strings', 'in_notebook', 'pictures', 'grey', 'resized', 'sized', 'tiles', 'parts', 'described', 'Frames',
+           'frame_of', 'looked_at', 'votes', 'candidates', 'placed', 'sharp', 'adjusted', 'alike', 'kept_frame',
+           'matches', 'likeness', 'folders_of', 'chosen', 'kept', 'keep', 'frames_in', 'reference_frames',
+           'checked_frames', 'shows', 'shows_a_frame', 'wrong', 'problems', 'git', 'entries', 'contents', 'files_of',
+           'staged', 'tracked', 'is_commit', 'pushed', 'known_clean', 'keep_clean', 'look', 'main', 'allowed_place']
 
 # %% ../nbs/08a_guard.ipynb #74b84dc5
 import ast
@@ -53,11 +53,16 @@ NAMES = {'the name of an annotation sheet of a licensed dataset': SHEETS,
              r'features\.f16'}
 IMAGES = (*SUFFIXES, '.webp', '.svg', '.ico', '.jp2', '.jfif', '.ppm', '.pgm', '.avif', '.heic', '.tga')
 FILMS = ('.avi', '.mp4', '.mov', '.mkv', '.gif', '.webm', '.wmv', '.mpg', '.mpeg', '.m4v')
-CLOSED = ('.zip', '.tar', '.gz', '.tgz', '.7z', '.rar', '.bz2', '.xz', '.zst', '.pdf', '.pkl', '.pickle', '.joblib', '.pt',
-          '.pth', '.ckpt', '.onnx', '.mat', '.h5', '.hdf5', '.parquet', '.xls', '.xlsx', '.docx', '.pptx', '.whl')
+CLOSED = ('.zip', '.tar', '.gz', '.tgz', '.7z', '.rar', '.bz2', '.xz', '.zst', '.whl',     # archives
+          '.pkl', '.pickle', '.joblib', '.pt', '.pth', '.ckpt', '.onnx',                   # what runs when it is opened
+          '.mat', '.h5', '.hdf5', '.parquet', '.pdf', '.xls', '.xlsx', '.docx', '.pptx')   # arrays and documents
 
 # %% ../nbs/08a_guard.ipynb #ac149d02
-DRAWINGS = ('nbs/images/public_flow.png', 'nbs/images/loso.svg', 'docs/_static/favicon.svg')
+#: drawings that show nobody
+DRAWINGS = (
+    'nbs/images/public_flow.png', 'nbs/images/demo.png', 'nbs/images/system.png', 'nbs/images/loso.svg',
+    'docs/_static/favicon.svg',
+)
 TO_LIST = 'if it shows nobody, add its path to DRAWINGS in nbs/08a_guard.ipynb and export'
 
 def listed(path) -> bool: # relative to the repository
@@ -75,17 +80,22 @@ def bad_name(path) -> str: # '' if there is nothing against it
     return f'is an image or film that is not listed; {TO_LIST}'
 
 # %% ../nbs/08a_guard.ipynb #bd788142
-STARTS = {'image': rb'\x89PNG|\xff\xd8\xff[\xc0-\xfe]|GIF8[79]a|BM.{4}\0{4}|(II[*+]\0|MM\0[*+])|RIFF.{4}WEBP'
-                   rb'|\0{3}\x0c(jP|JXL) |\xff\x4f\xff\x51|.{4}ftyp(avi[fs]|hei|mif1|msf1)|8BPS\0|v/1\x01|#\?RADIANCE'
-                   rb'|\x0a[\0-\x05]\x01[\x01\x02\x04\x08]|P[1-7]\s+(#[^\n]*\n\s*)*\d+\s+\d+|/\* XPM|#define \w+_width \d',
-          'film': rb'.{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01[\xba\xb3]|0&\xb2u\x8ef|OggS\0|FLV\x01',
-          'array': rb'\x93NUMPY|.{4}\0{4}\{',                        # .npy, .safetensors
-          'a zip file (as office files, wheels and torch.save write)': rb'PK[\x03\x05\x07][\x04\x06\x08]',
-          'a compressed file': rb'\x1f\x8b\x08|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|\x04"M\x18',
-          'an archive': rb'7z\xbc\xaf\x27|Rar!\x1a|.{257}ustar', 'a pdf': rb'%PDF-', 'an old office file': rb'\xd0\xcf\x11\xe0',
-          'a pickle': rb'\x80[\x02-\x05][\x95c\]}(K\x8c\x94]|c(numpy|torch|pandas)[\w.]*\n|\([ld]p\d',
-          'a container of arrays': rb'\x89HDF|MATLAB 5\.0 MAT|PAR1\x15|ARROW1\0|SQLite format 3\0',
-          'a pointer to a file that git-lfs keeps': rb'version https://git-lfs'}
+#: kind → how its files begin
+STARTS = {
+    'image': rb'\x89PNG|\xff\xd8\xff[\xc0-\xfe]|GIF8[79]a|BM.{4}\0{4}|(II[*+]\0|MM\0[*+])|RIFF.{4}WEBP'
+             rb'|\0{3}\x0c(jP|JXL) |\xff\x4f\xff\x51|.{4}ftyp(avi[fs]|hei|mif1|msf1)|8BPS\0|v/1\x01|#\?RADIANCE'
+             rb'|\x0a[\0-\x05]\x01[\x01\x02\x04\x08]|P[1-7]\s+(#[^\n]*\n\s*)*\d+\s+\d+|/\* XPM|#define \w+_width \d',
+    'film': rb'.{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01[\xba\xb3]|0&\xb2u\x8ef|OggS\0|FLV\x01',
+    'array': rb'\x93NUMPY|.{4}\0{4}\{',                        # .npy, .safetensors
+    'a zip file (as office files, wheels and torch.save write)': rb'PK[\x03\x05\x07][\x04\x06\x08]',
+    'a compressed file': rb'\x1f\x8b\x08|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|\x04"M\x18',
+    'an archive': rb'7z\xbc\xaf\x27|Rar!\x1a|.{257}ustar',
+    'a pdf': rb'%PDF-',
+    'an old office file': rb'\xd0\xcf\x11\xe0',
+    'a pickle': rb'\x80[\x02-\x05][\x95c\]}(K\x8c\x94]|c(numpy|torch|pandas)[\w.]*\n|\([ld]p\d',
+    'a container of arrays': rb'\x89HDF|MATLAB 5\.0 MAT|PAR1\x15|ARROW1\0|SQLite format 3\0',
+    'a pointer to a file that git-lfs keeps': rb'version https://git-lfs',
+}
 
 # %% ../nbs/08a_guard.ipynb #4d141f3c
 CONTROL = re.compile(r'[\0-\x06\x0e-\x1a\x1c-\x1f]')         # no text has these
@@ -110,7 +120,10 @@ def kind_of(data) -> str: # bytes of a file
 # %% ../nbs/08a_guard.ipynb #b10b5cbe
 LARGEST = 100_000_000      # bytes of a file
 
-def bad_kind(path, data) -> str: # '' if there is nothing against it
+def bad_kind(
+    path,  # name of a file, relative to the repository
+    data,  # its bytes
+) -> str:  # '' if there is nothing against it
     "What is wrong with a file's bytes."
     if len(data) > LARGEST: return f'has more than {LARGEST:,} bytes, which are not looked into'
     kind = kind_of(data)
@@ -120,49 +133,79 @@ def bad_kind(path, data) -> str: # '' if there is nothing against it
     return f'is {kind} by its first bytes, which cannot be looked into'
 
 # %% ../nbs/08a_guard.ipynb #3c1d6b0e
-REAL = re.compile(r'REAL clips(?!,\s+public flow)|made from licensed data')     # see `mpfnet.clips.stamp` and `allowed_place`
-OPAQUE = re.compile(r'application/(?!json$|javascript$|vnd\.jupyter\.widget-view)')  # kinds of output that are not looked into
+REAL = re.compile(r'REAL clips(?!,\s+public flow)|made from licensed data')     # see `clips.stamp` and `allowed_place`
+OPAQUE = re.compile(r'application/(?!json$|javascript$|vnd\.jupyter\.widget-view)')   # outputs that are not looked into
 
 def output_text(nb) -> str: # a notebook as a dict
     "All that its outputs say."
-    def flat(v): return ''.join(v) if isinstance(v, list) else v if isinstance(v, str) else json.dumps(v)
+    def flat(v):
+        if isinstance(v, list): return ''.join(v)
+        return v if isinstance(v, str) else json.dumps(v)
+    def is_text(kind): return not kind.startswith(('image/', 'video/')) or 'svg' in kind
     outputs = [o for c in nb['cells'] for o in c.get('outputs', [])]
     said = [o.get(k, '') for o in outputs for k in ('text', 'ename', 'evalue', 'traceback')]
-    return '\n'.join(map(flat, said + [v for o in outputs for k, v in o.get('data', {}).items() if not k.startswith(('image/', 'video/')) or 'svg' in k]))
+    said += [v for o in outputs for k, v in o.get('data', {}).items() if is_text(k)]
+    return '\n'.join(map(flat, said))
 
+# %% ../nbs/08a_guard.ipynb #740841f3
 def kinds(nb) -> set: return {k for c in nb['cells'] for o in c.get('outputs', []) for k in o.get('data', {})}
 
 def has_pictures(nb) -> bool:
     "Whether an output is more than text."
-    return any(k.startswith(('image/', 'video/')) for k in kinds(nb)) or bool(re.search(r'data:(image|video)/|<svg', output_text(nb)))
+    shown = any(k.startswith(('image/', 'video/')) for k in kinds(nb))
+    return shown or bool(re.search(r'data:(image|video)/|<svg', output_text(nb)))
 
-def parameters_of(nb) -> dict:
-    "The last word on each parameter: what papermill injected, over the defaults."
-    cells = [''.join(c['source']) for tag in ('parameters', 'injected-parameters') for c in nb['cells'] if tag in c.get('metadata', {}).get('tags', [])]
-    lines = [n for s in cells for n in ast.parse(s).body if isinstance(n, (ast.Assign, ast.AnnAssign)) and n.value]
+# %% ../nbs/08a_guard.ipynb #741c25a5
+def assigned(source) -> list: # code of a cell
+    "[(name, value)] of what it assigns at its top, as far as these are a name and a constant."
+    lines = [n for n in ast.parse(source).body if isinstance(n, (ast.Assign, ast.AnnAssign)) and n.value]
     pairs = [(t, n.value) for n in lines for t in (n.targets if isinstance(n, ast.Assign) else [n.target])]
-    pairs = [p for t, v in pairs for p in (zip(t.elts, v.elts) if isinstance(t, ast.Tuple) and isinstance(v, ast.Tuple) else [(t, v)])]
-    return {t.id: v.value for t, v in pairs if isinstance(t, ast.Name) and isinstance(v, ast.Constant)}
+    def one_by_one(target, value):
+        several = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+        return zip(target.elts, value.elts) if several else [(target, value)]
+    pairs = [p for pair in pairs for p in one_by_one(*pair)]
+    return [(t.id, v.value) for t, v in pairs if isinstance(t, ast.Name) and isinstance(v, ast.Constant)]
+
+def parameters_of(nb) -> dict: # a notebook as a dict
+    "The last word on each parameter: what papermill injected, over the defaults."
+    def tagged(tag): return [''.join(c['source']) for c in nb['cells'] if tag in c.get('metadata', {}).get('tags', [])]
+    return dict(p for s in tagged('parameters') + tagged('injected-parameters') for p in assigned(s))
 
 # %% ../nbs/08a_guard.ipynb #1c2b1b7c
+def not_looked_into(nb) -> str: # a notebook as a dict; '' if there is nothing
+    "Which outputs keep pictures where nobody looks for them."
+    if 'widgets' in (nb.get('metadata') or {}):
+        return 'stores the state of widgets, where pictures are not looked for; clear metadata.widgets'
+    odd = sorted(filter(OPAQUE.match, kinds(nb))) or ['plotly']*('Plotly.newPlot' in output_text(nb))
+    if not odd: return ''
+    return f'has {odd[0]} outputs, where pictures are not looked for; clear them, or draw with matplotlib'
+
+def shows_licensed(nb) -> str: # a notebook as a dict with pictures; '' if nothing says so
+    "What says that it ran on licensed data."
+    text, given = output_text(nb), parameters_of(nb)
+    if m := REAL.search(text):
+        return f'has pictures, and its outputs say "{text[m.start():m.start() + 40].splitlines()[0]}"'
+    if given.get('data') == 'real': return "has pictures, and ran with data='real'"
+    dataset = given.get('dataset')
+    if dataset not in (*LICENSED, *COMPOSITE) or 'LOOK-ALIKE' in text: return ''
+    return f'has pictures, ran with dataset={dataset!r}, and no output says LOOK-ALIKE'
+
+# %% ../nbs/08a_guard.ipynb #381c77e5
 def bad_notebook(data) -> str: # bytes of an .ipynb
     "What is wrong with a notebook's outputs."
-    try: nb = json.loads(data); text, given = output_text(nb), parameters_of(nb)
+    try:
+        nb = json.loads(data)
+        output_text(nb), parameters_of(nb)                 # what cannot be read is found here
     except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RecursionError) as e:
         return f'is no notebook that can be read ({type(e).__name__})'
-    if 'widgets' in (nb.get('metadata') or {}): return 'stores the state of widgets, where pictures are not looked for; clear metadata.widgets'
-    if odd := sorted(filter(OPAQUE.match, kinds(nb))) or ['plotly']*('Plotly.newPlot' in text): return f'has {odd[0]} outputs, where pictures are not looked for; clear them, or draw with matplotlib'
-    if not has_pictures(nb): return ''
-    if m := REAL.search(text): return f'has pictures, and its outputs say "{text[m.start():m.start() + 40].splitlines()[0]}"'
-    if given.get('data') == 'real': return "has pictures, and ran with data='real'"
-    if given.get('dataset') in (*LICENSED, *COMPOSITE) and 'LOOK-ALIKE' not in text: return f'has pictures, ran with dataset={given["dataset"]!r}, and no output says LOOK-ALIKE'
-    return ''
+    return not_looked_into(nb) or (shows_licensed(nb) if has_pictures(nb) else '')
 
 # %% ../nbs/08a_guard.ipynb #f74a4c86
 def as_bytes(a): # (H, W, …) of any kind of number
     "From its least to its greatest value in 0…255."
     if a.dtype == np.uint8: return a
-    return np.uint8(cv2.normalize(np.nan_to_num(np.float32(a), posinf=0, neginf=0), None, 0, 255, cv2.NORM_MINMAX))
+    finite = np.nan_to_num(np.float32(a), posinf=0, neginf=0)
+    return np.uint8(cv2.normalize(finite, None, 0, 255, cv2.NORM_MINMAX))
 
 def later_pages(data) -> bool: # of a TIFF; each page has a size of its own
     order = 'little' if data[:2] == b'II' else 'big'
@@ -197,8 +240,11 @@ def previews(data): # bytes of an image
         except ValueError: pass                                # three bytes that look like a beginning
 
 # %% ../nbs/08a_guard.ipynb #92f49c85
-def from_film(data, most=32):
-    "Frames of a film, `most` of them or up to twice as many, evenly chosen; raises a ValueError if it cannot be decoded."
+def from_film(
+    data,     # its bytes
+    most=32,  # frames that are looked at, or up to twice as many
+) -> list:    # (H, W, 3) uint8 each
+    "Frames of a film, evenly chosen; raises a ValueError if it cannot be decoded."
     with tempfile.TemporaryDirectory() as d:
         (path := Path(d)/'film').write_bytes(data)
         film, frames, n, step = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), [], 0, 1
@@ -223,7 +269,10 @@ def arrays_in(data) -> list: # bytes of a .npy, .npz or .safetensors file
     if sum(i.file_size for i in inside) > 4*LARGEST: raise ValueError(f'arrays of more than {4*LARGEST:,} bytes')
     with np.load(io.BytesIO(data), allow_pickle=False) as f: return list(f.values())
 
-def from_arrays(data, most=32): # bytes of a file; frames of an array that are looked at, or up to twice as many
+def from_arrays(
+    data,     # bytes of a file
+    most=32,  # frames of an array that are looked at, or up to twice as many
+):            # (H, W, 3) uint8 each
     "Frames in an array, evenly chosen, in grey from its least to its greatest value."
     for a in arrays_in(data):
         if a.dtype.kind not in 'iuf' or a.ndim < 2 or not a.size: continue
@@ -236,35 +285,47 @@ def from_arrays(data, most=32): # bytes of a file; frames of an array that are l
 
 # %% ../nbs/08a_guard.ipynb #716d85ff
 EMBEDDED = re.compile(r'data:((?:image|video)/[\w.+-]+)(?:;[^;,\s]{1,80}){0,3};base64,([A-Za-z0-9+/=\s\\]+)')
-RUN = re.compile(r"""(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{60,}[\s\\"',]*)+[A-Za-z0-9+/]*={0,2}""")    # base64, perhaps in lines or list items
+#: base64, perhaps in lines or list items
+RUN = re.compile(r"""(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{60,}[\s\\"',]*)+[A-Za-z0-9+/]*={0,2}""")
 LONG, TINY = 2000, 300     # characters of a run that is decoded; bytes in which no face fits
 
 def from_base64(text) -> bytes: # b'' if it is none
     try: return base64.b64decode(re.sub(r'[\s\\]', '', text) + '==')
     except binascii.Error: return b''
 
-def opened(data, said=''): # bytes; what they are said to be, such as image/png
-    "Frames of a file or of embedded bytes; raises a ValueError if they are a picture, or said to be, and cannot be decoded."
+# %% ../nbs/08a_guard.ipynb #f7b1f411
+def opened(
+    data,     # bytes
+    said='',  # what they are said to be, such as image/png
+):            # (H, W, 3) uint8 each
+    "Frames of a file or of embedded bytes; a ValueError if they are a picture, or said to be, and cannot be decoded."
     if len(data) < TINY: return
     kind = kind_of(data)
-    if kind == 'image': yield from decoded(data); yield from previews(data)
+    if kind == 'image':
+        yield from decoded(data)
+        yield from previews(data)
     elif kind == 'film': yield from from_film(data)
     elif kind == 'array': yield from from_arrays(data)
     elif kind == 'text': yield from in_text(as_text(data))
     elif kind != 'unknown': raise ValueError(f'{kind} in base64')
     elif said: raise ValueError(f'{said} that is no image or film of a known kind')
 
-# %% ../nbs/08a_guard.ipynb #19271f3d
+# %% ../nbs/08a_guard.ipynb #c8d94a88
+def runs_of_base64(text):
+    "Long runs in it, bytes each: lines of one run are joined, unless one of them is long by itself."
+    for run in (m[0] for m in RUN.finditer(text) if len(m[0]) >= LONG):
+        words = re.findall('[A-Za-z0-9+/]+=*', run)
+        yield from map(from_base64, words if max(map(len, words)) >= LONG else [''.join(words)])
+
 def in_text(text):
     "Frames embedded in a text as base64."
     text = html.unescape(unquote(text))                        # as in addresses and in XML
-    text = re.sub(r'\\[nr]', '\n', text).replace(r'\/', '/')    # line ends and slashes as source code and JSON write them
+    text = re.sub(r'\\[nr]', '\n', text).replace(r'\/', '/')    # as source code and JSON write line ends and slashes
     found = {from_base64(m[2]): m[1] for m in EMBEDDED.finditer(text)}
-    for run in (m[0] for m in RUN.finditer(text) if len(m[0]) >= LONG):
-        words = re.findall('[A-Za-z0-9+/]+=*', run)
-        for w in words if max(map(len, words)) >= LONG else [''.join(words)]: found.setdefault(from_base64(w), '')
+    for data in runs_of_base64(text): found.setdefault(data, '')
     for data, said in found.items(): yield from opened(data, said)
 
+# %% ../nbs/08a_guard.ipynb #608f839c
 def strings(value): # parsed JSON
     "Every text in it; a list of lines is one."
     if isinstance(value, str): yield value
@@ -272,7 +333,6 @@ def strings(value): # parsed JSON
     elif isinstance(value, (list, dict)):
         for v in value.values() if isinstance(value, dict) else value: yield from strings(v)
 
-# %% ../nbs/08a_guard.ipynb #0bd76409
 def in_notebook(data): # bytes of an .ipynb
     "Frames in its outputs and attachments, in its text and in its code."
     nb, said = json.loads(data), []
@@ -285,21 +345,32 @@ def in_notebook(data): # bytes of an .ipynb
     for text in strings(nb):
         if text not in known: yield from in_text(text)
 
-def pictures(path, data): # name of a file, its bytes → (H, W, 3) uint8 each
+# %% ../nbs/08a_guard.ipynb #6fd95eb2
+def pictures(
+    path,  # name of a file
+    data,  # its bytes
+):         # (H, W, 3) uint8 each
     "Every picture in a file that can be looked into; what cannot is for `bad_kind` to refuse."
     if path.lower().endswith('.ipynb'): yield from in_notebook(data)
     elif kind_of(data) in ('image', 'film', 'array', 'text'): yield from opened(data)
 
 # %% ../nbs/08a_guard.ipynb #859fad5d
-LOW, HIGH, LONGEST = 192, 320, 1280      # px of a part when it is compared: short side, at least and at most; long side at most
+LOW, HIGH, LONGEST = 192, 320, 1280      # px of a part when compared: short side from … to, long side at most
 
 def grey(image): return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
-def resized(g, k): # (h, w); factor
+def resized(
+    g,  # (h, w)
+    k,  # factor
+):
+    "Shrunk by means of areas, or enlarged smoothly."
     size = max(1, round(g.shape[1]*k)), max(1, round(g.shape[0]*k))
     return cv2.resize(g, size, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_CUBIC)
 
-def sized(g, low=LOW): # (h, w); px
+def sized(
+    g,        # (h, w)
+    low=LOW,  # px of the short side, at least
+):
     "As large as pictures are compared."
     short = min(g.shape)
     return resized(g, min(min(max(short, low), HIGH)/short, LONGEST/max(g.shape)))
@@ -334,6 +405,8 @@ def described(g) -> tuple: # (h, w) uint8
     return np.float32([p.pt for p in points]).reshape(-1, 2), looks
 
 # %% ../nbs/08a_guard.ipynb #e60ee318
+NEAR, FEW = .9, 4      # likeness of two points from which on they may be the same; points below which nothing is said
+
 @dataclass(slots=True)
 class Frames:
     "The points of many frames."
@@ -347,19 +420,26 @@ class Frames:
 def frame_of(path): # grey, as its points were found
     return sized(grey(read_image(path)), 240)
 
+# %% ../nbs/08a_guard.ipynb #666feb43
 def looked_at(paths) -> Frames: # frames that are no image, or of one colour, are left out
     "The points of some frames."
     names, points, looks = [], [np.zeros((0, 2), np.float16)], [np.zeros((0, DIMS), np.int8)]
     for path in paths:
         try: p, l = described(frame_of(path))
-        except ValueError as e: print(f'guard: pictures are not compared with {e}', file=sys.stderr); continue
-        if len(p) >= FEW: names.append(path); points.append(np.float16(p)); looks.append(np.int8(np.round(127*l)))
+        except ValueError as e:
+            print(f'guard: pictures are not compared with {e}', file=sys.stderr)
+            continue
+        if len(p) < FEW: continue
+        names.append(path)
+        points.append(np.float16(p))
+        looks.append(np.int8(np.round(127*l)))
     return Frames(names, np.concatenate(points), np.concatenate(looks), np.cumsum([0, *map(len, points[1:])]))
 
 # %% ../nbs/08a_guard.ipynb #d61e718f
-NEAR, FEW = .9, 4      # likeness of two points from which on they may be the same; points below which nothing is said
-
-def votes(looks, frames) -> np.ndarray: # (n, DIMS) of a part; → (frames,) int
+def votes(
+    looks,   # (n, DIMS) of a part
+    frames,  # Frames
+) -> np.ndarray:  # (frames,) int
     "How many points of a part look like some point of each frame."
     count = np.zeros(len(frames), int)
     for a in range(0, len(frames), 200):
@@ -368,7 +448,12 @@ def votes(looks, frames) -> np.ndarray: # (n, DIMS) of a part; → (frames,) int
         count[a:a + 200] = (np.maximum.reduceat(near, at[:-1] - at[0], axis=1) > 127*NEAR).sum(0)
     return count
 
-def candidates(looks, frames, most=20) -> list: # numbers of frames
+def candidates(
+    looks,    # (n, DIMS) of a part
+    frames,   # Frames
+    most=20,  # folders
+) -> list:    # numbers of frames
+    "The best frame of each of the best folders."
     count, best = votes(looks, frames), {}
     for i in np.argsort(-count, kind='stable'):
         if count[i] < FEW or len(best) == most: break
@@ -376,8 +461,13 @@ def candidates(looks, frames, most=20) -> list: # numbers of frames
     return list(best.values())
 
 # %% ../nbs/08a_guard.ipynb #ee02d933
-def placed(points, looks, there, known) -> tuple: # points of a part and of a frame, as `described`
-    "((2, 3) matrix that lays the part onto the frame, points of the frame that agree on it); (None, 0) if there is none."
+def placed(
+    points,  # (n, 2) of a part, as `described`
+    looks,   # (n, DIMS)
+    there,   # (m, 2) of a frame, as `Frames` keeps them
+    known,   # (m, DIMS)
+) -> tuple:  # (2, 3) matrix that lays the part onto the frame, points of the frame that agree on it
+    "Where on a frame a part may be; (None, 0) if nowhere."
     pairs = cv2.BFMatcher().knnMatch(looks, np.float32(known)/127, 2) if len(known) > 1 else []
     pairs = [a for a, b in pairs if a.distance < .9*b.distance]
     if len(pairs) < FEW: return None, 0
@@ -391,12 +481,21 @@ def placed(points, looks, there, known) -> tuple: # points of a part and of a fr
 # %% ../nbs/08a_guard.ipynb #40ed3ed6
 def sharp(g): return g - cv2.GaussianBlur(g, (0, 0), 3)
 
-def adjusted(part, frame, way):
+def adjusted(
+    part,   # (h, w) float32
+    frame,  # (H, W) float32
+    way,    # (2, 3) from part to frame
+):
     "The matrix that makes the two most alike."
     try: return cv2.findTransformECC(part, frame, way.copy(), cv2.MOTION_AFFINE, (3, 30, 1e-3), None, 5)[1]
     except cv2.error: return way                                # it found none
 
-def alike(part, frame, way, side=128) -> float: # grey; grey; (2, 3) from part to frame; px of detail
+def alike(
+    part,      # grey
+    frame,     # grey
+    way,       # (2, 3) from part to frame
+    side=128,  # px of detail
+) -> float:
     "Correlation where they overlap; -1 if that is less than half of the part."
     k = min(side/min(part.shape), 1)
     part, way = np.float32(resized(part, k)), way/[k, k, 1]
@@ -410,13 +509,16 @@ def alike(part, frame, way, side=128) -> float: # grey; grey; (2, 3) from part t
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else -1.
 
 # %% ../nbs/08a_guard.ipynb #3c4ccb91
-ALIKE, SURE = .9, 30      # correlation, or number of points that agree, from which on it is the same picture: measured below
+ALIKE, SURE = .9, 30      # correlation, or points that agree, from which on it is the same picture: measured below
 
 @lru_cache(200)
 def kept_frame(path): return frame_of(path)
 
-def matches(part, frames): # grey; `reference_frames`
-    "(correlation, path, points that agree) of each frame that a part may show, mirrored ones last."
+def matches(
+    part,    # grey
+    frames,  # of `reference_frames`
+):           # (correlation, path, points that agree) each
+    "Each frame that a part may show, mirrored ones last."
     for g in (part, np.ascontiguousarray(part[:, ::-1])):
         big = sized(g)
         points, looks = described(big)
@@ -426,14 +528,20 @@ def matches(part, frames): # grey; `reference_frames`
             if min(g.shape) < LOW: way[:, :2] *= big.shape[1]/g.shape[1]          # enlarged for the points only
             yield alike(g if min(g.shape) < LOW else big, kept_frame(frames.names[i]), way), frames.names[i], n
 
-def likeness(part, frames) -> tuple: # grey; `reference_frames`
-    "(correlation, path, points that agree) of the frame that a part is most like."
+def likeness(
+    part,    # grey
+    frames,  # of `reference_frames`
+) -> tuple:  # correlation, path, points that agree
+    "The frame that a part is most like."
     return max(matches(part, frames), default=(-1., '', 0))
 
 # %% ../nbs/08a_guard.ipynb #c21c573e
 EVERY = 50         # frames of a folder that one frame stands for
 
-def folders_of(root, lookalikes=False): # data root; whether look-alikes count as licensed, for tests
+def folders_of(
+    root,              # data root
+    lookalikes=False,  # whether look-alikes count as licensed: for tests
+) -> list:
     "Folders of licensed datasets below a data root."
     there = [Path(root).expanduser()/d for d in LICENSED]
     return [f for f in there if f.is_dir() and (lookalikes or not (f/MARKER).exists())]
@@ -443,19 +551,38 @@ def chosen(top): # folder of a dataset
     def stop(e): raise ValueError(f'{e.filename}: cannot be read ({e.strerror})')
     seen = set()
     for here, folders, names in os.walk(top, onerror=stop, followlinks=True):
-        if (real := os.path.realpath(here)) in seen: folders.clear(); continue
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
         seen.add(real)
         for n in sorted((n for n in names if frame_number(n) is not None), key=frame_number)[::EVERY]:
             if os.path.exists(path := os.path.join(here, n)): yield path, (s := os.stat(path)).st_size, s.st_mtime_ns
 
 # %% ../nbs/08a_guard.ipynb #96b5ce5e
-def kept(path, state): # file of the cache; what it must have been made from
-    "`Frames`, or None if it was made from something else."
+def kept(
+    path,   # file of the cache
+    state,  # what it must have been made from
+):          # Frames, or None
+    "What the cache has, unless it was made from something else."
     try:
         with np.load(path, allow_pickle=False) as z:
             if str(z['state']) == state: return Frames(z['names'].tolist(), z['points'], z['looks'], z['starts'])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile): pass
 
+def keep(
+    path,    # file of the cache
+    state,   # what it was made from
+    frames,  # Frames
+):
+    "Put it into the cache."
+    from mpfnet.core.keep import write_atomically  # it brings torch along, which a commit need not wait for
+    names = np.array(frames.names, str)
+    def write(part):
+        with open(part, 'wb') as f:
+            np.savez(f, state=state, names=names, points=frames.points, looks=frames.looks, starts=frames.starts)
+    write_atomically(path, write)
+
+# %% ../nbs/08a_guard.ipynb #e3c987d6
 def frames_in(top) -> Frames: # folder of a dataset
     "The points of the frames that stand for all, from the cache if nothing changed."
     there = sorted(chosen(top))
@@ -464,14 +591,13 @@ def frames_in(top) -> Frames: # folder of a dataset
     if (old := kept(path, state)) is not None: return old
     if len(there) > 100: print(f'guard: reading {len(there):,} frames of {top}, this once', file=sys.stderr)
     new = looked_at(p for p, *_ in there)
-    def write(part):
-        with open(part, 'wb') as f:
-            np.savez(f, state=state, names=np.array(new.names, str), points=new.points, looks=new.looks, starts=new.starts)
-    from mpfnet.core.keep import write_atomically  # it brings torch along, which a commit need not wait for
-    write_atomically(path, write)
+    keep(path, state, new)
     return new
 
-def reference_frames(root, lookalikes=False) -> Frames: # data root; whether look-alikes count as licensed, for tests
+def reference_frames(
+    root,              # data root
+    lookalikes=False,  # whether look-alikes count as licensed: for tests
+) -> Frames:
     "The points of frames of all licensed datasets."
     found = [frames_in(top) for top in folders_of(root, lookalikes)] or [looked_at([])]
     starts = np.concatenate([np.zeros(1, int), *(np.diff(f.starts) for f in found)]).cumsum()
@@ -479,11 +605,15 @@ def reference_frames(root, lookalikes=False) -> Frames: # data root; whether loo
     return Frames(sum((f.names for f in found), []), points, looks, starts)
 
 # %% ../nbs/08a_guard.ipynb #6ed35485
-def checked_frames(root, lookalikes=False) -> Frames: # data root; whether look-alikes count as licensed, for tests
+def checked_frames(
+    root,              # data root
+    lookalikes=False,  # whether look-alikes count as licensed: for tests
+) -> Frames:
     "`reference_frames`; raises a ValueError if the root leads nowhere."
     root = Path(root).expanduser()
     def not_there(expected, found): raise ValueError(f'MPFNET_DATA={root}: expected {expected}, found {found}')
-    if not root.is_dir(): not_there('a folder with those of the datasets', f'none (from {Path.cwd()}). Is the drive there?')
+    if not root.is_dir():
+        not_there('a folder with those of the datasets', f'none (from {Path.cwd()}). Is the drive there?')
     there = sorted(p.name for p in root.iterdir() if p.is_dir())
     if not set(DATASETS) & set(there):
         not_there(f'the folder above the datasets’ own ({", ".join(LICENSED)})', ', '.join(there[:5]) or 'no folder')
@@ -494,16 +624,24 @@ def checked_frames(root, lookalikes=False) -> Frames: # data root; whether look-
 # %% ../nbs/08a_guard.ipynb #43e7394c
 MANY = 1000      # parts of pictures in one file
 
-def shows(image, frames) -> str: # (H, W, 3) uint8; `reference_frames`
-    "Which frame a picture shows; '' if none."
+def shows(
+    image,   # (H, W, 3) uint8
+    frames,  # of `reference_frames`
+) -> str:    # '' if none
+    "Which frame a picture shows."
     for part in parts(image):
         for correlation, name, n in matches(part, frames):
             if n >= SURE: return f'shows {name} ({n} points agree)'
             if correlation > ALIKE: return f'shows {name} (correlation {correlation:.2f})'
     return ''
 
-def shows_a_frame(path, data, frames, clean=None) -> str: # name of a file, its bytes; `reference_frames`; see `known_clean`
-    "Which frame a picture in the file shows; '' if none. Without frames it only looks whether all can be looked into."
+def shows_a_frame(
+    path,        # name of a file
+    data,        # its bytes
+    frames,      # of `reference_frames`; without any it only looks whether all can be looked into
+    clean=None,  # hashes of pictures that show none, added to; see `known_clean`
+) -> str:        # '' if none
+    "Which frame a picture in the file shows."
     clean, n = set() if clean is None else clean, 0
     try:
         for image in pictures(path, data):
@@ -516,15 +654,21 @@ def shows_a_frame(path, data, frames, clean=None) -> str: # name of a file, its 
     return ''
 
 # %% ../nbs/08a_guard.ipynb #de2f6d4b
-def wrong(path, data, frames, clean=None) -> str: # name of a file, its bytes; as for `shows_a_frame`
-    "Why it must not be committed; '' if it may."
+def wrong(
+    path,        # name of a file
+    data,        # its bytes
+    frames,      # as for `shows_a_frame`
+    clean=None,
+) -> str:        # '' if it may
+    "Why it must not be committed: the first of the five reasons."
     return (bad_name(path) or bad_kind(path, data) or (bad_notebook(data) if path.lower().endswith('.ipynb') else '')
             or shows_a_frame(path, data, frames, clean))
 
-def problems(files:dict,   # name, relative to the repository → bytes
-             root=None,    # data root; None = MPFNET_DATA, and without that pictures are not compared
-             lookalikes=False, # whether look-alike trees there count as licensed: for tests
-            ) -> list:
+def problems(
+    files:dict,        # name, relative to the repository → bytes
+    root=None,         # data root; None = MPFNET_DATA, and without that pictures are not compared
+    lookalikes=False,  # whether look-alike trees there count as licensed: for tests
+) -> list:
     "What must not be committed, a sentence each."
     root = root or os.environ.get('MPFNET_DATA')
     frames = checked_frames(root, lookalikes) if root else ()
@@ -544,24 +688,29 @@ def entries(listing) -> list: # what `git diff --raw -z` prints; of a merge, sev
         if mode != b'160000' and blob.strip('0'): found.append((os.fsdecode(path), blob))
     return found
 
+# %% ../nbs/08a_guard.ipynb #74d3cb72
 def contents(blobs): # their ids
-    "The bytes of each, of a giant its beginning. By id: `git show :0:x` would mean another file than the one of that name."
+    "The bytes of each, of a giant its beginning. By id: `git show :0:x` may mean another file than that of the name."
     with tempfile.TemporaryFile() as asked:
-        asked.write('\n'.join(blobs).encode()); asked.seek(0)
+        asked.write('\n'.join(blobs).encode())
+        asked.seek(0)
         with subprocess.Popen(['git', 'cat-file', '--batch'], stdin=asked, stdout=subprocess.PIPE) as p:
             for blob in blobs:
                 size = int(p.stdout.readline().split()[2])
                 yield p.stdout.read(min(size, LARGEST + 1))
                 for at in range(min(size, LARGEST + 1), size + 1, LARGEST): p.stdout.read(min(LARGEST, size + 1 - at))
 
-# %% ../nbs/08a_guard.ipynb #53f42f35
-def files_of(listing) -> dict:
+def files_of(listing) -> dict: # as for `entries`
+    "{path: bytes}"
     found = entries(listing)
     return dict(zip((path for path, _ in found), contents([blob for _, blob in found])))
 
+# %% ../nbs/08a_guard.ipynb #53f42f35
+RAW = '--raw', '-z', '--no-abbrev', '--no-renames'
+
 def staged() -> dict:
     "{path: bytes} that the next commit would add or change."
-    return files_of(git('diff', '--cached', '--raw', '-z', '--no-abbrev', '--no-renames', '--no-ext-diff', '--no-relative'))
+    return files_of(git('diff', '--cached', *RAW, '--no-ext-diff', '--no-relative'))
 
 def tracked() -> dict:
     "Every tracked file of the repository, as it lies there; of a link, where it leads."
@@ -576,19 +725,22 @@ def tracked() -> dict:
 def is_commit(name) -> bool:
     return not subprocess.run(['git', 'cat-file', '-e', f'{name}^{{commit}}'], capture_output=True).returncode
 
-def pushed(remote, lines): # name or address of the other side; what git tells `pre-push`: a line for each branch or tag
-    "({path: bytes}, commit) of every commit that the other side does not have, as far as is known here."
+def pushed(
+    remote,  # name or address of the other side
+    lines,   # what git tells `pre-push`: a line for each branch or tag
+):           # ({path: bytes}, commit) each
+    "Every commit that the other side does not have, as far as is known here."
     moves = [line.rsplit(' ', 3) for line in lines if line.strip()]
     new = [ours for _, ours, _, _ in moves if ours.strip('0')]
     if odd := [n for n in new if not is_commit(n)]:
         raise ValueError(f'{odd[0]}: expected commits, found a tag of something else, which is not looked into')
     old = [theirs.strip() for *_, theirs in moves if theirs.strip('0\n') and is_commit(theirs.strip())]
     commits = git('rev-list', '--reverse', *new, '--not', *old, f'--remotes={remote}').decode().split() if new else []
-    how = ('-r', '-c', '--root', '--raw', '-z', '--no-abbrev', '--no-renames', '--no-commit-id')
-    for c in commits: yield files_of(git('diff-tree', *how, c)), c
+    for c in commits: yield files_of(git('diff-tree', '-r', '-c', '--root', *RAW, '--no-commit-id', c)), c
 
 # %% ../nbs/08a_guard.ipynb #4b0b99c8
-def known_clean(frames) -> tuple: # `reference_frames`; → (file, its key, hashes of pictures that show none of them)
+def known_clean(frames) -> tuple: # of `reference_frames` → file, its key, hashes of pictures that show none of them
+    "What was compared already."
     code = Path(__file__).read_bytes()
     key = hashlib.sha256(code + cv2.__version__.encode() + (frames.looks.tobytes() if frames else b'')).hexdigest()
     path = cache_folder()/'guard'/'clean.json'
@@ -597,7 +749,12 @@ def known_clean(frames) -> tuple: # `reference_frames`; → (file, its key, hash
     same = isinstance(kept, dict) and kept.get('key') == key
     return path, key, set(kept['hashes']) if same else set()
 
-def keep_clean(path, key, hashes):
+def keep_clean(
+    path,    # file of `known_clean`
+    key,     # its key
+    hashes,  # of pictures
+):
+    "Remember what was compared."
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dict(key=key, hashes=sorted(hashes)))
     (part := path.with_suffix(f'.{os.getpid()}')).write_text(text, encoding='utf-8')
@@ -608,12 +765,15 @@ ADVICE = ('No image, frame or sheet of a licensed dataset belongs into the repos
           'clear the outputs of a notebook that was run on one (figures belong under runs/).')
 LATER = ' What a later commit removes is still in the history that is pushed: git rebase -i takes it out.'
 
-def look(batches, root) -> list: # ({path: bytes}, commit or '') each; data root or None
+def look(
+    batches,  # ({path: bytes}, commit or '') each
+    root,     # data root or None
+) -> list:
     "What must not be there, a sentence each."
     frames = checked_frames(root) if root else ()
-    unset = 'MPFNET_DATA is not set, so pictures were not compared with any frames'
-    if not frames:
-        print('guard:', f'{root} holds no licensed dataset, so pictures were compared with nothing' if root else unset, file=sys.stderr)
+    why_not = 'MPFNET_DATA is not set, so pictures were not compared with any frames'
+    if root: why_not = f'{root} holds no licensed dataset, so pictures were compared with nothing'
+    if not frames: print('guard:', why_not, file=sys.stderr)
     path, key, clean = known_clean(frames)
     before = len(clean)
     found = [f'{commit[:10]} {name}: {why}'.lstrip() for files, commit in batches for name, data in files.items()
@@ -623,7 +783,7 @@ def look(batches, root) -> list: # ({path: bytes}, commit or '') each; data root
 
 # %% ../nbs/08a_guard.ipynb #dad0a7ec
 def main():
-    "`--staged`: the next commit; `--push REMOTE`: what git says on stdin; else every tracked file. Exit status 1 if refused."
+    "`--staged`: the next commit; `--push REMOTE`: what git says on stdin; else every tracked file. Status 1: refused."
     push, words = '--push' in sys.argv, [*sys.argv, '']
     try:
         if push: batches = pushed(words[words.index('--push') + 1], sys.stdin)
@@ -634,10 +794,14 @@ def main():
     if found: sys.exit(ADVICE + LATER*push)
 
 # %% ../nbs/08a_guard.ipynb #46e74384
-def allowed_place(path, stamp) -> Path: # of a figure or table; what its data are, see `mpfnet.clips.stamp`
-    "The path; raises a ValueError if the stamp says real licensed faces and the path is in a checkout of this project, but not under a folder called runs."
+def allowed_place(
+    path,   # of a figure or table
+    stamp,  # what its data are, see `mpfnet.clips.stamp`
+) -> Path:  # the path
+    "Raises a ValueError if the stamp says real licensed faces and the path is in a checkout, but not under `runs`."
     whole = Path(path).expanduser().resolve()
     top = next((p for p in whole.parents if (p/'settings.ini').is_file() and (p/'nbs').is_dir()), None)
     if REAL.search(stamp) and top and 'runs' not in whole.relative_to(top).parts[:-1]:
-        raise ValueError(f'{path}: made from licensed data ("{stamp[:40]}"): expected a place under {top.name}/runs, or outside the checkout')
+        raise ValueError(f'{path}: made from licensed data ("{stamp[:40]}"): '
+                         f'expected a place under {top.name}/runs, or outside the checkout')
     return Path(path)

@@ -1,4 +1,5 @@
-"""Shared by the tests: quiet hypothesis, a look-alike of the public flow release, and the real one where it is at hand."""
+"""Shared by the tests: quiet hypothesis, a look-alike of the public flow release, and the real one where it is at
+hand."""
 import os
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from hypothesis import settings
 
 from mpfnet.synthetic.synth import make_synth
 
-if not torch.cuda.is_available(): os.environ['TRITON_INTERPRET'] = '1'      # read when triton is imported: kernels of our own on CPU tensors
+# read when triton is imported: kernels of our own on CPU tensors
+if not torch.cuda.is_available(): os.environ['TRITON_INTERPRET'] = '1'
 torch.set_num_threads(1)      # small tensors: more threads only wait for each other
 settings.register_profile('mpfnet', deadline=None)
 settings.load_profile('mpfnet')

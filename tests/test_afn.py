@@ -6,28 +6,36 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mpfnet.rivals.afn import AFN, AFNConfig, AFNNet, afn_preset, class_weights, phase_samples, to_scale
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold
 
 SMALL = dict(widths=(4, 8), blocks=1, stem=2, embedding=8, epochs=2, batch=8, lr=5e-3)
-VARIANTS = [dict(), dict(variant='dianet'), dict(augment='phase'), dict(scale='train', average=.8), dict(scale='clip', jitter=1.)]
+VARIANTS = [dict(), dict(variant='dianet'), dict(augment='phase'), dict(scale='train', average=0.8),
+            dict(scale='clip', jitter=1.0)]
 TEST = ('demo', 's2')
 
 
 def dataset(seed=0):
     "24 clips of four subjects; every fifth clip has no fall."
     r = np.random.default_rng(seed)
-    clips = pd.DataFrame(dict(dataset='demo', subject=[f's{i//6}' for i in range(24)], clip=[f'c{i:02}' for i in range(24)], label=[0, 0, 0, 1, 1, 2]*4, input='frames'))
-    x = .05*r.normal(size=(24, 1, 4, 16, 16)); x[::5, :, 3] = 0
+    clips = pd.DataFrame(
+        dict(dataset='demo', subject=[f's{i // 6}' for i in range(24)], clip=[f'c{i:02}' for i in range(24)],
+             label=[0, 0, 0, 1, 1, 2] * 4, input='frames')
+    )
+    x = 0.05 * r.normal(size=(24, 1, 4, 16, 16))
+    x[::5, :, 3] = 0
     return clips, x.astype(np.float16)
 
 
 def fit(clips, x, seed=0, watch=None, **kwargs):
     fold = Fold(clips, x, [TEST], n_classes=3, seed=seed)
-    return fold, AFN(fold, SimpleNamespace(settings=SimpleNamespace(afn=AFNConfig(**(SMALL | kwargs))), device='cpu', watch=watch))
+    return fold, AFN(
+        fold, SimpleNamespace(settings=SimpleNamespace(afn=AFNConfig(**(SMALL | kwargs))), device='cpu', watch=watch)
+    )
 
 
 def sha(*args, **kwargs): return sha256_of(fit(*args, **kwargs)[1].state())
@@ -68,8 +76,11 @@ def test_predicting_changes_nothing_and_looks_at_one_clip_at_a_time(kwargs):
     scores, weights = model.scores(x), model.weights(x)
     fold.check_unchanged(model.state())
     assert scores.shape == (6, 3) and weights.shape == (6, 2)
-    assert np.allclose(scores.sum(1), 1, atol=1e-5) and np.allclose(weights.sum(1), 1, atol=1e-5) and np.isfinite(scores).all()
-    assert np.allclose(np.concatenate([model.scores(x[i:i + 1]) for i in range(6)]), scores, atol=1e-5), 'a clip was judged by its neighbours'
+    assert (np.allclose(scores.sum(1), 1, atol=1e-5) and np.allclose(weights.sum(1), 1, atol=1e-5)
+            and np.isfinite(scores).all())
+    assert np.allclose(np.concatenate([model.scores(x[i : i + 1]) for i in range(6)]), scores, atol=1e-5), (
+        'a clip was judged by its neighbours'
+    )
     assert np.allclose(model.scores(x.flip(-1)), scores, atol=1e-5), 'a mirrored clip shows the same expression'
     assert np.isfinite(model.scores(torch.zeros_like(x))).all()
     assert all(torch.isfinite(v.float()).all() for v in model.state().values())
@@ -77,31 +88,37 @@ def test_predicting_changes_nothing_and_looks_at_one_clip_at_a_time(kwargs):
 
 def test_streams_read_their_own_images():
     clips, x = dataset()
-    other = x.copy(); other[:, :, 2:] = other[:, :, 1::-1]*.5
+    other = x.copy()
+    other[:, :, 2:] = other[:, :, 1::-1] * 0.5
     def trained(x, **kwargs): return {k: v for k, v in fit(clips, x, **kwargs)[1].state().items() if k != 'rms'}
     assert sha256_of(trained(x)) == sha256_of(trained(other)), 'AFN looks at the first two images'
-    for kwargs in (dict(variant='dianet'), dict(augment='phase')): assert sha256_of(trained(x, **kwargs)) != sha256_of(trained(other, **kwargs))
+    for kwargs in (dict(variant='dianet'), dict(augment='phase')):
+        assert sha256_of(trained(x, **kwargs)) != sha256_of(trained(other, **kwargs))
 
 
 def test_the_state_holds_all_that_decides_a_score():
     clips, x = dataset()
     _, a = fit(clips, x, scale='train', mirror=False)
     _, b = fit(clips, x, scale='train', mirror=False, seed=1)
-    b.net.load_state_dict({k: v for k, v in a.state().items() if k != 'rms'}); b.rms = a.state()['rms']
+    b.net.load_state_dict({k: v for k, v in a.state().items() if k != 'rms'})
+    b.rms = a.state()['rms']
     assert np.array_equal(a.scores(x), b.scores(x))
 
 
 def test_no_epochs_and_no_phases():
     clips, x = dataset()
     assert fit(clips, x, epochs=0)[1].losses == []
-    none = x.copy(); none[:, :, 2:] = 0
+    none = x.copy()
+    none[:, :, 2:] = 0
     assert sha(clips, none, augment='phase') == sha(clips, none), 'without phases there is nothing to add'
     assert np.isfinite(fit(clips, none, variant='dianet')[1].scores(none)).all()
 
 
 def test_a_class_that_training_lacks():
     clips, x = dataset()
-    clips = clips.assign(label=[2 if s == TEST[1] else 0 if y == 0 else 1 for s, y in zip(clips['subject'], clips['label'])])
+    clips = clips.assign(
+        label=[2 if s == TEST[1] else 0 if y == 0 else 1 for s, y in zip(clips['subject'], clips['label'])]
+    )
     fold, model = fit(clips, x, epochs=4)
     assert model.scores(x).shape == (24, 3) and np.isfinite(model.losses).all()
 
@@ -119,7 +136,8 @@ def test_phase_samples(n, still):
     flat = [i for i in range(n) if still >> i & 1]
     x[flat, :, 3] = 0
     pairs, clip = phase_samples(x)
-    assert pairs.shape == (2*n - len(flat), 1, 2, 2, 2) and clip.tolist() == [*range(n), *(i for i in range(n) if i not in flat)]
+    assert pairs.shape == (2 * n - len(flat), 1, 2, 2, 2) and clip.tolist() == [*range(n),
+                                                                                *(i for i in range(n) if i not in flat)]
     for p, i in zip(pairs[:n], clip[:n]): assert torch.equal(p[:, 0], x[i, :, 2]) and torch.equal(p[:, 1], x[i, :, 2])
     for p, i in zip(pairs[n:], clip[n:]): assert torch.equal(p[:, 0], x[i, :, 3]) and torch.equal(p[:, 1], -x[i, :, 3])
 
@@ -139,12 +157,17 @@ def test_class_weights_give_each_class_the_same_say(y):
     y = torch.tensor(y)
     w, n = class_weights(y, 4, True), torch.bincount(y, minlength=4)
     says = (w*n)[n > 0]
-    assert torch.allclose(says, says[:1].expand_as(says)) and torch.isclose((w*n).sum(), torch.tensor(float(len(y)))) and not w[n == 0].any()
+    assert (torch.allclose(says, says[:1].expand_as(says)) and torch.isclose((w * n).sum(), torch.tensor(float(len(y))))
+            and not w[n == 0].any())
 
 
-@pytest.mark.parametrize('name, variant, classes, size', [('tiny', 'afn', 3, 64), ('tiny', 'dianet', 5, 32), ('light', 'afn', 2, 64), ('light', 'dianet', 3, 48)])
+@pytest.mark.parametrize(
+    'name, variant, classes, size',
+    [('tiny', 'afn', 3, 64), ('tiny', 'dianet', 5, 32), ('light', 'afn', 2, 64), ('light', 'dianet', 3, 48)],
+)
 def test_shapes(name, variant, classes, size):
-    cfg = replace(afn_preset(name), variant=variant)
+    cfg = afn_preset(name)
+    cfg.variant = variant
     for channels in (1, 3):
         logits, w = AFNNet(channels, classes, cfg).eval().fuse(torch.randn(2, channels, 2, size, size))
         assert logits.shape == (2, classes) and w.tolist() == [[.5, .5]]*2, 'the gate starts undecided'
@@ -157,10 +180,36 @@ def test_paper_is_the_largest():
     with pytest.raises(ValueError, match='known: light, paper, tiny'): afn_preset('big')
 
 
-@pytest.mark.parametrize('wrong, says', [
-    (dict(variant='AFN'), 'one of afn, dianet'), (dict(augment='flip'), 'one of none, phase'), (dict(scale='std'), 'one of minmax, clip, train'), (dict(variant='dianet', augment='phase'), 'nothing but phases'),
-    (dict(widths=(8, 0)), 'widths'), (dict(widths=()), '8x16x32'), (dict(widths=(8., 16)), 'widths'), (dict(widths=8), 'widths'), (dict(blocks=0), 'afn.blocks.*found 0'), (dict(stem=0), 'afn.stem.*found 0'), (dict(grid=0), 'afn.grid.*found 0'),
-    (dict(embedding=1.5), 'afn.embedding.*found 1.5'), (dict(epochs=-1), 'afn.epochs.*found -1'), (dict(batch=1), 'afn.batch.*found 1'), (dict(batch=True), 'afn.batch.*found True'), (dict(dropout=1.), 'dropout'), (dict(flip=1.1), 'flip'), (dict(jitter=-1), 'jitter'),
-    (dict(smoothing=1), 'smoothing'), (dict(balanced=1), 'true or false'), (dict(mirror='yes'), 'true or false'), (dict(lr=0), 'lr > 0'), (dict(lr=float('nan')), 'finite'), (dict(schedule='linear'), 'constant, step or cosine'), (dict(average=1), 'average')], ids=str)
+@pytest.mark.parametrize(
+    'wrong, says',
+    [
+        (dict(variant='AFN'), 'known: afn, dianet'),
+        (dict(augment='flip'), 'known: none, phase'),
+        (dict(scale='std'), 'known: minmax, clip, train'),
+        (dict(variant='dianet', augment='phase'), 'nothing but phases'),
+        (dict(widths=(8, 0)), 'widths'),
+        (dict(widths=()), '8x16x32'),
+        (dict(widths=(8.0, 16)), 'widths'),
+        (dict(widths=8), 'widths'),
+        (dict(blocks=0), 'blocks=0'),
+        (dict(stem=0), 'stem=0'),
+        (dict(grid=0), 'grid=0'),
+        (dict(embedding=1.5), 'embedding=1.5'),
+        (dict(epochs=-1), 'epochs=-1'),
+        (dict(batch=1), 'batch=1'),
+        (dict(batch=True), 'batch'),
+        (dict(dropout=1.0), 'dropout'),
+        (dict(flip=1.1), 'flip'),
+        (dict(jitter=-1), 'jitter'),
+        (dict(smoothing=1), 'smoothing'),
+        (dict(balanced=1), 'true or false'),
+        (dict(mirror='yes'), 'true or false'),
+        (dict(lr=0), 'lr > 0'),
+        (dict(lr=float('nan')), 'finite'),
+        (dict(schedule='linear'), 'constant, step or cosine'),
+        (dict(average=1), 'average'),
+    ],
+    ids=str,
+)
 def test_bad_settings(wrong, says):
     with pytest.raises(ValueError, match=says): AFNConfig(**wrong)

@@ -1,4 +1,5 @@
-"""The back ends of interpolation, flow and magnification: checkpoints by path, packages that are not there, devices, batches, recorded frames."""
+"""The back ends of interpolation, flow and magnification: checkpoints by path, packages that are not there, devices,
+batches, recorded frames."""
 import sys
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 from mpfnet.motion import flow as flow_module, flownet2, magnet
 from mpfnet.motion.checkpoints import loaded
 from mpfnet.motion.ema_vfi import EMAVFI, ema_vfi
-from mpfnet.motion.flow import CHUNK, COLOUR, FLOWS, LEARNED as LEARNED_FLOWS, flow, gray, ilk, warp
 from mpfnet.core.workers import one_thread
+from mpfnet.motion.flow import CHUNK, COLOUR, FLOWS, LEARNED as LEARNED_FLOWS, flow, gray, ilk, warp
 from mpfnet.motion.interpolate import (
     INTERPOLATORS, LEARNED as LEARNED_INTERPOLATORS, by_flow, interpolate, sample_recorded, time_weights,
 )
@@ -30,10 +31,18 @@ def test_registries(known, learned):
     for says in learned.values(): assert 'published at https://' in says
 
 
-@pytest.mark.parametrize('call', [lambda: flow(picture(3, 24, 24), picture(3, 24, 24), 'flownet2'), lambda: interpolate(picture(3, 24, 24), picture(3, 24, 24), 5, 'ema_vfi'),
-                                  lambda: magnify(picture(2, 3, 24, 24), 2, 'magnet')], ids=['flow', 'interpolate', 'magnify'])
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda: flow(picture(3, 24, 24), picture(3, 24, 24), 'flownet2'),
+        lambda: interpolate(picture(3, 24, 24), picture(3, 24, 24), 5, 'ema_vfi'),
+        lambda: magnify(picture(2, 3, 24, 24), 2, 'magnet'),
+    ],
+    ids=['flow', 'interpolate', 'magnify'],
+)
 def test_a_learned_back_end_without_weights_says_which_file(call):
-    with pytest.raises(ValueError, match=r'expects weights=PATH .* published at https://.*Without weights: [a-z]+, '): call()
+    with pytest.raises(ValueError, match=r'expects weights=PATH .* published at https://.*Without weights: [a-z]+, '):
+        call()
 
 
 def test_checkpoints_by_path(tmp_path):
@@ -42,13 +51,16 @@ def test_checkpoints_by_path(tmp_path):
     own = magnet.seeded(1)
     torch.save(own.state_dict(), tmp_path / 'm.pth')
     with one_thread():
-        assert torch.equal(magnify(clip, [2, 5], 'magnet', weights=tmp_path / 'm.pth'), magnet.magnify_frames(own, clip, [2, 5]))
+        assert torch.equal(magnify(clip, [2, 5], 'magnet', weights=tmp_path / 'm.pth'),
+                           magnet.magnify_frames(own, clip, [2, 5]))
         assert loaded(magnet.load_official, tmp_path / 'm.pth') is loaded(magnet.load_official, str(tmp_path / 'm.pth'))
         torch.manual_seed(0)
         small = ema_vfi('ours_small').eval().requires_grad_(False)
         torch.save({f'module.{k}': v for k, v in small.state_dict().items()}, tmp_path / 'ours_small_t.pkl')
         frames = interpolate(*clip, 4, 'ema_vfi', weights=str(tmp_path / 'ours_small_t.pkl'))
-        assert torch.allclose(frames[1], small(clip[:1], clip[1:], 1/3)[0], atol=1e-5) and torch.equal(frames[[0, -1]], clip)
+        assert torch.allclose(frames[1], small(clip[:1], clip[1:], 1 / 3)[0], atol=1e-5) and torch.equal(
+            frames[[0, -1]], clip
+        )
 
 
 def test_flownet2_by_path(tmp_path, monkeypatch):
@@ -64,14 +76,23 @@ def test_flownet2_by_path(tmp_path, monkeypatch):
 def test_learned_flow_inside_other_steps():
     "`flow_weights` reaches the flow that interpolation and magnification ask for."
     net, (a, b) = flownet2.random_init(), picture(2, 3, 64, 64)
-    assert torch.equal(by_flow(a, b, torch.tensor([.5]), flow_method='flownet2', flow_weights=net)[0], interpolate(a, b, 3, flow_method='flownet2', flow_weights=net)[1])
+    assert torch.equal(by_flow(a, b, torch.tensor([0.5]), flow_method='flownet2', flow_weights=net)[0],
+                       interpolate(a, b, 3, flow_method='flownet2', flow_weights=net)[1])
     assert magnify(torch.stack([a, b]), 2, flow_method='flownet2', flow_weights=net).shape == (2, 3, 64, 64)
     with pytest.raises(ValueError, match='flownet2 expects weights=PATH'): interpolate(a, b, 3, flow_method='flownet2')
 
 
-@pytest.mark.parametrize('module, call, says', [
-    ('skimage.registration', lambda: flow(picture(3, 24, 24), picture(3, 24, 24), 'tvl1'), 'pip install scikit-image'),
-    ('pyrtools.pyramids', lambda: magnify(picture(2, 3, 24, 24), 2, 'phase'), r"pip install 'mpfnet\[phase\]'")], ids=['tvl1', 'phase'])
+@pytest.mark.parametrize(
+    'module, call, says',
+    [
+        (
+            'skimage.registration', lambda: flow(picture(3, 24, 24), picture(3, 24, 24), 'tvl1'),
+            'pip install scikit-image',
+        ),
+        ('pyrtools.pyramids', lambda: magnify(picture(2, 3, 24, 24), 2, 'phase'), r"pip install 'mpfnet\[phase\]'"),
+    ],
+    ids=['tvl1', 'phase'],
+)
 def test_a_missing_package_is_named(monkeypatch, module, call, says):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=says): call()
@@ -88,7 +109,8 @@ def test_ilk_does_not_depend_on_its_pieces(n, h, w, at_once):
 
 
 @settings(max_examples=15)
-@given(st.lists(st.integers(1, 3), max_size=2), st.sampled_from([m for m in FLOWS if m not in LEARNED_FLOWS]), st.sampled_from([1, 3]))
+@given(st.lists(st.integers(1, 3), max_size=2), st.sampled_from([m for m in FLOWS if m not in LEARNED_FLOWS]),
+       st.sampled_from([1, 3]))
 def test_flow_keeps_leading_sizes(lead, method, channels):
     a, b = picture(2, *lead, channels, 24, 20)
     with one_thread(): found, swapped = flow(a, b, method), flow(a.numpy(), b.numpy(), method)
@@ -102,23 +124,28 @@ def test_warp_moves_by_whole_pixels_and_repeats_the_border(mode):
     moved = warp(image, move, mode)
     assert torch.allclose(moved[:, 2:, :-3], image[:, :-2, 3:], atol=1e-4)
     assert torch.allclose(moved[:, :2, :-3], image[:, :1, 3:].expand(-1, 2, -1), atol=.05)
-    assert torch.allclose(warp(image, move[None].expand(4, -1, -1, -1), mode), moved.expand(4, -1, -1, -1), atol=1e-6), 'one image, four flows'
+    assert torch.allclose(
+        warp(image, move[None].expand(4, -1, -1, -1), mode), moved.expand(4, -1, -1, -1), atol=1e-6
+    ), 'one image, four flows'
 
 
 @pytest.mark.parametrize('shape', [(16, 16), (33, 40), (47, 61)])
 def test_phase_gives_back_what_does_not_move(shape):
     clip = picture(1, 3, *shape).expand(3, -1, -1, -1)
     out = magnify(clip, [2, 14], 'phase')
-    assert out.shape == (2, 3, 3, *shape) and out.dtype == torch.float32 and torch.allclose(out, clip.expand(2, -1, -1, -1, -1), atol=1e-4)
+    assert (out.shape == (2, 3, 3, *shape) and out.dtype == torch.float32
+            and torch.allclose(out, clip.expand(2, -1, -1, -1, -1), atol=1e-4))
 
 
 @settings(max_examples=40)
 @given(st.lists(st.floats(.01, 5), min_size=1, max_size=40), st.integers(2, 20), st.floats(-100, 100))
 def test_recorded_frames_keep_steady_motion(gaps, length, start):
-    "Whatever the times: weights are a mean, its mean time is the wanted one, the ends are the ends, and early frames do not enter late ones."
+    """Whatever the times: weights are a mean, its mean time is the wanted one, the ends are the ends, and early frames
+    do not enter late ones."""
     times = start + torch.tensor([0, *gaps], dtype=torch.float64).cumsum(0)
     w, at = time_weights(times, length), torch.linspace(float(times[0]), float(times[-1]), length, dtype=torch.float64)
-    assert (w >= -1e-12).all() and torch.allclose(w.sum(1), torch.ones(length, dtype=torch.float64)) and torch.allclose(w @ times, at, atol=1e-5)
+    assert ((w >= -1e-12).all() and torch.allclose(w.sum(1), torch.ones(length, dtype=torch.float64))
+            and torch.allclose(w @ times, at, atol=1e-5))
     assert w[0, 0] == 1 and w[-1, -1] == 1
     reach = (at[1] - at[0]) + max(gaps) + 1e-6
     assert not w[(at[:, None] - times).abs() > reach].any()
@@ -136,11 +163,13 @@ def test_recorded_frames():
 
 
 def test_uneven_times_are_refused_by_the_network():
-    with pytest.raises(ValueError, match='even times'): INTERPOLATORS['ema_vfi'](*picture(2, 3, 32, 32), torch.tensor([.2, .9]), weights=EMAVFI(8))
+    with pytest.raises(ValueError, match='even times'):
+        INTERPOLATORS['ema_vfi'](*picture(2, 3, 32, 32), torch.tensor([0.2, 0.9]), weights=EMAVFI(8))
 
 
 def test_luminance_and_colour():
     a, b = picture(2, 3, 64, 64)
     assert torch.equal(flow(a, b), flow(gray(a), gray(b)))
     net = flownet2.random_init()
-    assert not torch.allclose(flow(a, b, 'flownet2', weights=net), flow(gray(a), gray(b), 'flownet2', weights=net), atol=1e-3)
+    assert not torch.allclose(flow(a, b, 'flownet2', weights=net), flow(gray(a), gray(b), 'flownet2', weights=net),
+                              atol=1e-3)

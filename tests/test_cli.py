@@ -13,7 +13,8 @@ from conftest import ROOT
 from mpfnet.synthetic.lookalike import TREES, make_lookalike
 
 SHELL = [sys.executable, '-m', 'mpfnet']
-CLEAN = {k: v for k, v in os.environ.items() if k not in ('MPFNET_DATA', 'NO_COLOR', 'FORCE_COLOR', 'COLUMNS', 'LC_ALL', 'LANG', 'PYTHONIOENCODING', 'PYTHONUTF8')}
+CLEAN = {k: v for k, v in os.environ.items() if k not
+         in ('MPFNET_DATA', 'NO_COLOR', 'FORCE_COLOR', 'COLUMNS', 'LC_ALL', 'LANG', 'PYTHONIOENCODING', 'PYTHONUTF8')}
 
 
 def mpfnet(*args, cwd=ROOT, **env):
@@ -34,7 +35,8 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def mine(tmp_path):
-    "The same for a test that changes it. A frame must be unlinked before it is written: grey frames are one file under many names."
+    """The same for a test that changes it. A frame must be unlinked before it is written: grey frames are one file
+    under many names."""
     make_lookalike('casme2', tmp_path / 'data', blank=True, progress=False)
     return tmp_path / 'data'
 
@@ -46,7 +48,8 @@ def test_a_good_copy(whole):
     done = mpfnet('data', 'check', 'casme2', '--root', whole, '--strict', '--deep')
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert 'LOOK-ALIKE' in done.stdout and 'differs' not in done.stdout and str(whole) not in done.stdout
-    there = sum(len(list(p.iterdir())) for p in whole.glob('casme2/*/*/*') if p.name not in ('EP02_02f', 'EP02_07')) # two folders without a row
+    # two folders without a row
+    there = sum(len(list(p.iterdir())) for p in whole.glob('casme2/*/*/*') if p.name not in ('EP02_02f', 'EP02_07'))
     assert done.stdout.splitlines()[-1].endswith(f'counts as published; 0 damaged of {there} files')
 
 
@@ -61,7 +64,8 @@ def test_a_clip_without_frames(mine):
     assert 'Clips without frames: 1' in done.stdout and 'EP18_04f' in done.stdout and 'partial-copy' in done.stdout
     assert done.stdout.count('differs') == 6                       # clips and surprise, three times
     strict = mpfnet('data', 'check', 'casme2', '--root', mine, '--strict')
-    assert strict.returncode == 1 and not strict.stdout and 'strict mode refuses' in strict.stderr and 'sub25/EP18_04f' in strict.stderr
+    assert (strict.returncode == 1 and not strict.stdout and 'strict mode refuses' in strict.stderr
+            and 'sub25/EP18_04f' in strict.stderr)
 
 
 def test_another_list(tmp_path):
@@ -78,9 +82,18 @@ def test_no_data(tmp_path):
     assert all_parts.returncode == 1 and all(f'mpfnet: {d}:' in all_parts.stderr for d in ('smic', 'casme2', 'samm'))
 
 
-@pytest.mark.parametrize('args, says', [
-    (('data', 'check', 'casme9'), 'casme_sq'), (('data', 'check', 'mmew', '--task', '5class'), 'no 5class labels'), (('data', 'check', 'samm', '--modality', 'vis'), 'only smic'),
-    (('data', 'check', 'synth', '--variant', 'raw'), 'unknown option'), (('data', 'lookalike', 'all', 'x', '--variant', 'raw'), 'one dataset'), ((), 'required'), (('data',), 'required')])
+@pytest.mark.parametrize(
+    'args, says',
+    [
+        (('data', 'check', 'casme9'), 'casme_sq'),
+        (('data', 'check', 'mmew', '--task', '5class'), 'no 5class labels'),
+        (('data', 'check', 'samm', '--modality', 'vis'), 'only smic'),
+        (('data', 'check', 'synth', '--variant', 'raw'), 'unknown option'),
+        (('data', 'lookalike', 'all', 'x', '--variant', 'raw'), 'one dataset'),
+        ((), 'required'),
+        (('data',), 'required'),
+    ],
+)
 def test_wrong_usage(args, says):
     done = mpfnet(*args)
     assert done.returncode == 2 and says in done.stderr and not done.stdout
@@ -100,11 +113,14 @@ def test_a_truncated_frame(mine, which):
     frame.unlink()
     frame.write_bytes(data[:-20])
     done = mpfnet('data', 'check', 'casme2', '--root', mine, '--task', '5class', '--deep')
-    assert done.returncode == 1 and 'Damaged files: 1' in done.stdout and frame.relative_to(mine).as_posix() in done.stdout and 'truncated' in done.stdout
+    assert (done.returncode == 1 and 'Damaged files: 1' in done.stdout
+            and frame.relative_to(mine).as_posix() in done.stdout and 'truncated' in done.stdout)
 
 
 def first_clip(root):
-    folder = next(p for p in sorted((root / 'casme2' / 'CASME2_RAW_selected').glob('*/*')) if len(list(p.iterdir())) > 8)
+    folder = next(
+        p for p in sorted((root / 'casme2' / 'CASME2_RAW_selected').glob('*/*')) if len(list(p.iterdir())) > 8
+    )
     return folder.relative_to(root / 'casme2' / 'CASME2_RAW_selected')
 
 
@@ -113,14 +129,22 @@ def test_a_lookalike_passes_its_check(tmp_path, name):
     made = mpfnet('data', 'lookalike', name, tmp_path / 'a folder', '--blank')
     assert made.returncode == 0 and not made.stderr, made.stderr
     line = next(l for l in made.stdout.splitlines() if l.startswith('  mpfnet data check'))
-    done = subprocess.run(line.replace('mpfnet', f'"{sys.executable}" -m mpfnet', 1), shell=True, cwd=ROOT, env=CLEAN, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(line.replace('mpfnet', f'"{sys.executable}" -m mpfnet', 1), shell=True, cwd=ROOT, env=CLEAN,
+                          capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and 'counts as published' in done.stdout.splitlines()[-1], done.stdout + done.stderr
 
 
 def test_some_subjects_drawn(tmp_path):
     made = mpfnet('data', 'lookalike', 'casme_sq', tmp_path, '--subjects', '2', '--size', '32')
-    assert made.returncode == 0 and f'papermill nbs/05_loso.ipynb runs/casme_sq.ipynb -p dataset casme_sq -p preset tiny -p data_root {tmp_path}' in made.stdout
-    assert mpfnet('data', 'check', 'casme_sq', '--root', tmp_path).returncode == 1, 'two subjects are not the published counts'
+    assert (
+        made.returncode == 0
+        and f'papermill nbs/05_loso.ipynb runs/casme_sq.ipynb -p dataset casme_sq -p preset tiny -p data_root '
+            f'{tmp_path}'
+        in made.stdout
+    )
+    assert mpfnet('data', 'check', 'casme_sq', '--root', tmp_path).returncode == 1, (
+        'two subjects are not the published counts'
+    )
     assert mpfnet('data', 'lookalike', 'casme_sq', tmp_path / 'b', '--subjects', '999').returncode == 1
     other = mpfnet('data', 'lookalike', 'casme_sq', tmp_path, '--subjects', '2', '--size', '32', '--seed', '1')
     assert other.returncode == 1 and 'another' in other.stderr
@@ -128,7 +152,8 @@ def test_some_subjects_drawn(tmp_path):
 
 def test_lookalike_of_another_camera_names_it(tmp_path):
     made = mpfnet('data', 'lookalike', 'smic', tmp_path, '--variant', 'nir', '--subjects', '1', '--size', '32')
-    assert f'data check smic --root {tmp_path} --modality nir' in made.stdout and '-p data_options modality=nir' in made.stdout
+    assert (f'data check smic --root {tmp_path} --modality nir' in made.stdout
+            and '-p data_options modality=nir' in made.stdout)
     shutil.rmtree(tmp_path / 'smic')
     mpfnet('data', 'lookalike', 'smic', tmp_path, '--variant', 'nir', '--blank')
     assert mpfnet('data', 'check', 'smic', '--root', tmp_path, '--modality', 'nir').returncode == 0
@@ -136,20 +161,31 @@ def test_lookalike_of_another_camera_names_it(tmp_path):
 
 def test_flow_release(flow_root):
     done = mpfnet('data', 'check', 'megc2019_flow', '--root', flow_root)
-    assert done.returncode == 1 and 'checksum' in done.stdout and 'differs' not in done.stdout.replace('differs from', ''), 'made-up images are not the release'
+    assert (done.returncode == 1 and 'checksum' in done.stdout
+            and 'differs' not in done.stdout.replace('differs from', '')), 'made-up images are not the release'
 
 
 def test_where(whole):
     done = mpfnet('data', 'where', MPFNET_DATA=str(whole))
     rows = {l.split()[0]: l for l in done.stdout.splitlines() if l.strip() and ': ' not in l.partition('  ')[0]}
     assert done.returncode == 0 and 'MPFNET_DATA' in rows['data'] and '1 of 3 parts' in rows['megc2019_cd']
-    assert 'yes: look-alike' in rows['casme2'] and rows['samm'].split()[-1] == 'no' and 'lookalike NAME FOLDER' in done.stdout
-    assert 'not set' in mpfnet('data', 'where').stdout and 'the argument' in mpfnet('data', 'where', '--root', whole).stdout
+    assert ('yes: look-alike' in rows['casme2'] and rows['samm'].split()[-1] == 'no'
+            and 'lookalike NAME FOLDER' in done.stdout)
+    assert ('not set' in mpfnet('data', 'where').stdout
+            and 'the argument' in mpfnet('data', 'where', '--root', whole).stdout)
 
 
 def test_where_knows_the_faces_that_runs_made(tmp_path, synth_root):
     "Runs keep them in OUT_DIR/cache, everything else in the cache folder, a data root has its own."
-    def row(*args, **env): return next(l for l in mpfnet('data', 'where', *args, cwd=tmp_path, MPFNET_CACHE=str(tmp_path / 'cache'), **env).stdout.splitlines() if l.startswith('  synth '))
+
+    def row(*args, **env):
+        return next(
+            l
+            for l in mpfnet(
+                'data', 'where', *args, cwd=tmp_path, MPFNET_CACHE=str(tmp_path / 'cache'), **env
+            ).stdout.splitlines()
+            if l.startswith('  synth ')
+        )
     assert row().endswith('no') and 'runs/cache/synth or ' in row()
     shutil.copytree(synth_root / 'synth', tmp_path / 'runs' / 'cache' / 'synth')
     assert row().endswith('yes: synthetic') and 'runs/cache/synth ' in row()
@@ -159,10 +195,14 @@ def test_where_knows_the_faces_that_runs_made(tmp_path, synth_root):
     assert row().endswith('yes: synthetic') and str(tmp_path / 'cache' / 'synth') in row()
 
 
-@pytest.mark.parametrize('args, says', [(('--only', 'table9'), 'known: fig01, fig02'), (('--only', 'table1'), 'a checkout'), ((), 'a checkout')])
+@pytest.mark.parametrize(
+    'args, says',
+    [(('--only', 'table9'), 'known: fig01, fig02'), (('--only', 'table1'), 'a checkout'), ((), 'a checkout')],
+)
 def test_paper_outside_a_checkout(tmp_path, args, says):
     "Is an error at once, not after a minute of drawing faces; so is a project of somebody else's that looks like one."
-    (tmp_path / 'nbs').mkdir(); (tmp_path / 'settings.ini').touch()
+    (tmp_path / 'nbs').mkdir()
+    (tmp_path / 'settings.ini').touch()
     done = mpfnet('paper', 'lookalike', *args, cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 1 and says in done.stderr and done.stderr.startswith('mpfnet: ') and not done.stdout
     assert not (tmp_path / 'runs').exists()
@@ -170,7 +210,8 @@ def test_paper_outside_a_checkout(tmp_path, args, says):
 
 def test_a_plan_says_each_warning_once_in_a_line(tmp_path):
     "Tables and figures ask for the same data many times."
-    done = mpfnet('paper', 'lookalike', '--plan', '--only', 'table2,table3', '--lookalike-subjects', '2', cwd=tmp_path, PYTHONPATH=str(ROOT))
+    done = mpfnet('paper', 'lookalike', '--plan', '--only', 'table2,table3', '--lookalike-subjects', '2', cwd=tmp_path,
+                  PYTHONPATH=str(ROOT))
     said = [l for l in done.stderr.splitlines() if 'UserWarning' in l]
     assert done.returncode == 0 and len(said) == len(set(said)) == 5 and said == done.stderr.splitlines()
     assert all('partial-copy' in l for l in said) and 'smic-3class-mpfnet_p' in done.stdout
@@ -178,19 +219,41 @@ def test_a_plan_says_each_warning_once_in_a_line(tmp_path):
 
 def test_what_is_not_installed_is_a_sentence(tmp_path):
     "Annotation sheets and pages need packages that a bare GPU machine may lack."
-    code = "import sys\nfor m in ('openpyxl', 'papermill'): sys.modules[m] = None\nfrom mpfnet.cli import main\nsys.exit(main(sys.argv[1:]))"
-    for args, says in ((('data', 'lookalike', 'samm', tmp_path, '--blank'), 'pip install openpyxl'), (('paper', 'lookalike', '--only', 'fig02', '--out-dir', tmp_path / 'p'), 'pip install papermill')):
-        done = subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 1 and says in done.stderr and 'Traceback' not in done.stderr and done.stderr.count('\n') == 1
+    code = ("import sys\nfor m in ('openpyxl', 'papermill'): sys.modules[m] = None\nfrom mpfnet.cli import "
+            "main\nsys.exit(main(sys.argv[1:]))")
+    for args, says in (
+        (('data', 'lookalike', 'samm', tmp_path, '--blank'), 'pip install openpyxl'),
+        (('paper', 'lookalike', '--only', 'fig02', '--out-dir', tmp_path / 'p'), 'pip install papermill'),
+    ):
+        done = subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=ROOT, capture_output=True, text=True,
+                              timeout=60)
+        assert (done.returncode == 1 and says in done.stderr and 'Traceback' not in done.stderr
+                and done.stderr.count('\n') == 1)
 
 
-@pytest.mark.parametrize('args', [(), ('data',), ('features',), ('data', 'check', 'samm'), ('data', 'check', 'megc2019_cd'), ('data', 'where'), ('features', 'verify'), ('compare', 'a', 'b'),
-                                  ('paper', 'real', '--plan'), ('paper', 'public_flow', '--plan'), ('paper', 'lookalike', '--plan', '--only', 'fig02')], ids=' '.join)
+@pytest.mark.parametrize(
+    'args',
+    [
+        (),
+        ('data',),
+        ('features',),
+        ('data', 'check', 'samm'),
+        ('data', 'check', 'megc2019_cd'),
+        ('data', 'where'),
+        ('features', 'verify'),
+        ('compare', 'a', 'b'),
+        ('paper', 'real', '--plan'),
+        ('paper', 'public_flow', '--plan'),
+        ('paper', 'lookalike', '--plan', '--only', 'fig02'),
+    ],
+    ids=' '.join,
+)
 def test_in_an_empty_folder(tmp_path, args):
     "Every command says what is missing, once, and leaves nothing behind."
     done = mpfnet(*args, cwd=tmp_path, PYTHONPATH=str(ROOT), MPFNET_CACHE=str(tmp_path / 'cache'))
     lines = [l for l in done.stderr.splitlines() if l]
-    assert len(set(lines)) == len(lines) and not any(l.count('smic: smic') for l in lines) and not list(tmp_path.iterdir())
+    assert (len(set(lines)) == len(lines) and not any(l.count('smic: smic') for l in lines)
+            and not list(tmp_path.iterdir()))
 
 
 def test_where_nothing_can_be_written(tmp_path):
@@ -213,6 +276,7 @@ def test_version_and_entry_point():
     import mpfnet as package
     assert mpfnet('--version').stdout.split() == ['mpfnet', package.__version__]
     from importlib.metadata import entry_points
+
     from mpfnet.cli import main
     command, = entry_points(group='console_scripts', name='mpfnet')
     assert command.load() is main
@@ -226,7 +290,8 @@ def test_poor_locales(mine, env):
 
 
 def test_names_of_a_hostile_kind(mine):
-    "A file name can hold what a terminal takes for a command, brackets that rich takes for markup, and bytes that are no text."
+    """A file name can hold what a terminal takes for a command, brackets that rich takes for markup, and bytes that
+    are no text."""
     clip = frames(mine, first_clip(mine))
     clip[0].parent.joinpath('[red]\x1b[2Jimg_7.jpg').write_bytes(b'')
     os.rename(os.fsencode(clip[1]), os.fsencode(clip[1].parent) + b'/\xff' + os.fsencode(clip[1].name))
@@ -237,11 +302,15 @@ def test_names_of_a_hostile_kind(mine):
 def test_in_a_pipe_a_row_is_a_line(whole):
     from mpfnet.data.defects import DECISIONS
     done = mpfnet('data', 'check', 'casme2', '--root', whole, COLUMNS='40')
-    assert any(l.startswith('  left-out ') and l.endswith(DECISIONS['left-out'][1]) for l in done.stdout.splitlines()) and '\x1b' not in done.stdout
+    assert (any(l.startswith('  left-out ') and l.endswith(DECISIONS['left-out'][1]) for l in done.stdout.splitlines())
+            and '\x1b' not in done.stdout)
 
 
 def test_head(whole):
-    done = subprocess.run(f'"{sys.executable}" -m mpfnet data check casme2 --root "{whole}" | head -1; echo ${{PIPESTATUS[0]}}', shell=True, executable='/bin/bash', cwd=ROOT, env=CLEAN, capture_output=True, text=True)
+    done = subprocess.run(
+        f'"{sys.executable}" -m mpfnet data check casme2 --root "{whole}" | head -1; echo ${{PIPESTATUS[0]}}',
+        shell=True, executable='/bin/bash', cwd=ROOT, env=CLEAN, capture_output=True, text=True,
+    )
     assert done.stdout.startswith('casme2: LOOK-ALIKE') and len(done.stdout.splitlines()) == 2 and not done.stderr
 
 
@@ -249,7 +318,8 @@ def test_a_closed_pipe_is_no_traceback(whole):
     "The reader is gone before the first line is written."
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([*SHELL, 'data', 'check', 'casme2', '--root', str(whole)], cwd=ROOT, env=CLEAN, stdout=write, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([*SHELL, 'data', 'check', 'casme2', '--root', str(whole)], cwd=ROOT, env=CLEAN, stdout=write,
+                          stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert done.returncode == 141 and not done.stderr
 
@@ -258,7 +328,9 @@ def on_a_terminal(*args, **env):
     "Run the command on a pseudo-terminal; what it wrote there."
     pty = pytest.importorskip('pty')
     master, slave = pty.openpty()
-    p = subprocess.Popen([*SHELL, *map(str, args)], cwd=ROOT, env=CLEAN | dict(TERM='xterm-256color', COLUMNS='80') | env, stdout=slave, stderr=subprocess.DEVNULL)
+    p = subprocess.Popen([*SHELL, *map(str, args)], cwd=ROOT,
+                         env=CLEAN | dict(TERM='xterm-256color', COLUMNS='80') | env, stdout=slave,
+                         stderr=subprocess.DEVNULL)
     os.close(slave)
     out = b''
     while True:
@@ -289,19 +361,30 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_without_rich(whole):
-    done = subprocess.run([sys.executable, '-c', WITHOUT_RICH, 'data', 'check', 'casme2', '--root', str(whole)], cwd=ROOT, env=CLEAN, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', WITHOUT_RICH, 'data', 'check', 'casme2', '--root', str(whole)],
+                          cwd=ROOT, env=CLEAN, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr and 'counts as published' in done.stdout and '─' not in done.stdout
-    assert 'rich' not in subprocess.run([sys.executable, '-c', 'import sys, mpfnet.cli; print(*{m.split(".")[0] for m in sys.modules})'], cwd=ROOT, env=CLEAN, capture_output=True, text=True).stdout.split()
+    assert (
+        'rich'
+        not in subprocess.run(
+            [sys.executable, '-c', 'import sys, mpfnet.cli; print(*{m.split(".")[0] for m in sys.modules})'], cwd=ROOT,
+            env=CLEAN, capture_output=True, text=True,
+        ).stdout.split()
+    )
 
 
 def write_run(folder, shift, stamp='REAL clips, public flow', **more):
     "The folder of a run, 40 clips of 10 subjects; one clip in `shift` is wrong."
     folder.mkdir(parents=True)
-    config = dict(dataset='megc2019_flow', task='3class', method='plsm', seed=0, code='a' * 64, settings=dict(plsm=dict(epochs=4)), data=dict(subjects=10, stamp=stamp))
+    config = dict(dataset='megc2019_flow', task='3class', method='plsm', seed=0, code='a' * 64,
+                  settings=dict(plsm=dict(epochs=4)), data=dict(subjects=10, stamp=stamp))
     (folder / 'config.json').write_text(json.dumps(config | more), encoding='utf-8')
     rows = [(f'{i % 10:03d}', f'{i}_1', i % 3, (i + (i % shift == 0)) % 3) for i in range(40)]
     scores = [','.join(str(float(k == p)) for k in range(3)) for *_, p in rows]
-    (folder / 'predictions.csv').write_text('dataset,subject,clip,label,prediction,score_0,score_1,score_2\n' + ''.join(f'samm,{s},{c},{y},{p},{z}\n' for (s, c, y, p), z in zip(rows, scores)))
+    (folder / 'predictions.csv').write_text(
+        'dataset,subject,clip,label,prediction,score_0,score_1,score_2\n'
+        + ''.join(f'samm,{s},{c},{y},{p},{z}\n' for (s, c, y, p), z in zip(rows, scores))
+    )
     return folder
 
 
@@ -316,23 +399,36 @@ def test_compare_by_name_hash_and_folder(two_runs):
     done = mpfnet('compare', 'aa11', 'synth-3class-pltn', cwd=two_runs)
     assert done.returncode == 0 and not done.stderr, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[:3] == ['A  synth-3class-plsm-aa11bb22, seed 0', 'B  synth-3class-pltn-cc33dd44, seed 1', 'REAL clips, public flow; 40 clips of 10 subjects']
-    assert lines[-1].startswith('B − A = +0.') and lines[-1].endswith('On REAL clips, public flow') and 'a' * 12 + '…' in done.stdout and 'a' * 13 not in done.stdout
+    assert lines[:3] == ['A  synth-3class-plsm-aa11bb22, seed 0', 'B  synth-3class-pltn-cc33dd44, seed 1',
+                         'REAL clips, public flow; 40 clips of 10 subjects']
+    assert (lines[-1].startswith('B − A = +0.') and lines[-1].endswith('On REAL clips, public flow')
+            and 'a' * 12 + '…' in done.stdout and 'a' * 13 not in done.stdout)
     there = mpfnet('compare', two_runs / 'runs' / 'synth-3class-plsm-aa11bb22', 'cc33', '--out-dir', two_runs / 'runs')
     assert there.stdout == done.stdout
     back = mpfnet('compare', 'cc33', 'aa11', '--metric', 'f1_weighted', '--n', '300', '--seed', '5', cwd=two_runs)
-    assert back.returncode == 0 and back.stdout.splitlines()[-1].startswith('B − A = −0.') and 'weighted F1 (95 %' in back.stdout.splitlines()[-1]
+    assert (back.returncode == 0 and back.stdout.splitlines()[-1].startswith('B − A = −0.')
+            and 'weighted F1 (95 %' in back.stdout.splitlines()[-1])
 
 
 def test_compare_ends_with_0_whatever_it_finds(two_runs):
     same = mpfnet('compare', 'aa11', 'aa11', cwd=two_runs)
-    assert same.returncode == 0 and 'no difference' in same.stdout.splitlines()[-1] and 'What differs: no setting' in same.stdout
+    assert (same.returncode == 0 and 'no difference' in same.stdout.splitlines()[-1]
+            and 'What differs: no setting' in same.stdout)
 
 
-@pytest.mark.parametrize('args, status, says', [
-    (('compare', 'synth', 'aa11'), 1, "'synth' is the beginning of 2 runs"), (('compare', 'samm', 'aa11'), 1, "no run 'samm' in runs; there are synth-3class-plsm-aa11bb22"), (('compare', 'runs', 'aa11'), 1, 'not of a run'),
-    (('compare', 'aa11', 'cc33', '--n', '5'), 1, 'n=5: expected'), (('compare', 'aa11'), 2, 'RUN_B'), (('compare', 'aa11', 'cc33', '--metric', 'f1'), 2, 'f1_weighted'), (('compare', 'aa11', 'cc33', '--n', 'many'), 2, '--n'),
-    (('compare', 'aa11', 'cc33', '--out-dir', 'nowhere'), 1, 'no other run')])
+@pytest.mark.parametrize(
+    'args, status, says',
+    [
+        (('compare', 'synth', 'aa11'), 1, "'synth' is the beginning of 2 runs"),
+        (('compare', 'samm', 'aa11'), 1, "no run 'samm' in runs; there are synth-3class-plsm-aa11bb22"),
+        (('compare', 'runs', 'aa11'), 1, 'not of a run'),
+        (('compare', 'aa11', 'cc33', '--n', '5'), 1, 'n=5: expected'),
+        (('compare', 'aa11'), 2, 'RUN_B'),
+        (('compare', 'aa11', 'cc33', '--metric', 'f1'), 2, 'f1_weighted'),
+        (('compare', 'aa11', 'cc33', '--n', 'many'), 2, '--n'),
+        (('compare', 'aa11', 'cc33', '--out-dir', 'nowhere'), 1, 'no other run'),
+    ],
+)
 def test_compare_refuses(two_runs, args, status, says, monkeypatch, capsys):
     from mpfnet.cli import main
     monkeypatch.chdir(two_runs)
@@ -344,27 +440,39 @@ def test_compare_refuses(two_runs, args, status, says, monkeypatch, capsys):
 def test_compare_names_what_is_wrong(two_runs):
     write_run(two_runs / 'runs' / 'fake', 5, stamp='LOOK-ALIKE of SAMM: synthetic faces')
     other = mpfnet('compare', 'aa11', 'fake', cwd=two_runs)
-    assert other.returncode == 1 and 'A has REAL clips, public flow; B has LOOK-ALIKE of SAMM' in other.stderr and len(other.stderr.splitlines()) == 1
+    assert (other.returncode == 1 and 'A has REAL clips, public flow; B has LOOK-ALIKE of SAMM' in other.stderr
+            and len(other.stderr.splitlines()) == 1)
     (two_runs / 'runs' / 'fake' / 'predictions.csv').unlink()
     gone = mpfnet('compare', 'aa11', 'fake', cwd=two_runs)
-    assert gone.returncode == 1 and 'fake/predictions.csv' in gone.stderr and not gone.stdout and len(gone.stderr.splitlines()) == 1
+    assert (gone.returncode == 1 and 'fake/predictions.csv' in gone.stderr and not gone.stdout
+            and len(gone.stderr.splitlines()) == 1)
 
 
 def test_compare_in_poor_locales_and_with_hostile_names(two_runs):
-    for name in ('x1', 'x2'): write_run(two_runs / 'runs' / name, 5, stamp='REAL \x1b[2J clips', settings={'[red]\x1b[2J': name})
+    for name in ('x1', 'x2'):
+        write_run(two_runs / 'runs' / name, 5, stamp='REAL \x1b[2J clips', settings={'[red]\x1b[2J': name})
     done = mpfnet('compare', 'x1', 'x2', cwd=two_runs, LANG='C', PYTHONIOENCODING='ascii')
     assert done.returncode == 0 and '\x1b' not in done.stdout + done.stderr and '[red]\\x1b[2J' in done.stdout
 
 
 def test_compare_without_rich(two_runs):
-    done = subprocess.run([sys.executable, '-c', WITHOUT_RICH, 'compare', 'aa11', 'cc33'], cwd=two_runs, env=CLEAN | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', WITHOUT_RICH, 'compare', 'aa11', 'cc33'], cwd=two_runs,
+                          env=CLEAN | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr and 'On REAL clips' in done.stdout and '─' not in done.stdout
 
 
 def test_ctrl_c(tmp_path):
     "A look-alike that takes minutes is interrupted: no traceback, nothing half-made."
-    p = subprocess.Popen([*SHELL, 'data', 'lookalike', 'samm', str(tmp_path)], cwd=ROOT, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))    # a shell's background jobs ignore it
+    p = subprocess.Popen(
+        [*SHELL, 'data', 'lookalike', 'samm', str(tmp_path)],
+        cwd=ROOT,
+        env=CLEAN,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     for _ in range(200):
         if any(tmp_path.rglob('*.jpg')): break
         time.sleep(.05)

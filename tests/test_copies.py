@@ -1,4 +1,5 @@
-"""Copies of datasets in other shapes than their owners give out: resampled, as videos, with other sheets, under other names, with other people's names in them."""
+"""Copies of datasets in other shapes than their owners give out: resampled, as videos, with other sheets, under other
+names, with other people's names in them."""
 import csv
 import io
 import json
@@ -12,17 +13,15 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CHEAP, write_flow_release
+from conftest import write_flow_release
 from openpyxl import Workbook, load_workbook
 
-from mpfnet.clips import LICENSED, counts_of, load_clips
 from mpfnet.cli import main
-from mpfnet.data.defects import report_table
+from mpfnet.clips import LICENSED, load_clips
 from mpfnet.data.frames import list_frames
-from mpfnet.data.labels import DATASETS, MEGC2019
 from mpfnet.loso import run
 from mpfnet.metrics import read_predictions
-from mpfnet.data.readers import FLOW_LIST, SOURCES, DataError, read_dataset, smic
+from mpfnet.data.readers import FLOW_LIST, SOURCES, DataError, smic
 from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
 
 
@@ -63,7 +62,8 @@ def test_clips_interpolated_to_one_length_are_an_error(tmp_path, frames, first):
         for p in d.iterdir(): p.unlink()
         for k in range(first, first + frames): (d / f'img{k}.jpg').write_bytes(data)
     text = said('casme2', tmp_path)
-    assert f'hold the same {frames} frames, {first}…{first + frames - 1}' in text and 'interpolated to one length' in text and 'CASME2_RAW_selected/sub01/EP02_01f/img46.jpg' in text
+    assert (f'hold the same {frames} frames, {first}…{first + frames - 1}' in text
+            and 'interpolated to one length' in text and 'CASME2_RAW_selected/sub01/EP02_01f/img46.jpg' in text)
 
 
 def test_one_length_beside_the_frames_as_filmed_can_be_told_apart(tmp_path):
@@ -90,7 +90,8 @@ def test_smic_long_clips_without_their_sheet_are_an_error_under_any_name(tmp_pat
     shutil.move(folder / 'SMIC-E_raw image/HS_long/SMIC-HS-E', folder / 'SMIC_HS_E')
     shutil.rmtree(folder / 'SMIC-E_raw image')
     text = said('smic', tmp_path)
-    assert all(s in text for s in ('begin before the onset', 'SMIC_HS_E', 'is needed', 'SMIC-hs-E_annotation.xlsx', '0.5 s'))
+    assert all(s in text
+               for s in ('begin before the onset', 'SMIC_HS_E', 'is needed', 'SMIC-hs-E_annotation.xlsx', '0.5 s'))
 
 
 def test_short_margins_are_enough_to_be_seen(tmp_path):
@@ -99,7 +100,8 @@ def test_short_margins_are_enough_to_be_seen(tmp_path):
     assert len(loaded('smic', tmp_path)) > 20
     for d in clip_folders(folder):
         numbers = list(list_frames(d)[0])
-        for n in (*range(numbers[0] - 20, numbers[0]), *range(numbers[-1] + 1, numbers[-1] + 21)): os.link(next(iter(list_frames(d)[0].values())), d / f'reg_image{n:06d}.bmp')
+        for n in (*range(numbers[0] - 20, numbers[0]), *range(numbers[-1] + 1, numbers[-1] + 21)):
+            os.link(next(iter(list_frames(d)[0].values())), d / f'reg_image{n:06d}.bmp')
     assert 'begin before the onset' in said('smic', tmp_path)
 
 
@@ -107,9 +109,11 @@ def test_one_long_clip_among_short_ones_is_dropped(tmp_path):
     folder = tree('smic', tmp_path, variant='no_sheet', subjects=4)
     d = clip_folders(folder)[0]
     numbers = list(list_frames(d)[0])
-    for n in range(numbers[-1] + 1, numbers[-1] + 120): os.link(d / f'reg_image{numbers[0]:06d}.bmp', d / f'reg_image{n:06d}.bmp')
+    for n in range(numbers[-1] + 1, numbers[-1] + 120):
+        os.link(d / f'reg_image{numbers[0]:06d}.bmp', d / f'reg_image{n:06d}.bmp')
     found = findings(loaded('smic', tmp_path), 'too-long')
-    assert len(found) == 1 and found[0]['kind'] == 'dropped' and ' s: onset and offset lie somewhere inside' in found[0]['found']
+    assert (len(found) == 1 and found[0]['kind'] == 'dropped' and ' s: onset and offset lie somewhere inside'
+            in found[0]['found'])
 
 
 # ---- no frames at all
@@ -117,12 +121,28 @@ def test_one_long_clip_among_short_ones_is_dropped(tmp_path):
 def test_videos_are_told_and_what_would_do(tmp_path):
     folder = tree('casme2', tmp_path, subjects=2)
     n = 0
-    for d in clip_folders(folder): shutil.rmtree(d); d.with_suffix('.avi').write_bytes(b'RIFF'); n += 1
+    for d in clip_folders(folder):
+        shutil.rmtree(d)
+        d.with_suffix('.avi').write_bytes(b'RIFF')
+        n += 1
     text = said('casme2', tmp_path)
-    assert all(s in text for s in (f'{n} .avi', '.avi (the first: CASME2_RAW_selected/', 'ffmpeg -i CLIP.avi', '-start_number N', 'folders there: CASME2_RAW_selected')) and len(text) < 3000
+    assert (
+        all(
+            s in text
+            for s in (f'{n} .avi', '.avi (the first: CASME2_RAW_selected/', 'ffmpeg -i CLIP.avi', '-start_number N',
+                      'folders there: CASME2_RAW_selected')
+        )
+        and len(text) < 3000
+    )
 
 
-@pytest.mark.parametrize('suffix, advice', [('.jxl', 'mogrify -format png *.jxl'), ('.mp4', 'ffmpeg -i CLIP.mp4'), ('.zip', 'Unpack the .zip'), ('.npy', 'convert')])
+@pytest.mark.parametrize(
+    'suffix, advice',
+    [
+        ('.jxl', 'mogrify -format png *.jxl'), ('.mp4', 'ffmpeg -i CLIP.mp4'), ('.zip', 'Unpack the .zip'),
+        ('.npy', 'convert'),
+    ],
+)
 def test_folders_full_of_other_files_are_told(tmp_path, suffix, advice):
     folder = tree('casme2', tmp_path, subjects=1)
     for p in folder.rglob('img*.jpg'): p.rename(p.with_suffix(suffix))
@@ -136,17 +156,23 @@ def test_one_clip_as_a_video_is_dropped_and_told(tmp_path):
     for p in d.iterdir(): p.unlink()
     (d / f'{d.name}.avi').write_bytes(b'RIFF')
     found = findings(loaded('casme2', tmp_path), 'no-frames')
-    assert [f['clip'] for f in found] == [f'{d.parent.name}/{d.name}'] and f'1 .avi (the first: {d.name}.avi)' in found[0]['found']
+    assert [f['clip'] for f in found] == [f'{d.parent.name}/{d.name}'] and f'1 .avi (the first: {d.name}.avi)' in found[
+        0
+    ]['found']
 
 
 def test_a_folder_of_frames_under_another_name_is_told(tmp_path):
     folder = tree('casme2', tmp_path, subjects=2)
     dirs = listed(folder)
-    dirs[0].rename(dirs[0].with_name('clip 1')); dirs[1].rename(dirs[1].with_name('clip 2'))
-    (dirs[2].parent / 'notes').mkdir(); (dirs[2].parent / 'notes' / 'x.txt').write_text('')
+    dirs[0].rename(dirs[0].with_name('clip 1'))
+    dirs[1].rename(dirs[1].with_name('clip 2'))
+    (dirs[2].parent / 'notes').mkdir()
+    (dirs[2].parent / 'notes' / 'x.txt').write_text('')
     clips = loaded('casme2', tmp_path)
     place = dirs[0].parent.relative_to(folder)
-    assert [f['found'] for f in findings(clips, 'no-pattern')] == [f'{place}/clip 1 and 1 more'] and len(findings(clips, 'no-folder')) == 2
+    assert [f['found'] for f in findings(clips, 'no-pattern')] == [f'{place}/clip 1 and 1 more'] and len(
+        findings(clips, 'no-folder')
+    ) == 2
 
 
 def test_nothing_is_told_of_the_folders_that_belong_there(tmp_path):
@@ -158,7 +184,8 @@ def test_names_that_no_pattern_fits_are_told_with_subject_and_clip(tmp_path):
     b = load_workbook(path)
     b.active.cell(2, 2).value = 'film 2, clip 1'
     subject = b.active.cell(2, 1).value
-    path.unlink(); b.save(path)
+    path.unlink()
+    b.save(path)
     found = findings(loaded('casme2', tmp_path), 'bad-name')
     assert len(found) == 1 and found[0]['row'] == 2 and f'subject {subject}, clip film 2, clip 1' == found[0]['done']
 
@@ -180,16 +207,24 @@ def test_a_csv_sheet_is_read_like_a_workbook(tmp_path, name):
     before = loaded(name, tmp_path)
     as_csv(book(folder), *{'mmew': (';', 'utf-16'), 'casme3': ('\t', 'gb18030')}.get(name, ()))
     after = loaded(name, tmp_path)
-    assert after.drop(columns='frames').equals(before.drop(columns='frames')) and after.report['source']['annotation'].endswith('.csv')
+    assert after.drop(columns='frames').equals(before.drop(columns='frames')) and after.attrs['report']['source'][
+        'annotation'
+    ].endswith('.csv')
 
 
 def test_csv_files_of_other_things_are_not_taken_for_the_annotation(tmp_path):
     folder = tree('samm', tmp_path, subjects=2)
     one = loaded('samm', tmp_path).iloc[0]
-    for name in ('landmarks.csv', 'predictions.csv'): (folder / name).write_text(f"subject,filename,onset,offset,emotion\n006,006_1_2,{one['onset']},{one['offset']},anger\n".replace('006_1_2', one['clip']))
+    for name in ('landmarks.csv', 'predictions.csv'):
+        (folder / name).write_text(
+            f"subject,filename,onset,offset,emotion\n006,006_1_2,{one['onset']},{one['offset']},anger\n".replace(
+                '006_1_2', one['clip']
+            )
+        )
     assert not findings(loaded('samm', tmp_path), 'choice')
     book(folder).unlink()
-    assert all(s in said('samm', tmp_path) for s in ('no annotation file', 'landmarks.csv', 'annotation=PART_OF_ITS_NAME'))
+    assert all(s in said('samm', tmp_path)
+               for s in ('no annotation file', 'landmarks.csv', 'annotation=PART_OF_ITS_NAME'))
     assert loaded('samm', tmp_path, annotation='landmarks')['clip'].tolist() == [one['clip']]
 
 
@@ -197,7 +232,9 @@ def test_a_workbook_beside_its_csv_copy_is_preferred(tmp_path):
     folder = tree('mmew', tmp_path, subjects=2)
     book(folder).with_suffix('.csv').write_text('Filename,OnsetFrame,Estimated Emotion\n')
     clips = loaded('mmew', tmp_path)
-    assert clips.report['source']['annotation'].endswith('.xlsx') and [f['column'] for f in findings(clips, 'choice')] == ['annotation']
+    assert clips.attrs['report']['source']['annotation'].endswith('.xlsx') and [
+        f['column'] for f in findings(clips, 'choice')
+    ] == ['annotation']
 
 
 def spotting(path, *more):
@@ -206,7 +243,8 @@ def spotting(path, *more):
     b.save(path)
 
 
-@pytest.mark.parametrize('sheet', ['SMIC-HS-E_annotation.xlsx', 'SMIC-HS.xlsx', 'labels of all clips, SMIC HS.xlsx', None])
+@pytest.mark.parametrize('sheet',
+                         ['SMIC-HS-E_annotation.xlsx', 'SMIC-HS.xlsx', 'labels of all clips, SMIC HS.xlsx', None])
 def test_a_sheet_for_spotting_beside_the_annotation_is_set_aside(tmp_path, sheet):
     folder = tree('smic', tmp_path, subjects=3)
     before = loaded('smic', tmp_path)
@@ -215,8 +253,14 @@ def test_a_sheet_for_spotting_beside_the_annotation_is_set_aside(tmp_path, sheet
     spotting(folder / 'SMIC_HS_E_spotting.xlsx')
     clips = loaded('smic', tmp_path)
     assert len(clips) == len(before) and bool(findings(clips, 'no-sheet')) == (sheet is None)
-    if sheet: assert Path(clips.report['source']['annotation']).name == sheet and clips.drop(columns='frames').equals(before.drop(columns='frames'))
-    if sheet != 'SMIC-HS-E_annotation.xlsx': assert [f['found'] for f in findings(clips, 'other-table')] == ['SMIC_HS_E_spotting.xlsx'] or sheet == 'SMIC-HS.xlsx'
+    if sheet:
+        assert Path(clips.attrs['report']['source']['annotation']).name == sheet and clips.drop(
+            columns='frames'
+        ).equals(before.drop(columns='frames'))
+    if sheet != 'SMIC-HS-E_annotation.xlsx':
+        assert [f['found'] for f in findings(clips, 'other-table')] == [
+            'SMIC_HS_E_spotting.xlsx'
+        ] or sheet == 'SMIC-HS.xlsx'
 
 
 def test_a_spotting_sheet_that_was_named_is_an_error(tmp_path):
@@ -236,7 +280,10 @@ def test_the_list_of_the_benchmark_has_names_that_the_readers_know(real_root):
     from mpfnet.data.sheets import Row
     identify = dict(smic=smic('hs').identify, casme2=SOURCES['casme2'].identify, samm=SOURCES['samm'].identify)
     for r in rows.itertuples():
-        entry = identify[r.dataset](Row(1, dict(subject=r.sub.removeprefix('s') if r.dataset == 'smic' else r.sub, clip=r.filename_o, emotion='')))
+        entry = identify[r.dataset](
+            Row(1,
+                dict(subject=r.sub.removeprefix('s') if r.dataset == 'smic' else r.sub, clip=r.filename_o, emotion=''))
+        )
         assert (entry.subject, entry.clip) == (r.sub, r.filename_o)
 
 
@@ -248,7 +295,8 @@ def test_a_clip_of_casme2_may_have_any_second_number_or_none(tmp_path, name):
     b = load_workbook(path)
     old = str(b.active.cell(2, 2).value).strip()
     b.active.cell(2, 2).value = name
-    path.unlink(); b.save(path)
+    path.unlink()
+    b.save(path)
     next(folder.rglob(f'{old}')).rename(next(folder.rglob(old)).with_name(name))
     clips = loaded('casme2', tmp_path)
     assert len(clips) == before and 'EP' + name[2:].lower() in set(clips['clip'])
@@ -258,26 +306,34 @@ def test_apex_83_of_a_clip_that_begins_at_112_is_a_known_slip(tmp_path):
     clips = load_clips('casme3', tree('casme3', tmp_path).parent, task=None)
     row = clips[(clips['subject'] == 'spNO.149') & (clips['clip'] == 'd_112')].iloc[0]
     assert (row['onset'], row['apex'], row['apex_policy']) == (112, 167, 'given')
-    assert [f['done'] for f in findings(clips, 'known-slip') if f['clip'] == 'spNO.149/d_112'] == ['167'] and len(clips) == 860
+    assert [f['done'] for f in findings(clips, 'known-slip') if f['clip'] == 'spNO.149/d_112'] == ['167'] and len(
+        clips
+    ) == 860
 
 
 def test_apexes_that_are_offsets_are_noted(tmp_path):
     clips = loaded('casme2', tree('casme2', tmp_path).parent)
-    assert {f['clip'] for f in findings(clips, 'apex-at-offset')} == {'sub05/EP16_04f', 'sub12/EP09_06', 'sub20/EP16_01', 'sub25/EP18_04f'}
+    assert {f['clip'] for f in findings(clips, 'apex-at-offset')} == {'sub05/EP16_04f', 'sub12/EP09_06',
+                                                                      'sub20/EP16_01', 'sub25/EP18_04f'}
 
 
-def grey(path, side): path.unlink(); cv2.imwrite(str(path), np.full((side, side, 3), 128, np.uint8))
+def grey(path, side):
+    path.unlink()
+    cv2.imwrite(str(path), np.full((side, side, 3), 128, np.uint8))
 
 
 def test_mmew_comes_as_crops_and_larger_frames_are_told(tmp_path):
     folder = tree('mmew', tmp_path, subjects=2)
     assert clip_folders(folder) and cv2.imread(str(next(clip_folders(folder)[0].iterdir()))).shape == (231, 231, 3)
     clips = loaded('mmew', tmp_path)
-    assert clips['cropped'].all() and clips.report['source']['variant'] == 'cropped' and not findings(clips, 'whole-frames')
+    assert (clips['cropped'].all() and clips.attrs['report']['source']['variant'] == 'cropped'
+            and not findings(clips, 'whole-frames'))
     for p in Path(clips['frames'].iloc[0][clips['onset'].iloc[0]]).parent.iterdir(): grey(p, 400)
     clips = loaded('mmew', tmp_path)
     first = f"{clips['subject'].iloc[0]}/{clips['clip'].iloc[0]}"
-    assert clips['cropped'].tolist() == [False] + [True]*(len(clips) - 1) and findings(clips, 'whole-frames')[0]['found'] == f'1 of {len(clips)} clips are larger than 231×231, the first {first}'
+    assert (clips['cropped'].tolist() == [False] + [True] * (len(clips) - 1)
+            and findings(clips, 'whole-frames')[0]['found']
+            == f'1 of {len(clips)} clips are larger than 231×231, the first {first}')
     for f, onset in zip(clips['frames'], clips['onset']): grey(Path(f[onset]), 400)
     clips = loaded('mmew', tmp_path)
     assert not clips['cropped'].any() and clips.report['source']['variant'] == 'raw'
@@ -288,12 +344,17 @@ def test_other_subjects_are_not_called_other_emotions(tmp_path):
     path = book(tree('mmew', tmp_path))
     b = load_workbook(path)
     for r in range(2, b.active.max_row + 1):
-        if b.active.cell(r, 2).value.startswith('S02-'): b.active.cell(r, 2).value = b.active.cell(r, 2).value.replace('S02-', 'S01-9')
-    path.unlink(); b.save(path)
+        if b.active.cell(r, 2).value.startswith('S02-'):
+            b.active.cell(r, 2).value = b.active.cell(r, 2).value.replace('S02-', 'S01-9')
+    path.unlink()
+    b.save(path)
     for d in path.parent.rglob('S02-*'): d.rename(d.with_name(d.name.replace('S02-', 'S01-9')))
     clips = loaded('mmew', tmp_path)
-    assert clips['subject'].nunique() == 29 and [f['decision'] for f in clips.report['findings'] if f['kind'] == 'doubtful'] == ['other-subjects']
-    with pytest.raises(DataError, match='29 subjects.*a complete copy: 300 clips, 30 subjects'): load_clips('mmew', tmp_path, task=None, strict=True)
+    assert clips['subject'].nunique() == 29 and [
+        f['decision'] for f in clips.attrs['report']['findings'] if f['kind'] == 'doubtful'
+    ] == ['other-subjects']
+    with pytest.raises(DataError, match='29 subjects.*a complete copy: 300 clips, 30 subjects'):
+        load_clips('mmew', tmp_path, task=None, strict=True)
 
 
 @pytest.mark.parametrize('name', ['casme2', 'mmew', 'casme3'])
@@ -301,7 +362,9 @@ def test_both_numbers_are_seen_by_who_checks(tmp_path, capsys, name):
     tree(name, tmp_path)
     assert main(['data', 'check', name, '--root', str(tmp_path), '--strict']) == 0
     text = capsys.readouterr().out
-    wanted = dict(casme2='CASME II: 247 clips in the paper, 255 in the sheet', mmew='MMEW: 36 subjects in the paper, 30 in the sheet', casme3='CAS(ME)³ A: 100 subjects in the paper, 94 in the sheet')
+    wanted = dict(casme2='CASME II: 247 clips in the paper, 255 in the sheet',
+                  mmew='MMEW: 36 subjects in the paper, 30 in the sheet',
+                  casme3='CAS(ME)³ A: 100 subjects in the paper, 94 in the sheet')
     assert wanted[name] in text and 'counts as published' in text
 
 
@@ -317,10 +380,12 @@ def test_twenty_thousand_rows_more_take_seconds(tmp_path, name):
         last[1] = names.format(k)
         if name == 'casme3': last[2] = str(k)
         b.worksheets[0].append(last)
-    path.unlink(); b.save(path)
+    path.unlink()
+    b.save(path)
     start = time.process_time()
     clips = loaded(name, tmp_path)
-    assert time.process_time() - start < 25 and sum(f['kind'] == 'dropped' for f in clips.report['findings']) >= 20_000 and len(clips)
+    assert (time.process_time() - start < 25
+            and sum(f['kind'] == 'dropped' for f in clips.attrs['report']['findings']) >= 20_000 and len(clips))
 
 
 def test_a_subject_that_is_a_path_writes_nothing_outside(tmp_path):
@@ -335,16 +400,22 @@ def test_a_subject_that_is_a_path_writes_nothing_outside(tmp_path):
 
 
 def test_formulas_in_names_stay_text(tmp_path):
-    "A subject called like a formula: trained, compared and read again under its name, and no cell of a CSV file that Excel would compute."
+    """A subject called like a formula: trained, compared and read again under its name, and no cell of a CSV file that
+    Excel would compute."""
     root = write_flow_release(tmp_path / 'data')
     path = root / 'megc2019_flow' / FLOW_LIST
-    path.write_text(path.read_text().replace('smic,sm00,', 'smic,=HYPERLINK(1),').replace('=HYPERLINK(1),000', "=HYPERLINK(1),'000"))
-    for p in (root / 'megc2019_flow').rglob('sm00_* .png'): p.rename(p.with_name(p.name.replace('sm00_', '=HYPERLINK(1)_').replace('_000', "_'000")))
+    path.write_text(
+        path.read_text().replace('smic,sm00,', 'smic,=HYPERLINK(1),').replace('=HYPERLINK(1),000', "=HYPERLINK(1),'000")
+    )
+    for p in (root / 'megc2019_flow').rglob('sm00_* .png'):
+        p.rename(p.with_name(p.name.replace('sm00_', '=HYPERLINK(1)_').replace('_000', "_'000")))
     folder = run(dataset='megc2019_flow', method='majority', data_root=str(root), out_dir=str(tmp_path / 'runs'))
     cells = [c for row in csv.reader((folder / 'predictions.csv').open(encoding='utf-8')) for c in row]
     assert "'=HYPERLINK(1)" in cells and "''000" in cells and not any(c.startswith(('=', '+', '@')) for c in cells)
     back = read_predictions(folder / 'predictions.csv')
-    assert {('=HYPERLINK(1)', "'000")} <= set(zip(back['subject'], back['clip'])) and json.loads((folder / 'folds' / 'smic__=HYPERLINK(1).json').read_text())['subject'] == '=HYPERLINK(1)'
+    assert {('=HYPERLINK(1)', "'000")} <= set(zip(back['subject'], back['clip'])) and json.loads(
+        (folder / 'folds' / 'smic__=HYPERLINK(1).json').read_text()
+    )['subject'] == '=HYPERLINK(1)'
 
 
 def test_names_that_end_in_a_size_are_told(tmp_path):

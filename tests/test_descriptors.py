@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mpfnet.rivals.descriptors import (
     LBPTOP, PLANES, BiWOOF, FlowStrain, bi_woof, block_numbers, in_time, lbp_codes, lbp_top, optical_strain,
@@ -36,11 +37,14 @@ def faces(frames, size=64, moves=(0, 0), seed=0):
     out = []
     for t in np.linspace(0, 1, frames):
         m = np.float32([[1, 0, t*moves[0]], [0, 1, t*moves[1]]])
-        out.append(cv2.warpAffine(texture(size, seed), m, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT))
+        out.append(
+            cv2.warpAffine(texture(size, seed), m, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        )
     return torch.from_numpy(np.stack(out)).float().clamp(0, 1)[:, None].expand(-1, 3, -1, -1)
 
 
-def row_of(recipe, x, apex=None): return next(recipe.features(x, list(range(len(x))), len(x) - 1 if apex is None else apex))
+def row_of(recipe, x, apex=None):
+    return next(recipe.features(x, list(range(len(x))), len(x) - 1 if apex is None else apex))
 
 
 # ---- local binary patterns
@@ -55,10 +59,12 @@ def with_skimage(volume, plane, P, R):
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 10**6), st.sampled_from([2, 4, 6, 8, 12, 16]), st.integers(1, 3), st.sampled_from(PLANES), st.tuples(*[st.integers(7, 12)]*3), st.booleans())
+@given(st.integers(0, 10**6), st.sampled_from([2, 4, 6, 8, 12, 16]), st.integers(1, 3), st.sampled_from(PLANES),
+       st.tuples(*[st.integers(7, 12)] * 3), st.booleans())
 def test_codes_are_those_of_skimage_bit_for_bit(seed, P, R, plane, shape, whole):
     r = np.random.default_rng(seed)
-    volume = r.permutation(np.prod(shape)).reshape(shape).astype(float) if whole else r.random(shape)     # no two pixels alike: no ties
+    # no two pixels alike: no ties
+    volume = r.permutation(np.prod(shape)).reshape(shape).astype(float) if whole else r.random(shape)
     assert np.array_equal(lbp_codes(volume, plane, P, (R, R, R)), with_skimage(volume, plane, P, R))
 
 
@@ -75,7 +81,8 @@ def exactly(volume, plane, P, radii):
             for corner in np.ndindex(2, 2):
                 weight, place = Fraction(1), list(centre)
                 for a, o, l, c in zip(plane, offset, low, corner):
-                    weight *= o - l if c else 1 - (o - l); place[a] += l + c
+                    weight *= o - l if c else 1 - (o - l)
+                    place[a] += l + c
                 if weight: value += weight*int(volume[tuple(place)])
             bits.append(value >= int(volume[tuple(centre)]))
         changes = sum(a != b for a, b in zip(bits, bits[1:] + bits[:1]))
@@ -88,7 +95,8 @@ def exactly(volume, plane, P, radii):
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 10**6), st.sampled_from([3, 4, 8]), st.tuples(*[st.integers(1, 3)]*3), st.sampled_from(PLANES), st.sampled_from([2, 3, 5, 256]))
+@given(st.integers(0, 10**6), st.sampled_from([3, 4, 8]), st.tuples(*[st.integers(1, 3)] * 3), st.sampled_from(PLANES),
+       st.sampled_from([2, 3, 5, 256]))
 def test_codes_are_exact_with_ties_and_on_ellipses(seed, P, radii, plane, levels):
     volume = picture([2*r + 2 for r in radii[::-1]], seed, levels)
     assert np.array_equal(lbp_codes(volume, plane, P, radii), exactly(volume, plane, P, radii))
@@ -96,7 +104,8 @@ def test_codes_are_exact_with_ties_and_on_ellipses(seed, P, radii, plane, levels
 
 def test_the_slow_reference_is_skimage_where_nothing_is_tied():
     volume = np.random.default_rng(3).permutation(343).reshape(7, 7, 7)
-    for plane in PLANES: assert np.array_equal(exactly(volume, plane, 8, (2, 2, 2)), with_skimage(volume.astype(float), plane, 8, 2))
+    for plane in PLANES:
+        assert np.array_equal(exactly(volume, plane, 8, (2, 2, 2)), with_skimage(volume.astype(float), plane, 8, 2))
 
 
 @pytest.mark.parametrize('P', [2, 3, 4, 8, 12, 16])
@@ -104,8 +113,11 @@ def test_uniform_codes(P):
     codes = uniform_codes(P)
     changes = np.array([bin(n ^ (n >> 1 | (n & 1) << P - 1)).count('1') for n in range(2**P)])
     ones = np.array([bin(n).count('1') for n in range(2**P)])
-    assert len(np.unique(codes[changes <= 2])) == P*(P - 1) + 2 == (changes <= 2).sum() and set(codes[changes > 2]) <= {P*(P - 1) + 2}
-    assert (np.diff(ones[changes <= 2][np.argsort(codes[changes <= 2])]) >= 0).all()          # numbered by how many ones there are
+    assert len(np.unique(codes[changes <= 2])) == P * (P - 1) + 2 == (changes <= 2).sum() and set(
+        codes[changes > 2]
+    ) <= {P * (P - 1) + 2}
+    # numbered by how many ones there are
+    assert (np.diff(ones[changes <= 2][np.argsort(codes[changes <= 2])]) >= 0).all()
 
 
 @settings(max_examples=25)
@@ -118,13 +130,15 @@ def test_a_monotone_change_of_grey_changes_nothing(seed, plane, power, lift):
 def test_a_change_of_order_changes_codes():
     volume = picture((9, 12, 12)).astype(float)
     swapped = np.where(volume == 100, 200, np.where(volume == 200, 100, volume))
-    assert not np.array_equal(lbp_codes(-volume), lbp_codes(volume)) and not np.array_equal(lbp_codes(swapped), lbp_codes(volume))
+    assert not np.array_equal(lbp_codes(-volume), lbp_codes(volume)) and not np.array_equal(lbp_codes(swapped),
+                                                                                            lbp_codes(volume))
 
 
 # ---- LBP-TOP
 
 @settings(max_examples=20)
-@given(st.integers(0, 10**6), st.tuples(st.integers(3, 9), st.integers(9, 24), st.integers(9, 24)), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.tuples(*[st.sampled_from([4, 8])]*3))
+@given(st.integers(0, 10**6), st.tuples(st.integers(3, 9), st.integers(9, 24), st.integers(9, 24)),
+       st.tuples(st.integers(1, 4), st.integers(1, 4)), st.tuples(*[st.sampled_from([4, 8])] * 3))
 def test_histograms_count_every_code_once(seed, shape, grid, neighbours):
     volume, radii = picture(shape, seed), (2, 1, 1)
     h = lbp_top(volume, neighbours, radii, grid)
@@ -145,11 +159,13 @@ def test_blocks_cover_the_picture_evenly(h, w, rows, columns):
         return
     b = block_numbers((h, w), (rows, columns))
     heights, widths = np.bincount(b[:, 0]//columns), np.bincount(b[0])
-    assert len(heights) == rows and len(widths) == columns and np.ptp(heights) <= 1 and np.ptp(widths) <= 1 and heights.min() > 0
+    assert (len(heights) == rows and len(widths) == columns and np.ptp(heights) <= 1 and np.ptp(widths) <= 1
+            and heights.min() > 0)
 
 
 def test_a_block_sees_only_its_part_of_the_face():
-    volume = picture((9, 52, 52)); other = volume.copy()
+    volume = picture((9, 52, 52))
+    other = volume.copy()
     other[:, 30:, 30:] = picture((9, 22, 22), 9)
     a, b = lbp_top(volume).reshape(5, 5, -1), lbp_top(other).reshape(5, 5, -1)
     assert np.array_equal(a[:2], b[:2]) and np.array_equal(a[:, :2], b[:, :2]) and not np.allclose(a[4, 4], b[4, 4])
@@ -161,7 +177,8 @@ def test_time_backwards():
     a, b = lbp_top(volume, grid=(2, 2)), lbp_top(volume[::-1], grid=(2, 2))
     codes = uniform_codes(4)
     flip = np.zeros(15, int)
-    for n in range(16): flip[codes[n]] = codes[n & 0b0101 | (n & 2) << 2 | (n & 8) >> 2]               # neighbours 1 and 3 are before and after
+    # neighbours 1 and 3 are before and after
+    for n in range(16): flip[codes[n]] = codes[n & 0b0101 | (n & 2) << 2 | (n & 8) >> 2]
     for start in (15, 30): assert np.allclose(b[:, start + flip], a[:, start:start + 15])
     assert np.allclose(a[:, :15], b[:, :15]) and not np.allclose(a, b)
 
@@ -170,7 +187,9 @@ def test_in_time_keeps_recorded_frames_and_makes_up_for_missing_ones():
     x = torch.arange(6.).view(6, 1, 1, 1)
     assert torch.equal(in_time(x, list(range(6)), 6), x) and torch.equal(in_time(x + .3, [1, 2, 3, 4, 5, 7], 0), x + .3)
     assert in_time(x[[0, 1, 5]], [10, 11, 15], 6).flatten().tolist() == pytest.approx([0, 1, 2, 3, 4, 5])
-    assert in_time(x[:1], [3], 0, 9).shape == (9, 1, 1, 1) and in_time(x[:2], [3, 4], 0, 9).flatten().tolist() == pytest.approx(np.linspace(0, 1, 9), abs=1e-6)
+    assert in_time(x[:1], [3], 0, 9).shape == (9, 1, 1, 1) and in_time(
+        x[:2], [3, 4], 0, 9
+    ).flatten().tolist() == pytest.approx(np.linspace(0, 1, 9), abs=1e-6)
 
 
 def test_a_pixel_that_stays_the_same_stays_exactly_the_same():
@@ -181,18 +200,24 @@ def test_a_pixel_that_stays_the_same_stays_exactly_the_same():
 
 # ---- strain
 
-@given(st.integers(0, 10**6), st.floats(-2, 2), st.floats(-2, 2), st.floats(-.2, .2), st.tuples(st.integers(2, 9), st.integers(2, 9)))
+@given(st.integers(0, 10**6), st.floats(-2, 2), st.floats(-2, 2), st.floats(-0.2, 0.2),
+       st.tuples(st.integers(2, 9), st.integers(2, 9)))
 def test_strain_does_not_see_a_rigid_motion(seed, dx, dy, turn, shape):
     y, x = np.mgrid[:shape[0], :shape[1]].astype(float)
     f = np.random.default_rng(seed).normal(size=(2, *shape))
     rigid = np.stack([dx - turn*y, dy + turn*x])
-    assert np.allclose(optical_strain(f + rigid), optical_strain(f), atol=1e-6) and np.allclose(optical_strain(rigid), 0, atol=1e-6)
-    assert np.allclose(optical_strain(3*f), 3*optical_strain(f)) and np.allclose(optical_strain(f[:, ::-1, ::-1].copy()), optical_strain(f).flip(0, 1))
+    assert np.allclose(optical_strain(f + rigid), optical_strain(f), atol=1e-6) and np.allclose(optical_strain(rigid),
+                                                                                                0, atol=1e-6)
+    assert np.allclose(optical_strain(3 * f), 3 * optical_strain(f)) and np.allclose(
+        optical_strain(f[:, ::-1, ::-1].copy()), optical_strain(f).flip(0, 1)
+    )
 
 
 def test_strain_of_stretching_and_shearing():
     y, x = np.mgrid[:6, :5].astype(float)
-    for uv, e in [((.1*x, 0*y), .1), ((0*x, .1*y), .1), ((.1*y, 0*x), .1/2**.5), ((.1*y, .1*x), .2/2**.5), ((.1*x, .1*y), .1*2**.5), ((.1*x, -.1*y), .1*2**.5)]:
+    for uv, e in [((0.1 * x, 0 * y), 0.1), ((0 * x, 0.1 * y), 0.1), ((0.1 * y, 0 * x), 0.1 / 2**0.5),
+                  ((0.1 * y, 0.1 * x), 0.2 / 2**0.5), ((0.1 * x, 0.1 * y), 0.1 * 2**0.5),
+                  ((0.1 * x, -0.1 * y), 0.1 * 2**0.5)]:
         assert np.allclose(optical_strain(np.stack(uv)), e)
 
 
@@ -205,7 +230,8 @@ def test_strain_of_many_and_of_tensors():
 # ---- Bi-WOOF
 
 @settings(max_examples=30)
-@given(st.integers(0, 10**6), st.tuples(st.integers(5, 30), st.integers(5, 30)), st.tuples(st.integers(1, 5), st.integers(1, 5)), st.integers(2, 12))
+@given(st.integers(0, 10**6), st.tuples(st.integers(5, 30), st.integers(5, 30)),
+       st.tuples(st.integers(1, 5), st.integers(1, 5)), st.integers(2, 12))
 def test_bi_woof_against_a_loop_and_under_rotation(seed, shape, grid, bins):
     r = np.random.default_rng(seed)
     f, e = r.normal(size=(2, *shape)), r.random(shape)
@@ -222,7 +248,10 @@ def test_bi_woof_against_a_loop_and_under_rotation(seed, shape, grid, bins):
 
 def test_directions_on_the_edge_of_a_bin_belong_to_the_bin_that_begins_there():
     for i, (u, v) in enumerate([(-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1), (0, 1), (-1, 1)]):
-        for k in (1, 7, 255): assert bi_woof(np.full((2, 1, 1), 1)*[[[k*u]], [[k*v]]], np.ones((1, 1)), (1, 1))[0].tolist() == [j == i for j in range(8)]
+        for k in (1, 7, 255):
+            assert bi_woof(np.full((2, 1, 1), 1) * [[[k * u]], [[k * v]]], np.ones((1, 1)), (1, 1))[0].tolist() == [
+                j == i for j in range(8)
+            ]
 
 
 def test_bi_woof_global_weight_is_strain():
@@ -234,7 +263,9 @@ def test_bi_woof_global_weight_is_strain():
     assert not bi_woof(f, 0*e).any() and not bi_woof(0*f, e).any()
 
 
-@pytest.mark.parametrize('moves, bin', [((1, .5), 4), ((.5, 1), 5), ((-.5, 1), 6), ((-1, .5), 7), ((-1, -.5), 0), ((.5, -1), 2)])
+@pytest.mark.parametrize(
+    'moves, bin', [((1, 0.5), 4), ((0.5, 1), 5), ((-0.5, 1), 6), ((-1, 0.5), 7), ((-1, -0.5), 0), ((0.5, -1), 2)]
+)
 def test_bi_woof_knows_where_a_picture_goes(moves, bin):
     "Onset → apex, x right, y down; the strain of a shift is noise, so it only weighs the blocks."
     x = row_of(BiWOOF(size=64), faces(2, moves=moves)).astype(float)
@@ -246,10 +277,15 @@ def test_bi_woof_of_the_release_is_centred_as_scaling_centres():
     image = picture((28, 28, 3), 5)
     row = torch.from_numpy(image.transpose(2, 0, 1)/np.float32(255))[None, :, None]
     centred = Scaling.by_clip(row)[0, :, 0].numpy()
-    levels = (centred[:2]/abs(centred[:2])[centred[:2] != 0].min()).round()      # its scale does not matter; fractions would be split at u = v by their rounding
+    # its scale does not matter; fractions would be split at u = v by their rounding
+    levels = (centred[:2]/abs(centred[:2])[centred[:2] != 0].min()).round()
     assert abs(levels).max() > 100 and np.allclose(BiWOOF().released(image), bi_woof(levels, centred[2]), atol=1e-3)
-    lifted = image.astype(int); lifted[..., 0] = lifted[..., 0]//2 + 60; half = image.astype(int); half[..., 0] = half[..., 0]//2
-    assert np.array_equal(BiWOOF().released(lifted.astype(np.uint8)), BiWOOF().released(half.astype(np.uint8)))   # where the grey of "no motion" lies does not matter
+    lifted = image.astype(int)
+    lifted[..., 0] = lifted[..., 0] // 2 + 60
+    half = image.astype(int)
+    half[..., 0] = half[..., 0] // 2
+    # where the grey of "no motion" lies does not matter
+    assert np.array_equal(BiWOOF().released(lifted.astype(np.uint8)), BiWOOF().released(half.astype(np.uint8)))
 
 
 # ---- recipes
@@ -265,7 +301,9 @@ def test_rows_have_their_shape_at_any_size_and_length(recipe, size, frames):
 
 
 def test_smallest_faces():
-    assert row_of(FlowStrain(size=16), faces(2, 16)).shape == (3, 1, 28, 28) and row_of(BiWOOF(size=16), faces(2, 16)).shape == (25, 8)
+    assert row_of(FlowStrain(size=16), faces(2, 16)).shape == (3, 1, 28, 28) and row_of(
+        BiWOOF(size=16), faces(2, 16)
+    ).shape == (25, 8)
     assert row_of(LBPTOP(size=16), faces(2, 16)).shape == (25, 45)
 
 
@@ -279,7 +317,8 @@ def test_lbp_top_of_short_clips(frames, length):
 @pytest.mark.parametrize('grey', [0, .3, 1])
 def test_frames_without_anything(grey):
     x = torch.full((12, 3, 40, 40), grey)
-    ones = np.zeros((25, 45)); ones[:, 13::15] = 1                       # all neighbours as bright as the centre
+    ones = np.zeros((25, 45))
+    ones[:, 13::15] = 1  # all neighbours as bright as the centre
     assert np.array_equal(row_of(LBPTOP(size=40), x), ones)
     for r in (BiWOOF(size=40), FlowStrain(size=40), FlowStrain(size=40, stretch=False)): assert not row_of(r, x).any()
 
@@ -295,7 +334,8 @@ def test_a_still_clip_has_nothing_in_time():
 def test_flow_and_strain_in_px():
     x = row_of(FlowStrain(size=64, stretch=False), faces(2, 64, (1.2, -.6))).astype(float)
     inner = x[:, 0, 6:-6, 6:-6]
-    assert np.median(inner[0]) == pytest.approx(1.2, abs=.15) and np.median(inner[1]) == pytest.approx(-.6, abs=.15) and np.median(inner[2]) < .1
+    assert (np.median(inner[0]) == pytest.approx(1.2, abs=0.15) and np.median(inner[1]) == pytest.approx(-0.6, abs=0.15)
+            and np.median(inner[2]) < 0.1)
     s = row_of(FlowStrain(size=64), faces(2, 64, (1.2, -.6))).astype(float)
     assert np.allclose(s, stretched(x), atol=2e-2)
 
@@ -305,7 +345,9 @@ def test_stretching(seed, shape):
     x = np.random.default_rng(seed).normal(size=shape)
     s = stretched(x).numpy()
     assert s.min() >= 0 and s.max() <= 1 and np.isfinite(s).all()
-    if x[0].size > 1: assert s[0].min() == 0 and s[0].max() == 1 and np.array_equal(np.argsort(s[0].ravel()), np.argsort(x[0].ravel()))
+    if x[0].size > 1:
+        assert (s[0].min() == 0 and s[0].max() == 1
+                and np.array_equal(np.argsort(s[0].ravel()), np.argsort(x[0].ravel())))
     assert np.allclose(stretched(5*x - 3), s)
 
 
@@ -317,9 +359,13 @@ def test_released_images_pass_through_as_in_preprocess(stretch):
 
 
 def test_bad_settings():
-    for make, says in [(lambda: LBPTOP(frames=8), 'at least 9'), (lambda: LBPTOP(neighbours=(4, 4, 17)), 'neighbours: expected 3 whole numbers from 2 to 16'), (lambda: LBPTOP(radii=(1, 1)), 'radii'), (lambda: LBPTOP(radii=(1, 1, 1.5)), 'radii'),
-                       (lambda: LBPTOP(grid=(0, 5)), 'grid'), (lambda: LBPTOP(size=16, radii=(6, 6, 1)), '5×5 blocks'), (lambda: LBPTOP(frames=2.5), 'whole'), (lambda: BiWOOF(flow='raft'), 'known: dis'), (lambda: BiWOOF(flow='flownet2'), 'FlowNet2'),
-                       (lambda: BiWOOF(bins=1), 'directions'), (lambda: FlowStrain(size=3), 'size'), (lambda: FlowStrain(flow='tvl2'), 'unknown flow')]:
+    for make, says in [(lambda: LBPTOP(frames=8), 'at least 9'),
+                       (lambda: LBPTOP(neighbours=(4, 4, 17)), 'neighbours: expected 3 whole numbers from 2 to 16'),
+                       (lambda: LBPTOP(radii=(1, 1)), 'radii'), (lambda: LBPTOP(radii=(1, 1, 1.5)), 'radii'),
+                       (lambda: LBPTOP(grid=(0, 5)), 'grid'), (lambda: LBPTOP(size=16, radii=(6, 6, 1)), '5×5 blocks'),
+                       (lambda: LBPTOP(frames=2.5), 'whole'), (lambda: BiWOOF(flow='raft'), 'known: dis'),
+                       (lambda: BiWOOF(flow='flownet2'), 'FlowNet2'), (lambda: BiWOOF(bins=1), 'directions'),
+                       (lambda: FlowStrain(size=3), 'size'), (lambda: FlowStrain(flow='tvl2'), 'unknown flow')]:
         with pytest.raises(ValueError, match=says): make()
     for r in RECIPES:
         with pytest.raises(ValueError, match='as filmed'): next(r(size=32).features(faces(2, 32), [0, 1], 1, (0, 4)))
@@ -331,24 +377,30 @@ def test_bad_settings():
 def clips(tmp_path_factory):
     root = make_synth(tmp_path_factory.mktemp('few')/'synth', subjects=2, clips=6, size=48)
     table = pd.read_csv(root/'annotation.csv').assign(dataset='synth', input='frames')
-    table['frames'] = [{int(p.stem[3:]): str(p) for p in sorted((root/'frames'/c.subject/c.clip).iterdir())} for c in table.itertuples()]
+    table['frames'] = [{int(p.stem[3:]): str(p) for p in sorted((root / 'frames' / c.subject / c.clip).iterdir())}
+                       for c in table.itertuples()]
     return table
 
 
 def with_noise(row, number, folder):
     "The clip with one of its frames replaced by noise."
     path, frames = folder/f'img{number}.png', dict(row['frames'])
-    cv2.imwrite(str(path), picture(cv2.imread(frames[number]).shape, 1)); frames[number] = str(path)
-    out = row.copy(); out['frames'] = frames
+    cv2.imwrite(str(path), picture(cv2.imread(frames[number]).shape, 1))
+    frames[number] = str(path)
+    out = row.copy()
+    out['frames'] = frames
     return out
 
 
 def test_which_frames_are_read(clips, tmp_path):
     row = clips.iloc[0]
     onset, apex, offset = (int(row[k]) for k in ('onset', 'apex', 'offset'))
-    def changed(recipe, number): return not np.array_equal(clip_features(row, recipe), clip_features(with_noise(row, number, tmp_path), recipe))
+
+    def changed(recipe, number):
+        return not np.array_equal(clip_features(row, recipe), clip_features(with_noise(row, number, tmp_path), recipe))
     assert all(changed(LBPTOP(size=48), k) for k in (onset, onset + 2, apex, apex + 1, offset))
-    for r in (BiWOOF(size=48), FlowStrain(size=48)): assert [changed(r, k) for k in (onset, apex, apex - 1, offset)] == [True, True, False, False]
+    for r in (BiWOOF(size=48), FlowStrain(size=48)):
+        assert [changed(r, k) for k in (onset, apex, apex - 1, offset)] == [True, True, False, False]
 
 
 def test_store_is_the_same_from_any_number_of_processes(clips, tmp_path):

@@ -11,14 +11,17 @@ ROOT = Path(__file__).parents[1]
 PARTS = ('Makefile', 'settings.ini', 'constraints.txt', 'setup.py', 'README.md', 'nbs', 'paper_figures', 'mpfnet')
 BIN = Path(sys.executable).parent
 
-pytestmark = pytest.mark.skipif(not (shutil.which('make') and (BIN/'nbdev_export').exists()), reason='needs make and nbdev')
+pytestmark = pytest.mark.skipif(not (shutil.which('make') and (BIN / 'nbdev_export').exists()),
+                                reason='needs make and nbdev')
 
 
 @pytest.fixture
 def checkout(tmp_path):
     "A copy of what the gate reads, in which `make` finds everything installed."
     for part in PARTS:
-        if (ROOT/part).is_dir(): shutil.copytree(ROOT/part, tmp_path/part, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, tmp_path / part,
+                            ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
         else: shutil.copy2(ROOT/part, tmp_path/part)
     (tmp_path/'.venv').mkdir()
     (tmp_path/'.venv/.installed').touch()
@@ -36,8 +39,12 @@ def edit(path, change):
 
 
 def as_jupyterlab_saves(notebook):
-    "What opening, running and saving leaves behind: a kernel's description, counts, times, a folded cell, other outputs."
-    notebook['metadata'] |= dict(kernelspec=dict(name='python3', display_name='Python 3 (ipykernel)', language='python'), language_info=dict(name='python', version='3.11.7'))
+    """What opening, running and saving leaves behind: a kernel's description, counts, times, a folded cell, other
+    outputs."""
+    notebook['metadata'] |= dict(
+        kernelspec=dict(name='python3', display_name='Python 3 (ipykernel)', language='python'),
+        language_info=dict(name='python', version='3.11.7'),
+    )
     for k, cell in enumerate(notebook['cells']):
         cell['metadata'] |= dict(collapsed=True)
         if cell['cell_type'] != 'code': continue
@@ -47,16 +54,22 @@ def as_jupyterlab_saves(notebook):
 
 def test_a_notebook_that_was_opened_and_run_is_not_drift(checkout):
     "Every page, the front page among them: README's table does not come from what is stored in it."
-    for path in [*checkout.glob('nbs/**/*.ipynb'), *checkout.glob('paper_figures/*.ipynb')]: edit(path, as_jupyterlab_saves)
+    for path in [*checkout.glob('nbs/**/*.ipynb'), *checkout.glob('paper_figures/*.ipynb')]:
+        edit(path, as_jupyterlab_saves)
     done = drift(checkout)
     assert done.returncode == 0, done.stderr
 
 
 def test_code_and_words_that_the_notebooks_do_not_say_are_drift(checkout):
     def another_label(notebook):
-        cell = next(c for c in notebook['cells'] if c['cell_type'] == 'code' and '#| export\n' in c['source'] and len(c['source']) > 3)
+        cell = next(
+            c
+            for c in notebook['cells']
+            if c['cell_type'] == 'code' and '#| export\n' in c['source'] and len(c['source']) > 3
+        )
         cell['source'].append('\nA_NEW_NAME = 1')
     edit(checkout/'nbs/data/01_labels.ipynb', another_label)
     edit(checkout/'nbs/index.ipynb', lambda n: n['cells'][0]['source'].append('\nAnother word.'))
     done = drift(checkout)
-    assert done.returncode != 0 and 'labels.py' in done.stderr and 'README.md' in done.stderr and 'make export' in done.stderr
+    assert (done.returncode != 0 and 'labels.py' in done.stderr and 'README.md' in done.stderr
+            and 'make export' in done.stderr)

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mpfnet.rivals.dynamic import (
     IMAGES, INTENSITIES, DynamicImages, GrayFrames, by_intensity, dynamic_image, exact_dynamic_image,
@@ -37,7 +38,8 @@ def test_weights_are_the_closed_form_and_cancel(n):
 
 
 def test_weights_by_hand():
-    assert rank_weights(1).tolist() == [0] and rank_weights(2).tolist() == [-.5, .5] and np.allclose(rank_weights(3), [-4/3, 2/3, 2/3])
+    assert (rank_weights(1).tolist() == [0] and rank_weights(2).tolist() == [-0.5, 0.5]
+            and np.allclose(rank_weights(3), [-4 / 3, 2 / 3, 2 / 3]))
     for n in (0, -1):
         with pytest.raises(ValueError, match='at least one frame'): rank_weights(n)
 
@@ -56,7 +58,8 @@ def test_what_stays_the_same_cancels(n, shift, gain, scaled):
 def test_one_two_and_three_frames():
     a, b, c = x = random_faces(3)
     assert not dynamic_image(x[:1]).any()
-    assert torch.allclose(dynamic_image(x[:2]), b - a, atol=1e-6) and torch.allclose(dynamic_image(x[:2], scaled=False), (b - a)/2, atol=1e-6)
+    assert torch.allclose(dynamic_image(x[:2]), b - a, atol=1e-6) and torch.allclose(dynamic_image(x[:2], scaled=False),
+                                                                                     (b - a) / 2, atol=1e-6)
     assert torch.allclose(dynamic_image(x), (b + c)/2 - a, atol=1e-6)
     for n in (1, 2, 3): assert exact_dynamic_image(x[:n]).shape == a.shape
     assert not exact_dynamic_image(x[:1]).any() and exact_dynamic_image(x[:2]).any()
@@ -83,9 +86,12 @@ def test_intensity_orders_all_frames_and_starts_at_rest(measure):
     for n in (1, 2, 3, 9):
         x = random_faces(n)
         far, order = motion_intensity(x, measure), by_intensity(x, measure)
-        assert far.shape == (n,) and far[0] == 0 and (far >= 0).all() and sorted(order.tolist()) == list(range(n)) and order[0] == 0
+        assert (far.shape == (n,) and far[0] == 0 and (far >= 0).all() and sorted(order.tolist()) == list(range(n))
+                and order[0] == 0)
         assert (far[order].diff() >= 0).all()
-        assert torch.allclose(motion_intensity(torch.cat([x, x[:1]]), measure)[-1], torch.tensor(0.), atol=1e-4), 'back at rest is no motion'
+        assert torch.allclose(motion_intensity(torch.cat([x, x[:1]]), measure)[-1], torch.tensor(0.0), atol=1e-4), (
+            'back at rest is no motion'
+        )
     still = random_faces(1).expand(5, -1, -1, -1)
     if measure != 'flow': assert by_intensity(still, measure).tolist() == list(range(5)), 'ties keep the order of time'
 
@@ -107,8 +113,10 @@ def test_lighting_is_not_motion():
 
 @given(st.data())
 def test_phases_share_the_apex(data):
-    n = data.draw(st.integers(1, 12)); k = data.draw(st.integers(0, n - 1))
-    times = list(range(100, 100 + 3*n, 3)); x = torch.arange(float(n))
+    n = data.draw(st.integers(1, 12))
+    k = data.draw(st.integers(0, n - 1))
+    times = list(range(100, 100 + 3 * n, 3))
+    x = torch.arange(float(n))
     rise, fall = phases(x, times, times[k])
     assert rise.tolist() == list(range(k + 1)) and fall.tolist() == list(range(k, n))
     with pytest.raises(ValueError, match='apex: expected one of the'): phases(x, times, times[k] + 1)
@@ -126,9 +134,12 @@ def test_the_four_images():
     x, r = random_faces(7), DynamicImages(size=24)
     assert len(IMAGES) == 4
     middle, first, last = (row(r, x, a) for a in (13, 10, 16))
-    assert not first[0, 2].any() and np.array_equal(first[0, 3], first[0, 0])          # the apex is the first frame: all of it falls
-    assert not last[0, 3].any() and np.array_equal(last[0, 2], last[0, 0])             # … the last: all of it rises
-    assert all(middle[0, k].any() for k in range(4)) and np.array_equal(middle[0, :2], last[0, :2]), 'the whole clip does not depend on the apex'
+    # the apex is the first frame: all of it falls
+    assert not first[0, 2].any() and np.array_equal(first[0, 3], first[0, 0])
+    assert not last[0, 3].any() and np.array_equal(last[0, 2], last[0, 0])  # … the last: all of it rises
+    assert all(middle[0, k].any() for k in range(4)) and np.array_equal(middle[0, :2], last[0, :2]), (
+        'the whole clip does not depend on the apex'
+    )
     assert not np.array_equal(middle[0, 0], middle[0, 1]) and np.array_equal(row(r, x, 13), middle)
     with pytest.raises(ValueError, match='apex: expected one of the'): row(r, x, 99)
 
@@ -137,7 +148,9 @@ def test_the_four_images():
 def test_frame_positions(n, k):
     p = frame_positions(n, k)
     assert len(p) == k and p[0] == 0 and p.max() < n and (np.diff(p) >= 0).all()
-    assert (p == np.arange(k)*(n//k)).all() if n >= k else np.ptp(np.bincount(p, minlength=n)) <= 1, 'evenly, with repeats'
+    assert (p == np.arange(k) * (n // k)).all() if n >= k else np.ptp(np.bincount(p, minlength=n)) <= 1, (
+        'evenly, with repeats'
+    )
 
 
 def test_gray_frames_are_grey_frames():
@@ -149,8 +162,17 @@ def test_gray_frames_are_grey_frames():
     assert row(GrayFrames(size=24, frames=3), x).shape == (1, 4, 24, 24)
 
 
-@pytest.mark.parametrize('make, says', [(lambda: DynamicImages(intensity='x'), 'one of peak'), (lambda: DynamicImages(size=8), 'at least 16'), (lambda: DynamicImages(size=64.), 'whole numbers'),
-                                        (lambda: GrayFrames(frames=1), 'at least 2'), (lambda: GrayFrames(frames=True), 'whole numbers'), (lambda: GrayFrames(face='none'), 'unknown face method')])
+@pytest.mark.parametrize(
+    'make, says',
+    [
+        (lambda: DynamicImages(intensity='x'), 'known: peak'),
+        (lambda: DynamicImages(size=8), 'at least 16'),
+        (lambda: DynamicImages(size=64.0), 'whole numbers'),
+        (lambda: GrayFrames(frames=1), 'at least 2'),
+        (lambda: GrayFrames(frames=True), 'whole numbers'),
+        (lambda: GrayFrames(face='none'), 'unknown face method'),
+    ],
+)
 def test_bad_fields(make, says):
     with pytest.raises(ValueError, match=says): make()
 
@@ -167,7 +189,12 @@ def clip(tmp_path):
     "A clip of twelve noisy frames 5…16: onset 7, apex 10, offset 14."
     r = np.random.default_rng(3)
     for k in range(5, 17): cv2.imwrite(str(tmp_path/f'{k}.png'), r.integers(0, 256, (30, 30, 3), np.uint8))
-    return pd.DataFrame([dict(dataset='demo', subject='s1', clip='c1', label=0, onset=7, apex=10, offset=14, input='frames', frames={k: str(tmp_path/f'{k}.png') for k in range(5, 17)})])
+    return pd.DataFrame(
+        [
+            dict(dataset='demo', subject='s1', clip='c1', label=0, onset=7, apex=10, offset=14, input='frames',
+                 frames={k: str(tmp_path / f'{k}.png') for k in range(5, 17)})
+        ]
+    )
 
 
 @pytest.mark.parametrize('recipe', RECIPES, ids=lambda r: type(r).__name__)
@@ -184,5 +211,6 @@ def test_another_apex_is_another_row(clip, tmp_path):
     store = FeatureStore(tmp_path/'features', DynamicImages(size=24))
     a, = store.ensure(clip, progress=False)
     b, = store.ensure(clip.assign(apex=12), progress=False)
-    assert a != b and np.array_equal(store.F[a][0, 0], store.F[b][0, 0]) and not np.array_equal(store.F[a][0, 2], store.F[b][0, 2])
+    assert (a != b and np.array_equal(store.F[a][0, 0], store.F[b][0, 0])
+            and not np.array_equal(store.F[a][0, 2], store.F[b][0, 2]))
     assert store.ensure(clip, progress=False).tolist() == [a]

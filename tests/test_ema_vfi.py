@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 from golden.make_ema_vfi import CASES, FILE, draw, fill
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from mpfnet.motion.ema_vfi import (
     EMAVFI, _size_of, as_time, attention_mask, cut, ema_vfi, interpolate_between, load_official, pad_to_32,
-    padding, paste, unpad,
+    paste, unpad,
 )
 
 
@@ -29,7 +30,10 @@ def small(): return fill(ema_vfi('ours_small'))
 def as_published(net):
     "The state dict as the authors save it: prefixed, with the masks of the last training image."
     state = {f'module.{k}': v for k, v in net.state_dict().items()}
-    return state | {f'module.feature_bone.block{i}.1.{k}': torch.zeros(n) for i in (4, 5) for k, n in (('attn_mask', (9, 49, 49)), ('HW', 1))}
+    return state | {
+        f'module.feature_bone.block{i}.1.{k}': torch.zeros(n) for i in (4, 5)
+        for k, n in (('attn_mask', (9, 49, 49)), ('HW', 1))
+    }
 
 
 def pair(*shape, seed=0): return torch.rand(2, *shape, generator=torch.Generator().manual_seed(seed))
@@ -76,12 +80,19 @@ def test_every_weight_matters(narrow):
     assert torch.allclose(moved(I0, I1, .4), narrow(I0, I1, .4), atol=1e-4)
 
 
-@pytest.mark.parametrize('name,form', [('ours_small_t.pkl', 'zip'), ('ours_small_t.pkl', 'old'), ('bare.safetensors', 'safetensors'), ('half.pth', 'half')])
+@pytest.mark.parametrize(
+    'name,form',
+    [
+        ('ours_small_t.pkl', 'zip'), ('ours_small_t.pkl', 'old'), ('bare.safetensors', 'safetensors'),
+        ('half.pth', 'half'),
+    ],
+)
 def test_loads_the_checkpoint(tmp_path, small, name, form):
     path, state = tmp_path / name, as_published(small)
     if form == 'safetensors': save_file(small.state_dict(), path)
     elif form == 'half': torch.save({k: v.half() for k, v in state.items()}, path)
-    else: torch.save(state | {'epoch': 3}, path, _use_new_zipfile_serialization=form == 'zip') # a name without module. is not the network's
+    # a name without module. is not the network's
+    else: torch.save(state | {'epoch': 3}, path, _use_new_zipfile_serialization=form == 'zip')
     net = load_official(path)
     assert not net.training and not any(p.requires_grad for p in net.parameters())
     for k, v in small.state_dict().items():
@@ -90,14 +101,20 @@ def test_loads_the_checkpoint(tmp_path, small, name, form):
     if form != 'half': assert torch.equal(net(I0, I1, .3), small(I0, I1, .3))
 
 
-@pytest.mark.parametrize('change,complaint', [
-    (lambda s: s.pop('module.unet.conv.bias'), 'unet.conv.bias is missing'),
-    (lambda s: s.pop('module.feature_bone.block1.conv.0.weight'), 'feature_bone.block1.conv.0.weight is missing'),
-    (lambda s: s.update({'module.unet.head.bias': torch.ones(3)}), 'unet.head.bias is not known'),
-    (lambda s: s.update({'module.unet.conv.bias': torch.ones(4)}), r'unet.conv.bias has the shape \(4,\), expected \(3,\)'),
-    (lambda s: s.update({'module.step': 3}), 'expected a flat dict of tensors, but these are none: step'),
-    (lambda s: s.clear(), '186 of 186 names do not fit'),
-])
+@pytest.mark.parametrize(
+    'change,complaint',
+    [
+        (lambda s: s.pop('module.unet.conv.bias'), 'unet.conv.bias is missing'),
+        (lambda s: s.pop('module.feature_bone.block1.conv.0.weight'), 'feature_bone.block1.conv.0.weight is missing'),
+        (lambda s: s.update({'module.unet.head.bias': torch.ones(3)}), 'unet.head.bias is not known'),
+        (
+            lambda s: s.update({'module.unet.conv.bias': torch.ones(4)}),
+            r'unet.conv.bias has the shape \(4,\), expected \(3,\)',
+        ),
+        (lambda s: s.update({'module.step': 3}), 'expected a flat dict of tensors, but these are none: step'),
+        (lambda s: s.clear(), '186 of 186 names do not fit'),
+    ],
+)
 def test_refuses_weights_that_do_not_fit(tmp_path, small, change, complaint):
     state = as_published(small)
     change(state)
@@ -118,25 +135,29 @@ def test_refuses_a_pickle_that_does_something(tmp_path, small, write):
 
 
 def test_a_missing_file_says_where_to_get_it(tmp_path):
-    with pytest.raises(ValueError, match='no such file.*github.com/MCG-NJU/EMA-VFI'): load_official(tmp_path / 'ours_t.pkl')
+    with pytest.raises(ValueError, match='no such file.*github.com/MCG-NJU/EMA-VFI'):
+        load_official(tmp_path / 'ours_t.pkl')
 
 
 @pytest.mark.parametrize('h,w', [(32, 32), (1, 1), (33, 95), (100, 140)])
 def test_any_size(narrow, h, w):
     out = narrow(*pair(2, 3, h, w), .5)
-    assert out.shape == (2, 3, h, w) and out.dtype == torch.float32 and out.isfinite().all() and 0 <= out.min() and out.max() <= 1
+    assert (out.shape == (2, 3, h, w) and out.dtype == torch.float32 and out.isfinite().all() and 0 <= out.min()
+            and out.max() <= 1)
 
 
 def test_batch_and_times_do_not_mix(narrow):
     I0, I1 = pair(3, 3, 40, 70)
     together = narrow(I0, I1, torch.tensor([.1, .5, .9]))
-    for i, t in enumerate((.1, .5, .9)): assert torch.allclose(together[i:i + 1], narrow(I0[i:i + 1], I1[i:i + 1], t), atol=1e-5)
+    for i, t in enumerate((0.1, 0.5, 0.9)):
+        assert torch.allclose(together[i : i + 1], narrow(I0[i : i + 1], I1[i : i + 1], t), atol=1e-5)
     assert torch.allclose(narrow(I0.double(), I1.double(), np.float64(.1))[:1], together[:1], atol=1e-5)
 
 
 def test_the_backbone_prefers_neither_frame(narrow):
     I0, I1 = pair(2, 3, 64, 64)
-    for a, b in zip(sum(narrow.encode(I0, I1)[1:], []), sum(narrow.encode(I1, I0)[1:], [])): assert torch.allclose(a, b.flip(0), atol=1e-4)
+    for a, b in zip(sum(narrow.encode(I0, I1)[1:], []), sum(narrow.encode(I1, I0)[1:], [])):
+        assert torch.allclose(a, b.flip(0), atol=1e-4)
 
 
 def test_without_flow_mask_and_residual_it_is_the_mean():
@@ -184,7 +205,8 @@ def test_interpolate_between(narrow, length):
     clip = interpolate_between(narrow, onset, apex, length)
     assert clip.shape == (length, 3, 36, 36) and clip.dtype == torch.float32 and not clip.requires_grad
     assert torch.equal(clip[0], onset) and torch.equal(clip[-1], apex)
-    for i in {1, length - 2} - {0, length - 1}: assert torch.allclose(clip[i], narrow(onset[None], apex[None], i / (length - 1))[0], atol=1e-5)
+    for i in {1, length - 2} - {0, length - 1}:
+        assert torch.allclose(clip[i], narrow(onset[None], apex[None], i / (length - 1))[0], atol=1e-5)
 
 
 def test_interpolate_between_needs_two_frames(narrow):
@@ -206,11 +228,11 @@ def test_windows_and_padding_are_undone(h, w, shift):
 @given(h=sides, w=sides)
 def test_who_may_look_at_whom(h, w):
     "Unshifted: image at image. Shifted: neighbours in the map only, where no padding disturbs."
-    (top, _), (left, _) = padding(h, 7), padding(w, 7)
     inside = cut(torch.ones(1, h, w, 1), 0)[0, :, :, 0].bool()
     mask = attention_mask(h, w, 0)[:, 0]
     assert (mask == -100).any() == bool(-h % 7 or -w % 7)
-    assert not mask[inside[:, :, None] & inside[:, None, :]].any() and (mask[inside[:, :, None] & ~inside[:, None, :]] == -100).all()
+    assert (not mask[inside[:, :, None] & inside[:, None, :]].any()
+            and (mask[inside[:, :, None] & ~inside[:, None, :]] == -100).all())
     H, W = h + -h % 7, w + -w % 7
     at = torch.stack(torch.meshgrid(torch.arange(H), torch.arange(W), indexing='ij'), -1)[None].float()
     at = cut(at, 3)[0]
@@ -220,9 +242,12 @@ def test_who_may_look_at_whom(h, w):
     if H > 7 and W > 7: assert torch.equal(shifted, near)
 
 
-@pytest.mark.parametrize('t', [0, 1, .25, np.float32(.25), torch.tensor(.25), torch.tensor([.25, 1], dtype=torch.float64)])
+@pytest.mark.parametrize(
+    't', [0, 1, 0.25, np.float32(0.25), torch.tensor(0.25), torch.tensor([0.25, 1], dtype=torch.float64)]
+)
 def test_time_may_be_given_in_many_ways(t):
     got = as_time(t, torch.zeros(2, 3, 32, 32))
-    assert got.shape == (2, 1, 1, 1) and got.dtype == torch.float32 and got[0].item() == float(torch.as_tensor(t).reshape(-1)[0])
+    assert (got.shape == (2, 1, 1, 1) and got.dtype == torch.float32 and got[0].item()
+            == float(torch.as_tensor(t).reshape(-1)[0]))
 
 

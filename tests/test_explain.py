@@ -1,4 +1,5 @@
-"""Fitted folds are rebuilt from what a run has kept, exactly; pages of figures say what is missing instead of failing."""
+"""Fitted folds are rebuilt from what a run has kept, exactly; pages of figures say what is missing instead of
+failing."""
 import json
 import shutil
 import subprocess
@@ -11,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mpfnet.clips import load_clips
 from mpfnet.paper.explain import (
-    check_scores, clips_of, drawn_scripts, features_at, fold_record, fused, grad_cam, kept_folds, load_fold,
-    moving_region, onset_face, regions, run_data, seen, settings_of_config, similarities,
+    clips_of, drawn_scripts, features_at, fold_record, fused, grad_cam, kept_folds, load_fold, moving_region,
+    onset_face, regions, run_data, seen, settings_of_config, similarities,
 )
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.loso import run
-from mpfnet.clips import load_clips
 from mpfnet.preprocess import PreprocessConfig
 from mpfnet.synthetic.lookalike import make_lookalike
 
@@ -37,7 +38,11 @@ def folder(tmp_path_factory):
 def small(folder, method, **more):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        return run(**dict(dataset='smic', data_root=folder/'data', preset='tiny', method=method, length=4, out_dir=folder, overrides=LITTLE, keep_weights=True, subjects='smic/s01') | more)
+        return run(
+            **dict(dataset='smic', data_root=folder / 'data', preset='tiny', method=method, length=4, out_dir=folder,
+                   overrides=LITTLE, keep_weights=True, subjects='smic/s01')
+            | more
+        )
 
 
 @pytest.fixture(scope='module')
@@ -50,10 +55,13 @@ def test_loaded_model_repeats_its_record(runs, folder, method):
     model = load_fold(runs[method], 'smic/s01', data)
     x = features_at(data, clips_of(data, ('smic', 's01')))
     assert abs(model.scores(x) - np.array(record['scores'])).max() <= 1e-6
-    assert model.scores(x).argmax(1).tolist() == record['predictions'] and sha256_of(model.state()) == record['weights_sha256']
+    assert (model.scores(x).argmax(1).tolist() == record['predictions'] and sha256_of(model.state())
+            == record['weights_sha256'])
     assert not any(m.training for m in model.matcher.modules())
     s = similarities(model, x)
-    assert np.allclose((s*np.array(model.weights)[:, None]).sum(1), model.scores(x), atol=1e-5) and s.shape == (len(x), 1 + (method == 'mpfnet_p'), 3)
+    assert np.allclose((s * np.array(model.weights)[:, None]).sum(1), model.scores(x), atol=1e-5) and s.shape == (
+        len(x), 1 + (method == 'mpfnet_p'), 3,
+    )
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -65,21 +73,37 @@ def test_heat_explains_the_score_itself(runs, folder, method, pooled):
     heat = grad_cam(model, x, pooled=pooled)
     assert heat.shape == (len(x), *x.shape[2:]) and np.isfinite(heat).all() and (heat >= 0).all() and heat.any()
     assert np.array_equal(heat, grad_cam(model, x, model.scores(x).argmax(1), pooled=pooled))
-    assert not np.array_equal(heat, grad_cam(model, x, (model.scores(x).argmax(1) + 1) % 3, pooled=pooled)), 'the target decides'
-    assert sha256_of(model.state()) == fold_record(runs[method], 'smic__s01')['weights_sha256'], 'looking changes nothing'
+    assert not np.array_equal(heat, grad_cam(model, x, (model.scores(x).argmax(1) + 1) % 3, pooled=pooled)), (
+        'the target decides'
+    )
+    assert sha256_of(model.state()) == fold_record(runs[method], 'smic__s01')['weights_sha256'], (
+        'looking changes nothing'
+    )
 
 
-@pytest.mark.parametrize('more', [dict(overrides=LITTLE + ',encoder.grid=2x2x2,meta.support=episodes,meta.mirror=false'), dict(overrides=LITTLE + ',encoder.grid='), dict(features='flow'), dict(features='diff'), dict(gamma=.3, method='mpfnet_p'),
-                                  dict(overrides=LITTLE + ',cascade.k=3,cascade.residual=false,encoder.attention=false')])
+@pytest.mark.parametrize(
+    'more',
+    [
+        dict(overrides=LITTLE + ',encoder.grid=2x2x2,meta.support=episodes,meta.mirror=false'),
+        dict(overrides=LITTLE + ',encoder.grid='),
+        dict(features='flow'),
+        dict(features='diff'),
+        dict(gamma=0.3, method='mpfnet_p'),
+        dict(overrides=LITTLE + ',cascade.k=3,cascade.residual=false,encoder.attention=false'),
+    ],
+)
 def test_settings_that_change_the_network(folder, more):
     made = small(folder, **dict(method='mpfnet_c') | more)
     data = run_data(made, folder/'data')
     model = load_fold(made, ('smic', 's01'), data)
-    assert grad_cam(model, features_at(data, clips_of(data, ('smic', 's01')))).any() and ('gamma' not in more or model.weights == (1., .3))
+    assert grad_cam(model, features_at(data, clips_of(data, ('smic', 's01')))).any() and (
+        'gamma' not in more or model.weights == (1.0, 0.3)
+    )
 
 
 def test_public_flow_of_one_time_step(flow_root, tmp_path):
-    made = run(dataset='megc2019_flow', data_root=flow_root, method='mpfnet_p', out_dir=tmp_path, overrides=LITTLE, keep_weights=True, subjects='smic/sm00')
+    made = run(dataset='megc2019_flow', data_root=flow_root, method='mpfnet_p', out_dir=tmp_path, overrides=LITTLE,
+               keep_weights=True, subjects='smic/sm00')
     data = run_data(made, flow_root)
     model, here = load_fold(made, kept_folds(made)[0], data), clips_of(data, kept_folds(made)[0])
     assert grad_cam(model, features_at(data, here)).shape == (len(here), 1, 28, 28)
@@ -104,7 +128,12 @@ def test_what_is_refused(runs, tmp_path, folder):
     refused('no kept weights', {k: v for k, v in state.items() if k != 'weights'})
     config = json.loads((made/'config.json').read_text())
     save_file(state, path)
-    (made/'config.json').write_text(json.dumps(config | dict(settings=config['settings'] | dict(encoder=config['settings']['encoder'] | dict(embedding=32)))))
+    (made / 'config.json').write_text(
+        json.dumps(
+            config
+            | dict(settings=config['settings'] | dict(encoder=config['settings']['encoder'] | dict(embedding=32)))
+        )
+    )
     with pytest.raises(ValueError, match='another network'): load_fold(made, 'smic/s01')
     (made/'config.json').write_text(json.dumps(config | dict(method='afn')))
     with pytest.raises(ValueError, match='lacks settings'): load_fold(made, 'smic/s01')
@@ -116,7 +145,8 @@ def test_what_is_refused(runs, tmp_path, folder):
 def test_other_data_are_noticed(runs, tmp_path, folder):
     make_lookalike('smic', tmp_path/'data', subjects=3, seed=9, progress=False)
     made = runs['mpfnet_c']
-    with pytest.raises(ValueError, match='scores differ|other clips'): load_fold(made, 'smic/s01', run_data(made, tmp_path/'data'))
+    with pytest.raises(ValueError, match='scores differ|other clips'):
+        load_fold(made, 'smic/s01', run_data(made, tmp_path / 'data'))
 
 
 def test_paths_of_checkpoints_must_be_given_again(runs):
@@ -147,12 +177,20 @@ def test_drawn_regions_follow_the_face_that_was_found(tmp_path, dataset):
 def test_regions_of_a_run(runs, folder):
     data = run_data(runs['mpfnet_c'], folder/'data')
     masks = regions(data, {'smic': folder/'data/smic'})
-    assert masks['all'].shape == masks['own'].shape == (len(data.clips), 32, 32) and masks['all'].any((1, 2)).all() and (masks['all'] != masks['own']).any()
+    assert (masks['all'].shape == masks['own'].shape == (len(data.clips), 32, 32) and masks['all'].any((1, 2)).all()
+            and (masks['all'] != masks['own']).any())
 
 
 @pytest.mark.parametrize('name, data', [('fig10', 'public_flow'), ('fig11', 'lookalike')])
 def test_pages_without_runs_end_with_a_sentence(tmp_path, name, data):
-    done = subprocess.run([sys.executable, '-m', 'papermill', str(ROOT/f'paper_figures/{name}.ipynb'), str(tmp_path/'out.ipynb'), '--no-progress-bar', '-r', 'data', data, '-r', 'out_dir', str(tmp_path/'runs')],
-                          capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [
+            sys.executable, '-m', 'papermill', str(ROOT / f'paper_figures/{name}.ipynb'), str(tmp_path / 'out.ipynb'),
+            '--no-progress-bar', '-r', 'data', data, '-r', 'out_dir', str(tmp_path / 'runs'),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert f'{name}: no finished run' in (tmp_path/'out.ipynb').read_text()

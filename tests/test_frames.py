@@ -1,4 +1,5 @@
-"""Image files as cameras, programs and people who mean harm write them; data of more than 8 bits; frames that were turned; and files that are none."""
+"""Image files as cameras, programs and people who mean harm write them; data of more than 8 bits; frames that were
+turned; and files that are none."""
 import io
 import os
 import random
@@ -64,15 +65,32 @@ BLOCK = b'MM\0*' + struct.pack('>IHHHIII', 8, 1, 0x201, 4, 1, 30, 0) + THUMBNAIL
 JPEG = saved(RGB, 'JPEG', quality=95)
 #: what → (bytes, does the decoder give the very pixels of Pillow?)
 FILES = {
-    'jpeg': (JPEG, True), 'jpeg progressive': (saved(RGB, 'JPEG', progressive=True), True), 'jpeg grey': (saved(RGB.convert('L'), 'JPEG'), True), 'jpeg cmyk': (saved(RGB.convert('CMYK'), 'JPEG'), False),
-    'jpeg with a thumbnail': (JPEG[:2] + b'\xff\xe1' + struct.pack('>H', len(BLOCK) + 8) + b'Exif\0\0' + BLOCK + JPEG[2:], True),
-    'png': (saved(RGB, 'PNG'), True), 'png palette': (saved(RGB.convert('P'), 'PNG'), True), 'png 1 bit': (saved(RGB.convert('1'), 'PNG'), True), 'png rgba': (saved(RGB.convert('RGBA'), 'PNG'), True),
-    'png grey, alpha': (saved(RGB.convert('LA'), 'PNG'), True), 'webp': (saved(RGB, 'WEBP', lossless=True), True), 'webp rgba': (saved(RGB.convert('RGBA'), 'WEBP', lossless=True), True),
-    'bmp': (saved(RGB, 'BMP'), True), 'bmp palette': (saved(RGB.convert('P'), 'BMP'), True), 'tiff': (saved(RGB, 'TIFF'), True), 'tiff lzw': (saved(RGB, 'TIFF', compression='tiff_lzw'), True),
-    'tiff of two pages': (saved(RGB, 'TIFF', save_all=True, append_images=[RGB.rotate(180)]), True), 'ppm': (saved(RGB, 'PPM'), True), 'pgm': (saved(RGB.convert('L'), 'PPM'), True),
-    'pgm as text, remarks': (b'P2 # made\n# by hand\n3 2 # wide, high\n255\n1 2 3 4 5 255\n', True), 'jpeg 2000': (saved(RGB, 'JPEG2000'), True), 'jpeg 2000, bare': (saved(RGB, 'JPEG2000', no_jp2=True), True),
+    'jpeg': (JPEG, True),
+    'jpeg progressive': (saved(RGB, 'JPEG', progressive=True), True),
+    'jpeg grey': (saved(RGB.convert('L'), 'JPEG'), True),
+    'jpeg cmyk': (saved(RGB.convert('CMYK'), 'JPEG'), False),
+    'jpeg with a thumbnail': (JPEG[:2] + b'\xff\xe1' + struct.pack('>H', len(BLOCK) + 8) + b'Exif\0\0' + BLOCK
+                              + JPEG[2:], True),
+    'png': (saved(RGB, 'PNG'), True),
+    'png palette': (saved(RGB.convert('P'), 'PNG'), True),
+    'png 1 bit': (saved(RGB.convert('1'), 'PNG'), True),
+    'png rgba': (saved(RGB.convert('RGBA'), 'PNG'), True),
+    'png grey, alpha': (saved(RGB.convert('LA'), 'PNG'), True),
+    'webp': (saved(RGB, 'WEBP', lossless=True), True),
+    'webp rgba': (saved(RGB.convert('RGBA'), 'WEBP', lossless=True), True),
+    'bmp': (saved(RGB, 'BMP'), True),
+    'bmp palette': (saved(RGB.convert('P'), 'BMP'), True),
+    'tiff': (saved(RGB, 'TIFF'), True),
+    'tiff lzw': (saved(RGB, 'TIFF', compression='tiff_lzw'), True),
+    'tiff of two pages': (saved(RGB, 'TIFF', save_all=True, append_images=[RGB.rotate(180)]), True),
+    'ppm': (saved(RGB, 'PPM'), True),
+    'pgm': (saved(RGB.convert('L'), 'PPM'), True),
+    'pgm as text, remarks': (b'P2 # made\n# by hand\n3 2 # wide, high\n255\n1 2 3 4 5 255\n', True),
+    'jpeg 2000': (saved(RGB, 'JPEG2000'), True),
+    'jpeg 2000, bare': (saved(RGB, 'JPEG2000', no_jp2=True), True),
 }
-TAILS = {'nothing': b'', 'zeros': bytes(5000), 'a text': b'SEFHtrailer '*800, 'another picture': saved(RGB.rotate(180), 'JPEG'), 'a zip': zipped(), 'its own beginning': JPEG[:80]}
+TAILS = {'nothing': b'', 'zeros': bytes(5000), 'a text': b'SEFHtrailer ' * 800,
+         'another picture': saved(RGB.rotate(180), 'JPEG'), 'a zip': zipped(), 'its own beginning': JPEG[:80]}
 
 
 # ---- every kind of file
@@ -120,41 +138,87 @@ def test_what_is_decoded_has_the_size_that_was_stated(name, seed):
     try: found = decode_raw(data)
     except ValueError: return
     head = header(data)
-    assert found.shape[1::-1] == (head.size if head.turn < 5 else head.size[::-1]) and (found.dtype == np.uint16) == (head.bits > 8)
+    assert found.shape[1::-1] == (head.size if head.turn < 5 else head.size[::-1]) and (found.dtype == np.uint16) == (
+        head.bits > 8
+    )
 
 
 # ---- what is no frame
 
-def directory(*fields): return b'II*\0\x08\0\0\0' + struct.pack('<H', len(fields)) + b''.join(struct.pack('<HHII', *f) for f in fields) + bytes(4)
+def directory(*fields):
+    return (b'II*\0\x08\0\0\0' + struct.pack('<H', len(fields)) + b''.join(struct.pack('<HHII', *f) for f in fields)
+            + bytes(4))
 def chunk(kind, body): return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-def png(*headers): return b'\x89PNG\r\n\x1a\n' + b''.join(chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 8, 2, 0, 0, 0)) for w, h in headers) + chunk(b'IEND', b'')
+def png(*headers):
+    return (b'\x89PNG\r\n\x1a\n'
+            + b''.join(chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 8, 2, 0, 0, 0)) for w, h in headers)
+            + chunk(b'IEND', b''))
 def jpeg_of(width, height): return JPEG[:AT + 5] + struct.pack('>HH', height, width) + JPEG[AT + 9:]
 
 AT = JPEG.index(b'\xff\xc0')
 SIDE = int(MAX_PIXELS**.5) + 1
 BOMBS = {
-    'jpeg': jpeg_of(SIDE, SIDE), 'jpeg, a stray byte': jpeg_of(SIDE, SIDE)[:AT] + b'\0' + jpeg_of(SIDE, SIDE)[AT:], 'jpeg, a marker alone': jpeg_of(SIDE, SIDE)[:AT] + b'\xff\1' + jpeg_of(SIDE, SIDE)[AT:],
-    'jpeg, a restart marker': jpeg_of(SIDE, SIDE)[:AT] + b'\xff\xd0' + jpeg_of(SIDE, SIDE)[AT:], 'jpeg, ff 00': jpeg_of(SIDE, SIDE)[:AT] + b'\xff\0' + jpeg_of(SIDE, SIDE)[AT:],
-    'jpeg, padding': jpeg_of(SIDE, SIDE)[:AT] + b'\xff'*70 + jpeg_of(SIDE, SIDE)[AT:], 'jpeg, two sizes': JPEG[:AT + 19] + jpeg_of(SIDE, SIDE)[AT:], 'jpeg, two small sizes': JPEG[:AT + 19] + jpeg_of(8, 8)[AT:], 'jpeg of height 0': jpeg_of(20, 0),
+    'jpeg': jpeg_of(SIDE, SIDE),
+    'jpeg, a stray byte': jpeg_of(SIDE, SIDE)[:AT] + b'\0' + jpeg_of(SIDE, SIDE)[AT:],
+    'jpeg, a marker alone': jpeg_of(SIDE, SIDE)[:AT] + b'\xff\1' + jpeg_of(SIDE, SIDE)[AT:],
+    'jpeg, a restart marker': jpeg_of(SIDE, SIDE)[:AT] + b'\xff\xd0' + jpeg_of(SIDE, SIDE)[AT:],
+    'jpeg, ff 00': jpeg_of(SIDE, SIDE)[:AT] + b'\xff\0' + jpeg_of(SIDE, SIDE)[AT:],
+    'jpeg, padding': jpeg_of(SIDE, SIDE)[:AT] + b'\xff' * 70 + jpeg_of(SIDE, SIDE)[AT:],
+    'jpeg, two sizes': JPEG[: AT + 19] + jpeg_of(SIDE, SIDE)[AT:],
+    'jpeg, two small sizes': JPEG[: AT + 19] + jpeg_of(8, 8)[AT:],
+    'jpeg of height 0': jpeg_of(20, 0),
     'jpeg of height 0, told later': jpeg_of(20, 0)[:-2] + b'\xff\xdc\0\4\0\x0c\xff\xd9',
-    'png': png((SIDE, SIDE)), 'png, two headers': png((9, 9), (SIDE, SIDE)), 'png without header': b'\x89PNG\r\n\x1a\n' + chunk(b'IEND', b''), 'png of no width': png((0, 9)),
-    'tiff': directory((256, 4, 1, SIDE), (257, 4, 1, SIDE)), 'tiff, width twice': directory((256, 4, 1, SIDE), (256, 4, 1, 9), (257, 4, 1, 9)), 'tiff, height twice': directory((256, 4, 1, 9), (257, 4, 1, 9), (257, 3, 1, 9)),
-    'tiff, width of another kind': directory((256, 16, 1, SIDE), (257, 4, 1, 9)), 'tiff of huge tiles': directory((256, 4, 1, 9), (257, 4, 1, 9), (258, 3, 1, 8), (322, 4, 1, SIDE), (323, 4, 1, SIDE)),
-    'tiff, tiles twice': directory((256, 4, 1, 9), (257, 4, 1, 9), (322, 4, 1, 9), (322, 4, 1, SIDE), (323, 4, 1, SIDE)),
-    'bmp': b'BM' + struct.pack('<IIIIii', 0, 0, 54, 40, SIDE, SIDE) + bytes(28), 'bmp, upside down': b'BM' + struct.pack('<IIIIii', 0, 0, 54, 40, SIDE, -SIDE) + bytes(28),
-    'bmp of negative width': b'BM' + struct.pack('<IIIIii', 0, 0, 54, 40, -9, 9) + bytes(300), 'bmp, OS/2': b'BM' + struct.pack('<IIIIHHHH', 0, 0, 26, 12, 60000, 60000, 1, 24),
-    'webp': b'RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0' + bytes(4) + b'\xff\xff\x3f\xff\xff\x3f' + bytes(9), 'webp of an unknown kind': b'RIFF\x1e\0\0\0WEBPXXXX' + bytes(40),
-    'ppm': b'P6 %d %d 255\n' % (SIDE, SIDE), 'ppm, huge numbers': b'P6 99999999999999999999 1 255\n', 'ppm, negative': b'P6 -5 5 255\n' + bytes(99), 'ppm, remark for ever': b'P6 #' + b'9 '*50_000,
-    'jpeg 2000': b'\xff\x4f\xff\x51\0\x2f\0\0' + struct.pack('>IIII', SIDE, SIDE, 0, 0) + bytes(16) + b'\0\3\7\1\1\7\1\1\7\1\1\xff\xd9',
-    'jpeg 2000, a size of its own in another box': b'\0\0\0\x0cjP  \r\n\x87\n' + struct.pack('>I4s', 60, b'uuid') + b'\xff\x4f\xff\x51\0\x2f\0\0' + struct.pack('>IIII', 9, 9, 0, 0) + bytes(28)
-                                                   + b'\0\0\0\0jp2c\xff\x4f\xff\x51\0\x2f\0\0' + struct.pack('>IIII', SIDE, SIDE, 0, 0) + bytes(16) + b'\0\3\7\1\1\7\1\1\7\1\1\xff\xd9',
+    'png': png((SIDE, SIDE)),
+    'png, two headers': png((9, 9), (SIDE, SIDE)),
+    'png without header': b'\x89PNG\r\n\x1a\n' + chunk(b'IEND', b''),
+    'png of no width': png((0, 9)),
+    'tiff': directory((256, 4, 1, SIDE), (257, 4, 1, SIDE)),
+    'tiff, width twice': directory((256, 4, 1, SIDE), (256, 4, 1, 9), (257, 4, 1, 9)),
+    'tiff, height twice': directory((256, 4, 1, 9), (257, 4, 1, 9), (257, 3, 1, 9)),
+    'tiff, width of another kind': directory((256, 16, 1, SIDE), (257, 4, 1, 9)),
+    'tiff of huge tiles': directory(
+        (256, 4, 1, 9), (257, 4, 1, 9), (258, 3, 1, 8), (322, 4, 1, SIDE), (323, 4, 1, SIDE)
+    ),
+    'tiff, tiles twice': directory(
+        (256, 4, 1, 9), (257, 4, 1, 9), (322, 4, 1, 9), (322, 4, 1, SIDE), (323, 4, 1, SIDE)
+    ),
+    'bmp': b'BM' + struct.pack('<IIIIii', 0, 0, 54, 40, SIDE, SIDE) + bytes(28),
+    'bmp, upside down': b'BM' + struct.pack('<IIIIii', 0, 0, 54, 40, SIDE, -SIDE) + bytes(28),
+    'bmp of negative width': b'BM' + struct.pack('<IIIIii', 0, 0, 54, 40, -9, 9) + bytes(300),
+    'bmp, OS/2': b'BM' + struct.pack('<IIIIHHHH', 0, 0, 26, 12, 60000, 60000, 1, 24),
+    'webp': b'RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0' + bytes(4) + b'\xff\xff\x3f\xff\xff\x3f' + bytes(9),
+    'webp of an unknown kind': b'RIFF\x1e\0\0\0WEBPXXXX' + bytes(40),
+    'ppm': b'P6 %d %d 255\n' % (SIDE, SIDE),
+    'ppm, huge numbers': b'P6 99999999999999999999 1 255\n',
+    'ppm, negative': b'P6 -5 5 255\n' + bytes(99),
+    'ppm, remark for ever': b'P6 #' + b'9 ' * 50_000,
+    'jpeg 2000': b'\xff\x4f\xff\x51\0\x2f\0\0'
+    + struct.pack('>IIII', SIDE, SIDE, 0, 0)
+    + bytes(16)
+    + b'\0\3\7\1\1\7\1\1\7\1\1\xff\xd9',
+    'jpeg 2000, a size of its own in another box': b'\0\0\0\x0cjP  \r\n\x87\n'
+    + struct.pack('>I4s', 60, b'uuid')
+    + b'\xff\x4f\xff\x51\0\x2f\0\0'
+    + struct.pack('>IIII', 9, 9, 0, 0)
+    + bytes(28)
+    + b'\0\0\0\0jp2c\xff\x4f\xff\x51\0\x2f\0\0'
+    + struct.pack('>IIII', SIDE, SIDE, 0, 0)
+    + bytes(16)
+    + b'\0\3\7\1\1\7\1\1\7\1\1\xff\xd9',
 }
-SAID = {   # what → (bytes, words of the error)
-    'an apng': (saved(RGB, 'PNG', save_all=True, append_images=[RGB.rotate(180)]), 'several pictures'), 'an animated webp': (saved(RGB, 'WEBP', save_all=True, append_images=[RGB.rotate(180)]), 'several pictures'),
-    'a gif': (saved(RGB.convert('P'), 'GIF'), 'expected an image'), 'a raw photo': (directory((254, 4, 1, 1), (256, 4, 1, 9), (257, 4, 1, 9), (258, 3, 1, 8)), 'preview'),
-    'a dng': (directory((256, 4, 1, 9), (257, 4, 1, 9), (258, 3, 1, 8), (0xC612, 1, 4, 1)), 'preview'), 'a bigtiff': (b'II+\0\x08\0\0\0' + bytes(50), 'BigTIFF'), 'a film': (b'RIFF\x1e\0\0\0AVI LIST' + bytes(30), 'expected an image'),
-    'decimals': (saved(Image.fromarray(np.zeros((9, 9), np.float32)), 'TIFF'), 'decimals'), '32 bits': (saved(Image.fromarray(np.zeros((9, 9), np.int32)), 'TIFF'), '8-bit PNG'),
-    'a jpeg of 12 bits': (JPEG[:AT + 4] + b'\x0c' + JPEG[AT + 5:], '12 bits'), 'a pgm of 15 levels': (b'P5 2 2 15\n\1\2\3\4', 'white is 15'), 'nothing': (b'', 'empty'),
+SAID = {  # what → (bytes, words of the error)
+    'an apng': (saved(RGB, 'PNG', save_all=True, append_images=[RGB.rotate(180)]), 'several pictures'),
+    'an animated webp': (saved(RGB, 'WEBP', save_all=True, append_images=[RGB.rotate(180)]), 'several pictures'),
+    'a gif': (saved(RGB.convert('P'), 'GIF'), 'expected an image'),
+    'a raw photo': (directory((254, 4, 1, 1), (256, 4, 1, 9), (257, 4, 1, 9), (258, 3, 1, 8)), 'preview'),
+    'a dng': (directory((256, 4, 1, 9), (257, 4, 1, 9), (258, 3, 1, 8), (0xC612, 1, 4, 1)), 'preview'),
+    'a bigtiff': (b'II+\0\x08\0\0\0' + bytes(50), 'BigTIFF'),
+    'a film': (b'RIFF\x1e\0\0\0AVI LIST' + bytes(30), 'expected an image'),
+    'decimals': (saved(Image.fromarray(np.zeros((9, 9), np.float32)), 'TIFF'), 'decimals'),
+    '32 bits': (saved(Image.fromarray(np.zeros((9, 9), np.int32)), 'TIFF'), '8-bit PNG'),
+    'a jpeg of 12 bits': (JPEG[: AT + 4] + b'\x0c' + JPEG[AT + 5 :], '12 bits'),
+    'a pgm of 15 levels': (b'P5 2 2 15\n\1\2\3\4', 'white is 15'),
+    'nothing': (b'', 'empty'),
 }
 
 
@@ -170,8 +234,17 @@ def test_what_is_no_frame_is_said_before_it_is_decoded(name):
     assert words in frame_problem(data) and ('several' in words or words in image_problem(data))
 
 
-@pytest.mark.parametrize('data', [b'\xff\xd8\xff' + b'\xff\1'*4_000_000, b'\xff\xd8' + b'\xff'*8_000_000, b'\x89PNG\r\n\x1a\n' + b'\0\0\0\0IDAT\0\0\0\0'*700_000, b'RIFF\0\0\0\0WEBPVP8X' + bytes(8_000_000),
-                                  b'\0\0\0\x0cjP  \r\n\x87\n' + b'\0\0\0\x08free'*1_000_000, b'P6' + b' #\n'*3_000_000])
+@pytest.mark.parametrize(
+    'data',
+    [
+        b'\xff\xd8\xff' + b'\xff\1' * 4_000_000,
+        b'\xff\xd8' + b'\xff' * 8_000_000,
+        b'\x89PNG\r\n\x1a\n' + b'\0\0\0\0IDAT\0\0\0\0' * 700_000,
+        b'RIFF\0\0\0\0WEBPVP8X' + bytes(8_000_000),
+        b'\0\0\0\x0cjP  \r\n\x87\n' + b'\0\0\0\x08free' * 1_000_000,
+        b'P6' + b' #\n' * 3_000_000,
+    ],
+)
 def test_a_file_of_very_many_parts_takes_no_time(data):
     start = time.time()
     with pytest.raises(ValueError): decode_image(data)
@@ -179,9 +252,18 @@ def test_a_file_of_very_many_parts_takes_no_time(data):
 
 
 def test_opencv_has_the_same_limit_unless_the_user_has_set_one():
-    code = 'import os, mpfnet, cv2, numpy as np\nfrom mpfnet.data.frames import MAX_PIXELS\nprint(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"], MAX_PIXELS)\n' \
-           'try: print(cv2.imdecode(cv2.imencode(".png", np.zeros((11_000, 10_000), np.uint8))[1], 0).shape)\nexcept cv2.error as e: print(e.err)'
-    def ran(**more): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k != 'OPENCV_IO_MAX_IMAGE_PIXELS'} | more).stdout
+    code = (
+        'import os, mpfnet, cv2, numpy as np\nfrom mpfnet.data.frames import '
+        'MAX_PIXELS\nprint(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"], MAX_PIXELS)\n'
+        'try: print(cv2.imdecode(cv2.imencode(".png", np.zeros((11_000, 10_000), np.uint8))[1], 0).shape)\nexcept '
+        'cv2.error as e: print(e.err)'
+    )
+
+    def ran(**more):
+        return subprocess.run(
+            [sys.executable, '-c', code], capture_output=True, text=True,
+            env={k: v for k, v in os.environ.items() if k != 'OPENCV_IO_MAX_IMAGE_PIXELS'} | more,
+        ).stdout
     assert ran() == f'{MAX_PIXELS} {MAX_PIXELS}\npixels <= CV_IO_MAX_IMAGE_PIXELS\n'
     assert ran(OPENCV_IO_MAX_IMAGE_PIXELS='5000').startswith('5000 ')
 
@@ -192,9 +274,17 @@ def test_opencv_has_the_same_limit_unless_the_user_has_set_one():
 @pytest.mark.parametrize('turn', range(1, 9))
 def test_every_orientation_in_every_format(kind, turn):
     from PIL.ImageOps import exif_transpose
-    more = dict(tiffinfo={0x112: turn}) if kind == 'TIFF' else dict(exif=exif(turn), **(dict(lossless=True) if kind == 'WEBP' else {}))
+
+    more = (dict(tiffinfo={0x112: turn})
+            if kind == 'TIFF' else dict(exif=exif(turn), **(dict(lossless=True) if kind == 'WEBP' else {})))
     data = saved(RGB, kind, **more)
-    assert header(data).turn == turn and np.array_equal(decode_image(data), np.asarray(exif_transpose(Image.open(io.BytesIO(data)).convert('RGB') if kind != 'TIFF' else Image.open(io.BytesIO(data)))))
+    assert header(data).turn == turn and np.array_equal(
+        decode_image(data),
+        np.asarray(
+            exif_transpose(Image.open(io.BytesIO(data)).convert('RGB')
+                           if kind != 'TIFF' else Image.open(io.BytesIO(data)))
+        ),
+    )
 
 
 # ---- more than 8 bits
@@ -223,16 +313,26 @@ def scene(number):
 
 
 def test_frames_of_ten_bits_give_the_features_of_eight(tmp_path):
-    trees = {bits: quiet('smic', tree_of(tmp_path / f'{bits}', lambda k: deep(np.round(scene(k)*(2**bits - 1)).astype(np.uint16 if bits > 8 else np.uint8))), task=None) for bits in (8, 10, 12)}
+    trees = {
+        bits: quiet(
+            'smic',
+            tree_of(tmp_path / f'{bits}',
+                    lambda k: deep(np.round(scene(k) * (2**bits - 1)).astype(np.uint16 if bits > 8 else np.uint8))),
+            task=None,
+        )
+        for bits in (8, 10, 12)
+    }
     assert 'depth' not in trees[8] and set(trees[10]['depth']) == {10} and set(trees[12]['depth']) == {12}
     said = [f for f in trees[10].report['findings'] if f['decision'] == 'deep-frames']
     assert len(said) == 1 and said[0]['kind'] == 'noted' and '10 bits' in said[0]['done']
-    eight, *others = (np.stack([clip_features(r, CONFIG).astype(float) for r in trees[b].head(3).itertuples()]) for b in (8, 10, 12))
+    eight, *others = (np.stack([clip_features(r, CONFIG).astype(float) for r in trees[b].head(3).itertuples()])
+                      for b in (8, 10, 12))
     for other in others: assert np.abs(eight[:, 2:] - other[:, 2:]).max() < .02 < np.abs(eight[:, 2:]).max()
 
 
 def test_the_depth_is_the_data_sets_whatever_the_task_and_the_clips(tmp_path):
-    "In this data set only one clip, of an emotion that three classes leave out, is bright enough to tell 12 bits from 10."
+    """In this data set only one clip, of an emotion that three classes leave out, is bright enough to tell 12 bits
+    from 10."""
     root = tree_of(tmp_path, lambda k: deep(np.full((16, 16, 3), 900, np.uint16)), 'samm', 3)
     every = quiet('samm', root, task=None)
     other = next(r for r in every.itertuples() if r.emotion == 'other')
@@ -252,9 +352,12 @@ def test_a_frame_that_is_brighter_than_the_depth_is_an_error_not_white(tmp_path)
 def test_the_depth_is_part_of_the_key(tmp_path):
     frames = {n: str(tmp_path / f'{n}.png') for n in (1, 2)}
     for n, p in frames.items(): open(p, 'wb').write(deep(np.round(scene(n)*1023).astype(np.uint16)))
-    table = pd.DataFrame([dict(dataset='mine', subject='a', clip='b', onset=1, apex=2, input='frames', frames=frames, cropped=True)])
+    table = pd.DataFrame(
+        [dict(dataset='mine', subject='a', clip='b', onset=1, apex=2, input='frames', frames=frames, cropped=True)]
+    )
     store = FeatureStore(tmp_path / 'store', CONFIG)
-    rows = [int(store.ensure(t, progress=False)[0]) for t in (table, table.assign(depth=10), table.assign(depth=12), table.assign(depth=10))]
+    rows = [int(store.ensure(t, progress=False)[0])
+            for t in (table, table.assign(depth=10), table.assign(depth=12), table.assign(depth=10))]
     assert rows[1] == rows[3] and len(set(rows)) == 3
     brightness = np.float32(store.F)[rows][:, 2:].mean((1, 2, 3, 4))
     assert brightness[0] == brightness[1] and abs(brightness[1]/brightness[2] - 4) < .2
@@ -263,7 +366,9 @@ def test_the_depth_is_part_of_the_key(tmp_path):
 def test_a_table_without_depth_is_scaled_clip_by_clip_never_frame_by_frame(tmp_path):
     frames = {n: str(tmp_path / f'{n}.png') for n in (1, 2)}
     for n, value in ((1, 250), (2, 260)): open(frames[n], 'wb').write(deep(np.full((32, 32, 3), value, np.uint16)))
-    row = pd.Series(dict(dataset='mine', subject='a', clip='b', onset=1, apex=2, input='frames', frames=frames, cropped=True))
+    row = pd.Series(
+        dict(dataset='mine', subject='a', clip='b', onset=1, apex=2, input='frames', frames=frames, cropped=True)
+    )
     assert np.abs(clip_features(row, CONFIG)[2:]).max() < .02
 
 
@@ -277,8 +382,9 @@ def test_an_apex_that_somebody_turned_drops_its_clip_and_no_other(tmp_path):
     os.unlink(row.frames[row.apex])
     open(row.frames[row.apex], 'wb').write(turned)
     after = quiet('samm', tmp_path, task=None)
-    said = [f for f in after.report['findings'] if f['decision'] == 'frames-differ']
-    assert len(after) == len(before) - 1 and [f['clip'] for f in said] == [f'{row["subject"]}/{row["clip"]}'] and 'EXIF orientation' in said[0]['found']
+    said = [f for f in after.attrs['report']['findings'] if f['decision'] == 'frames-differ']
+    assert (len(after) == len(before) - 1 and [f['clip'] for f in said] == [f'{row["subject"]}/{row["clip"]}']
+            and 'EXIF orientation' in said[0]['found'])
 
 
 def test_between_onset_and_apex_it_is_an_error_of_the_features_and_deep_says_so(tmp_path, capsys):
@@ -287,10 +393,13 @@ def test_between_onset_and_apex_it_is_an_error_of_the_features_and_deep_says_so(
     between = next(n for n in row.frames if row.onset < n < row.apex)
     os.unlink(row.frames[between])
     open(row.frames[between], 'wb').write(deep(np.zeros((64, 64, 3), np.uint16)))
-    with pytest.raises(ValueError, match='bits a sample'): clip_features(quiet('samm', tmp_path, task=None).iloc[0], PreprocessConfig(size=32, length=3, interpolate='frames'))
+    with pytest.raises(ValueError, match='bits a sample'):
+        clip_features(quiet('samm', tmp_path, task=None).iloc[0],
+                      PreprocessConfig(size=32, length=3, interpolate='frames'))
     assert cli.main(['data', 'check', 'samm', '--root', str(tmp_path), '--deep']) == 1
     out = capsys.readouterr().out
-    assert f'{row["subject"]}/{row["clip"]}' in out.split('Clips whose frames are not alike: 1')[1] and '1 clip(s) of frames that are not alike; 1 files of 16 bits a sample' in out
+    assert (f'{row["subject"]}/{row["clip"]}' in out.split('Clips whose frames are not alike: 1')[1]
+            and '1 clip(s) of frames that are not alike; 1 files of 16 bits a sample' in out)
 
 
 def test_deep_says_how_many_bits_are_in_use_and_what_is_turned(tmp_path, capsys):
@@ -298,7 +407,11 @@ def test_deep_says_how_many_bits_are_in_use_and_what_is_turned(tmp_path, capsys)
     cli.main(['data', 'check', 'smic', '--root', str(root), '--deep'])
     last = capsys.readouterr().out.strip().splitlines()[-1]
     n = len(list(root.rglob('*.png')))
-    assert f'0 damaged of {n} files; {n} files of 16 bits a sample, read as 10-bit; {n} files turned as their EXIF orientation says' in last
+    assert (
+        f'0 damaged of {n} files; {n} files of 16 bits a sample, read as 10-bit; {n} files turned as their EXIF '
+        f'orientation says'
+        in last
+    )
 
 
 @pytest.mark.parametrize('suffix', ['.webp', '.pgm', '.ppm', '.pnm', '.jp2'])
@@ -306,7 +419,9 @@ def test_frames_of_other_formats(tmp_path, suffix):
     make_lookalike('casme2', tmp_path, subjects=1, blank=True, progress=False)
     before = quiet('casme2', tmp_path, task=None)
     for p in sorted((tmp_path / 'casme2').rglob('*.jpg')):
-        p.with_suffix(suffix).write_bytes(cv2.imencode(suffix, cv2.resize(cv2.imread(str(p), 0 if suffix == '.pgm' else 1), (64, 64)))[1].tobytes())
+        p.with_suffix(suffix).write_bytes(
+            cv2.imencode(suffix, cv2.resize(cv2.imread(str(p), 0 if suffix == '.pgm' else 1), (64, 64)))[1].tobytes()
+        )
         p.unlink()
     after = quiet('casme2', tmp_path, task=None)
     assert before['clip'].tolist() == after['clip'].tolist() and np.isfinite(clip_features(after.iloc[0], CONFIG)).all()
@@ -327,12 +442,23 @@ def wall(path):
 
 
 def flow_image_at(root): return next((root / 'megc2019_flow' / FLOW_IMAGES).glob('*.png'))
-def row_of(path): return pd.Series(dict(dataset='mine', subject='a', clip='b', onset=1, apex=2, input='frames', frames={1: str(path), 2: str(path)}, cropped=True))
+def row_of(path):
+    return pd.Series(
+        dict(dataset='mine', subject='a', clip='b', onset=1, apex=2, input='frames',
+             frames={1: str(path), 2: str(path)}, cropped=True)
+    )
 
-OPENED = {   # what a user's file is → (its path in a folder, how it is opened)
-    'a frame': ('img1.jpg', read_image), 'frames of one\'s own table': ('img1.jpg', lambda p: clip_features(row_of(p), CONFIG)), 'a sheet': ('a.xlsx', read_workbook),
-    'landmarks': ('a.csv', read_landmarks), 'a checkpoint': ('a.pth', read_checkpoint), 'its fingerprint': ('a.pth', fingerprint),
-    'a face file': ('a.csv', lambda p: FeatureStore(p.parent / 'store', PreprocessConfig(face='landmarks', face_file=str(p))).table),
+OPENED = {  # what a user's file is → (its path in a folder, how it is opened)
+    'a frame': ('img1.jpg', read_image),
+    'frames of one\'s own table': ('img1.jpg', lambda p: clip_features(row_of(p), CONFIG)),
+    'a sheet': ('a.xlsx', read_workbook),
+    'landmarks': ('a.csv', read_landmarks),
+    'a checkpoint': ('a.pth', read_checkpoint),
+    'its fingerprint': ('a.pth', fingerprint),
+    'a face file': (
+        'a.csv',
+        lambda p: FeatureStore(p.parent / 'store', PreprocessConfig(face='landmarks', face_file=str(p))).table,
+    ),
     'the list of the flow release': (FLOW_LIST, lambda p: flow_list(p.parent)),
 }
 
@@ -364,7 +490,8 @@ def test_and_so_it_is_among_the_images_of_the_flow_release(what, flow_root, tmp_
     path = flow_image_at(tmp_path / 'data')
     path.unlink()
     what(path)
-    with pytest.raises(DataError, match=path.stem.strip().replace('_', '.')): load_clips('megc2019_flow', tmp_path / 'data')
+    with pytest.raises(DataError, match=path.stem.strip().replace('_', '.')):
+        load_clips('megc2019_flow', tmp_path / 'data')
 
 
 def test_a_clips_folder_full_of_them_loses_its_frames_and_nothing_waits(tmp_path, in_time):
@@ -374,14 +501,19 @@ def test_a_clips_folder_full_of_them_loses_its_frames_and_nothing_waits(tmp_path
         os.unlink(path)
         what(type(tmp_path)(path))
     after = quiet('samm', tmp_path, task=None)
-    assert len(after) == len(before) - 1 and {'no-file', 'link-outside', 'no-frames'} <= {f['decision'] for f in after.report['findings']}
+    assert len(after) == len(before) - 1 and {'no-file', 'link-outside', 'no-frames'} <= {
+        f['decision'] for f in after.attrs['report']['findings']
+    }
 
 
 # ---- long lists
 
 def test_a_list_with_many_rows_too_many_is_refused_soon(flow_root):
     table = flow_list(flow_root / 'megc2019_flow')
-    more = pd.concat([table, pd.DataFrame([('smic', f's{k}', str(k), '0') for k in range(20_000)], columns=table.columns)], ignore_index=True)
+    more = pd.concat(
+        [table, pd.DataFrame([('smic', f's{k}', str(k), '0') for k in range(20_000)], columns=table.columns)],
+        ignore_index=True,
+    )
     start = time.time()
     bad = flow_problems(pd.concat([more, more.tail(3)], ignore_index=True), flow_root / 'megc2019_flow' / FLOW_IMAGES)
     assert len(bad) == 20_006 and sum('occurs twice' in b for b in bad) == 3 and time.time() - start < 30

@@ -1,4 +1,5 @@
-"""`benchmarks/gpu.py`, the day a GPU is at hand: all its parts run in small, and what goes wrong with one of them stays there."""
+"""`benchmarks/gpu.py`, the day a GPU is at hand: all its parts run in small, and what goes wrong with one of them
+stays there."""
 import json
 import os
 import stat
@@ -31,7 +32,9 @@ def test_every_part_runs_in_small(tmp_path):
     rows = report.read(tmp_path / 'out' / 'results.jsonl')
     assert not [r for r in rows if 'error' in r], (tmp_path / 'out' / 'log.txt').read_text(encoding='utf-8')[-4000:]
     assert {r['part'] for r in rows} == set(PARTS)
-    assert {r['verdict'] for r in rows if r['name'] == 'judged'} == {'not judged'} and {r['smoke'] for r in rows} == {True}
+    assert {r['verdict'] for r in rows if r['name'] == 'judged'} == {'not judged'} and {r['smoke'] for r in rows} == {
+        True
+    }
     text = (tmp_path / 'out' / 'RESULTS.md').read_text(encoding='utf-8')
     assert 'says nothing of speed' in text and all(f'### {part}: ' in text for part in PARTS)
     assert (ROOT / 'benchmarks' / 'RESULTS.md').read_bytes() == before
@@ -42,7 +45,8 @@ def test_without_a_gpu_it_says_so(tmp_path):
     import torch
     if torch.cuda.is_available(): pytest.skip('there is a GPU')
     done = go(folder=tmp_path / 'out', PATH='')
-    assert done.returncode != 0 and 'sees no GPU' in done.stderr and 'make gpu PYTHON=' in done.stderr and '--smoke' in done.stderr
+    assert (done.returncode != 0 and 'sees no GPU' in done.stderr and 'make gpu PYTHON=' in done.stderr
+            and '--smoke' in done.stderr)
 
 
 def a_python(path, says):
@@ -63,11 +67,18 @@ def test_the_python_that_sees_a_card_is_chosen(tmp_path):
     assert gpu.chosen([bare, plain, lacks, nothing, card])[0] == card
     assert gpu.chosen([bare, plain, card], smoke=True)[0] == plain
     with pytest.raises(SystemExit) as e: gpu.chosen([bare, plain, lacks, nothing])
-    for words in (f'{bare} has no torch', f'{plain} has torch 2.13.0+cpu, which sees no GPU', 'pip install opencv-python-headless filelock', f'{nothing} does not start'):
+    for words in (f'{bare} has no torch', f'{plain} has torch 2.13.0+cpu, which sees no GPU',
+                  'pip install opencv-python-headless filelock', f'{nothing} does not start'):
         assert words in str(e.value)
 
 
-@pytest.mark.parametrize('args, words', [(['--only', 'stepp'], "unknown part 'stepp'; known: versions"), (['--skip', 'x'], "unknown part 'x'"), (['--data', 'nowhere'], 'expected a folder that holds megc2019_flow/')])
+@pytest.mark.parametrize(
+    'args, words',
+    [
+        (['--only', 'stepp'], "unknown part 'stepp'; known: versions"), (['--skip', 'x'], "unknown part 'x'"),
+        (['--data', 'nowhere'], 'expected a folder that holds megc2019_flow/'),
+    ],
+)
 def test_what_cannot_be_asked_for_is_a_sentence(tmp_path, args, words):
     done = go(*args, folder=tmp_path / 'out')
     assert done.returncode == 2 and words in done.stderr
@@ -97,7 +108,8 @@ def odd_day(tmp_path, monkeypatch):
     (tmp_path / 'odd').mkdir()
     (tmp_path / 'odd' / 'parts.py').write_text(ODD, encoding='utf-8')
     line = dict(run='now', card=None, smoke=True)
-    env = dict(GPU_LINE=json.dumps(line), GPU_OUT=str(tmp_path), GPU_SCRATCH=str(tmp_path), PYTHONPATH=os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / 'benchmarks'))))
+    env = dict(GPU_LINE=json.dumps(line), GPU_OUT=str(tmp_path), GPU_SCRATCH=str(tmp_path),
+               PYTHONPATH=os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / 'benchmarks'))))
     for k, v in env.items(): monkeypatch.setenv(k, v)
     def run(parts, seconds=320, ahead=False):
         monkeypatch.setattr(gpu, 'PARTS', parts)
@@ -112,11 +124,17 @@ def odd(function, seconds=60, beside=()): return Part(f'odd.parts.{function}', s
 
 @pytest.mark.parametrize('ahead', [False, True])
 def test_a_part_that_goes_wrong_takes_no_other_with_it(odd_day, tmp_path, ahead):
-    told, rows = odd_day(dict(fails=odd('fails'), dies=odd('dies'), missing=odd('missing'), nowhere=odd('nowhere'), fine=odd('fine')), ahead=ahead)
-    assert [t.split(',')[0].split(' (')[0] for t in told] == ['fails: failed', 'dies: failed', 'missing: failed', 'nowhere: failed', 'fine: done']
+    told, rows = odd_day(
+        dict(fails=odd('fails'), dies=odd('dies'), missing=odd('missing'), nowhere=odd('nowhere'), fine=odd('fine')),
+        ahead=ahead,
+    )
+    assert [t.split(',')[0].split(' (')[0] for t in told] == ['fails: failed', 'dies: failed', 'missing: failed',
+                                                              'nowhere: failed', 'fine: done']
     errors = {r['part'] for r in rows if 'error' in r}
     assert errors == {'fails', 'dies', 'missing', 'nowhere'}
-    assert [(r['part'], r['value']) for r in rows if 'value' in r] == [('fails', 1), ('fine', 1.5)], 'figures of before stay'
+    assert [(r['part'], r['value']) for r in rows if 'value' in r] == [('fails', 1), ('fine', 1.5)], (
+        'figures of before stay'
+    )
     assert 'fails, part: failed (status 1); see log.txt' in report.summary(rows)
     assert 'no such kernel' in (tmp_path / 'log.txt').read_text(encoding='utf-8')
 
@@ -164,9 +182,12 @@ def test_the_plan_fits_into_nine_minutes():
 
 def lines(card, smoke=False, run='1', **more):
     base = dict(run=run, card=card, smoke=smoke)
-    return [base | dict(part='versions', name='versions', python='3.12.3', torch='2.11.0', cores=16, commit='abcdef012'),
-            base | dict(part='step', name='judged', what='speed', asked='≥ 4', got='3.9', verdict='**missed**'),
-            base | dict(part='step', name='step', what='bf16 | eager', ms=1.23456), base | dict(part='fold', name='stage', error='OutOfMemoryError: in /usr/lib/x/y.py') | more]
+    return [
+        base | dict(part='versions', name='versions', python='3.12.3', torch='2.11.0', cores=16, commit='abcdef012'),
+        base | dict(part='step', name='judged', what='speed', asked='≥ 4', got='3.9', verdict='**missed**'),
+        base | dict(part='step', name='step', what='bf16 | eager', ms=1.23456),
+        base | dict(part='fold', name='stage', error='OutOfMemoryError: in /usr/lib/x/y.py') | more,
+    ]
 
 
 def write(folder, rows):
@@ -178,12 +199,22 @@ def write(folder, rows):
 
 
 def test_each_card_has_its_section(tmp_path):
-    text = write(tmp_path, lines('Card One') + lines('Card One', run='2') + lines('Card 2') + lines(None, smoke=True) + lines('Card One', smoke=True))
-    assert text.startswith('# Benchmarks\n\nbefore\n') and text.count('## On a GPU: Card One') == 1 and text.count('## On a GPU: Card 2') == 1
-    assert 'On a GPU: none' not in text and 'says nothing of speed' not in text, 'what is small stays out of the project'
-    assert '| speed | ≥ 4 | 3.9 | **missed** |' in text and '| bf16 / eager | 1.235 |' in text and 'commit abcdef0.' in text
+    text = write(tmp_path, lines('Card One') + lines('Card One', run='2') + lines('Card 2') + lines(None, smoke=True)
+                 + lines('Card One', smoke=True))
+    assert (
+        text.startswith('# Benchmarks\n\nbefore\n')
+        and text.count('## On a GPU: Card One') == 1
+        and text.count('## On a GPU: Card 2') == 1
+    )
+    assert 'On a GPU: none' not in text and 'says nothing of speed' not in text, (
+        'what is small stays out of the project'
+    )
+    assert ('| speed | ≥ 4 | 3.9 | **missed** |' in text and '| bf16 / eager | 1.235 |' in text
+            and 'commit abcdef0.' in text)
     assert '**stage** failed: OutOfMemoryError: in …/y.py' in text, 'no paths of one machine'
-    assert text.count('<!-- gpu-card-one: ') == 1 and 'On a GPU: none' in (tmp_path / 'RESULTS.md').read_text(encoding='utf-8')
+    assert text.count('<!-- gpu-card-one: ') == 1 and 'On a GPU: none' in (tmp_path / 'RESULTS.md').read_text(
+        encoding='utf-8'
+    )
 
 
 def test_a_later_run_of_some_parts_keeps_the_others(tmp_path):
@@ -194,20 +225,26 @@ def test_a_later_run_of_some_parts_keeps_the_others(tmp_path):
 
 
 def test_a_target_can_be_missed_and_nothing_small_is_judged(tmp_path, monkeypatch):
-    code = "from gpu_parts import tools; tools.judge('a', 4, 3.9); tools.judge('b', 4, 4.1); tools.judge('c', 2, 2.1, False, 's'); tools.judge('d', True, False)"
+    code = ("from gpu_parts import tools; tools.judge('a', 4, 3.9); tools.judge('b', 4, 4.1); tools.judge('c', 2, "
+            "2.1, False, 's'); tools.judge('d', True, False)")
     def verdicts(smoke):
         (tmp_path / 'results.jsonl').unlink(missing_ok=True)
-        env = os.environ | dict(GPU_LINE=json.dumps(dict(run='1', card=None, smoke=smoke)), GPU_OUT=str(tmp_path), GPU_SCRATCH=str(tmp_path), PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'benchmarks'))))
+        env = os.environ | dict(GPU_LINE=json.dumps(dict(run='1', card=None, smoke=smoke)), GPU_OUT=str(tmp_path),
+                                GPU_SCRATCH=str(tmp_path),
+                                PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'benchmarks'))))
         subprocess.run([sys.executable, '-c', code], check=True, env=env, stdout=subprocess.DEVNULL)
         return [(r['asked'], r['got'], r['verdict']) for r in report.read(tmp_path / 'results.jsonl')]
-    assert verdicts(False) == [('≥ 4', '3.9', '**missed**'), ('≥ 4', '4.1', 'holds'), ('≤ 2 s', '2.1 s', '**missed**'), ('yes', 'no', '**missed**')]
+
+    assert verdicts(False) == [('≥ 4', '3.9', '**missed**'), ('≥ 4', '4.1', 'holds'), ('≤ 2 s', '2.1 s', '**missed**'),
+                               ('yes', 'no', '**missed**')]
     assert {v for *_, v in verdicts(True)} == {'not judged'}
 
 
 UF1 = """
 import json
 from gpu_parts import loso
-def run(*wrong, of=8): return [dict(dataset='d', subject=str(i), labels=[0, 1, 2], predictions=[0, 1, 0 if i in wrong else 2]) for i in range(of)]
+def run(*wrong, of=8): return [dict(dataset='d', subject=str(i), labels=[0, 1, 2], predictions=[0, 1, 0 if i in wrong \
+else 2]) for i in range(of)]
 loso.against(run(), [run(1), run(1, 2), run(2)])            # near the CPU
 loso.against(run(*range(8)), [run(1), run(1, 2), run(2)])   # far from it
 loso.against(run(of=3), [run(1), run(1, 2)])                # the CPU was stopped after three folds
@@ -216,7 +253,8 @@ loso.against(run(), [run()])                                # one seed has no sp
 
 
 def test_uf1_is_compared_on_the_folds_that_all_have(tmp_path):
-    env = dict(GPU_LINE=json.dumps(dict(run='1', card=None, smoke=False)), GPU_OUT=str(tmp_path), GPU_SCRATCH=str(tmp_path), PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'benchmarks'))))
+    env = dict(GPU_LINE=json.dumps(dict(run='1', card=None, smoke=False)), GPU_OUT=str(tmp_path),
+               GPU_SCRATCH=str(tmp_path), PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'benchmarks'))))
     done = subprocess.run([sys.executable, '-c', UF1], env=os.environ | env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = report.read(tmp_path / 'results.jsonl')

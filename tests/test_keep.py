@@ -1,4 +1,5 @@
-"""Files and machines that are not like ours: kills, full disks, drives without locks or maps, two people, other systems, other versions."""
+"""Files and machines that are not like ours: kills, full disks, drives without locks or maps, two people, other
+systems, other versions."""
 import ast
 import errno
 import json
@@ -29,19 +30,26 @@ from mpfnet.store import RowFile, corrupt_rows, open_rows
 ROOT = Path(__file__).parents[1]
 MODULES = sorted('.'.join(p.relative_to(ROOT/'mpfnet').with_suffix('').parts) for p in ROOT.glob('mpfnet/**/*.py') if not p.stem.startswith('_'))
 posix = pytest.mark.skipif(os.name != 'posix', reason='kills and users as POSIX has them')
-pytestmark = [pytest.mark.filterwarnings('ignore:megc2019_flow. checksum'), pytest.mark.filterwarnings('ignore:overrides that')]
+pytestmark = [pytest.mark.filterwarnings('ignore:megc2019_flow. checksum'),
+              pytest.mark.filterwarnings('ignore:overrides that')]
 
 
 def python(code, *args, **environment):
-    return subprocess.run([sys.executable, '-c', code, *map(str, args)], env=os.environ | dict(PYTHONPATH=str(ROOT)) | environment, cwd=ROOT,
-                          capture_output=True, text=True, encoding='utf-8', errors='replace')
+    return subprocess.run([sys.executable, '-c', code, *map(str, args)],
+                          env=os.environ | dict(PYTHONPATH=str(ROOT)) | environment, cwd=ROOT, capture_output=True,
+                          text=True, encoding='utf-8', errors='replace')
 
 
 def go(root, out, **kwargs):
-    return run(**dict(dataset='megc2019_flow', data_root=str(root), out_dir=str(out), overrides=CHEAP, subjects='samm/sa00,samm/sa01', device='cpu', method='pltn') | kwargs)
+    return run(
+        **dict(dataset='megc2019_flow', data_root=str(root), out_dir=str(out), overrides=CHEAP,
+               subjects='samm/sa00,samm/sa01', device='cpu', method='pltn')
+        | kwargs
+    )
 
 
-def folds(folder): return {p.name: json.loads(p.read_text(encoding='utf-8')) for p in sorted((folder/'folds').glob('*.json'))}
+def folds(folder):
+    return {p.name: json.loads(p.read_text(encoding='utf-8')) for p in sorted((folder / 'folds').glob('*.json'))}
 def learnt(folder): return {n: r['weights_sha256'] for n, r in folds(folder).items()}
 
 
@@ -76,23 +84,30 @@ DIES = """if 1:
 @posix
 @pytest.mark.parametrize('when', ['before', 'after', 'rename'])
 def test_killed_while_writing(tmp_path, when):
-    "The old file stays whole; the next process that writes there removes what is left, but nothing that it does not know."
+    """The old file stays whole; the next process that writes there removes what is left, but nothing that it does not
+    know."""
     path = write_text(tmp_path/'x.json', 'old')
-    (tmp_path/'.x.json-a1b2c3d4').touch(); (tmp_path/'.x.json~').touch()
-    alive = temporary_for(path); alive.touch()
+    (tmp_path / '.x.json-a1b2c3d4').touch()
+    (tmp_path / '.x.json~').touch()
+    alive = temporary_for(path)
+    alive.touch()
     done = python(DIES, when, path)
     assert done.returncode == -signal.SIGKILL and path.read_text(encoding='utf-8') == 'old'
     assert len(left := [p.name for p in tmp_path.iterdir() if keep.UNDER_WAY.fullmatch(p.name) and p != alive]) == 1
-    assert python('import sys; from mpfnet.core.keep import write_text; write_text(sys.argv[1], "new")', path).returncode == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, '.x.json-a1b2c3d4', '.x.json~', alive.name]) and left
+    assert (python('import sys; from mpfnet.core.keep import write_text; write_text(sys.argv[1], "new")', path).returncode
+            == 0)
+    assert (sorted(p.name for p in tmp_path.iterdir())
+            == sorted([path.name, '.x.json-a1b2c3d4', '.x.json~', alive.name]) and left)
     assert path.read_text(encoding='utf-8') == 'new'
 
 
 @posix
 def test_a_start_sweeps_what_a_killed_run_left(copy, flow_root, tmp_path):
     "In every folder of a run, also where nothing is left to do; a synthetic dataset that was half made, too."
-    gone = subprocess.Popen([sys.executable, '-c', '']); gone.wait()
-    for k, there in enumerate((copy, copy/'folds', copy/'weights')): (there/f'.x~{this_machine()}~{gone.pid}~{k:08x}').touch()
+    gone = subprocess.Popen([sys.executable, '-c', ''])
+    gone.wait()
+    for k, there in enumerate((copy, copy / 'folds', copy / 'weights')):
+        (there / f'.x~{this_machine()}~{gone.pid}~{k:08x}').touch()
     (copy/'folds'/f'.x~{"0"*12}~{gone.pid}~00000000').touch()
     keep._swept.clear()
     go(flow_root, tmp_path/'runs', keep_weights=True)
@@ -117,13 +132,16 @@ if __name__ == '__main__': list(in_order(job, [1, 2], workers=2))"""
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     script = tmp_path/'parent.py'
     write_text(script, PARENT)
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE,
+                              env=os.environ | dict(PYTHONPATH=str(ROOT)))
     pids = [int(parent.stdout.readline()) for _ in range(2)]
-    parent.kill(); parent.wait()
+    parent.kill()
+    parent.wait()
     end = time.monotonic() + 20
     def runs(pid):                                            # a zombie that nobody waits for is gone, too
         state = Path(f'/proc/{pid}/stat')
-        return keep.alive(pid) and not (state.exists() and state.read_text(encoding='utf-8').rpartition(')')[2].split()[0] == 'Z')
+        return keep.alive(pid) and not (state.exists()
+                                        and state.read_text(encoding='utf-8').rpartition(')')[2].split()[0] == 'Z')
     while any(map(runs, pids)) and time.monotonic() < end: time.sleep(.1)
     assert not any(map(runs, pids))
 
@@ -138,7 +156,9 @@ def test_a_prior_of_another_fold_is_not_used(reference, copy, flow_root, tmp_pat
     assert f'cached pltn/{b.stem} is that of pltn/{a.stem}' in capsys.readouterr().out
     (tmp_path/'other').mkdir()
     a.rename(tmp_path/'other'/a.name)
-    assert read_checked(tmp_path/'other'/a.name, f'other/{a.stem}') is None and read_checked(tmp_path/'other'/a.name, f'pltn/{a.stem}')
+    assert read_checked(tmp_path / 'other' / a.name, f'other/{a.stem}') is None and read_checked(
+        tmp_path / 'other' / a.name, f'pltn/{a.stem}'
+    )
 
 
 def test_swapped_keys_of_rows_are_noticed(copy, flow_root, tmp_path):
@@ -154,7 +174,13 @@ def test_swapped_keys_of_rows_are_noticed(copy, flow_root, tmp_path):
     assert learnt(go(flow_root, tmp_path/'runs')) == learnt(copy) != {}
 
 
-@pytest.mark.parametrize('change', [dict(key='b'), dict(row=1), dict(sha256='0'*64), dict(clip='other'), dict(phi=3), dict(made=None), dict(check='0'*16), dict(more=1)])
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(key='b'), dict(row=1), dict(sha256='0' * 64), dict(clip='other'), dict(phi=3), dict(made=None),
+        dict(check='0' * 16), dict(more=1),
+    ],
+)
 def test_a_changed_line_does_not_count(tmp_path, change):
     table = RowFile(tmp_path/'rows', (2,))
     table.append('a', [1, 2], clip='c', phi=0, made=versions())
@@ -174,14 +200,16 @@ def test_damaged_weights_are_made_again(reference, copy, flow_root, tmp_path, ca
     assert capsys.readouterr().out.count('the fold is trained again') == 2
     trained = [p['folds_trained'] for p in json.loads((copy/'env.json').read_text(encoding='utf-8'))['parts']]
     go(flow_root, tmp_path/'runs', keep_weights=True)
-    assert trained == [2, 1, 1, 1] == [p['folds_trained'] for p in json.loads((copy/'env.json').read_text(encoding='utf-8'))['parts']]
+    assert (trained == [2, 1, 1, 1]
+            == [p['folds_trained'] for p in json.loads((copy / 'env.json').read_text(encoding='utf-8'))['parts']])
 
 
 @pytest.mark.parametrize('method', ['majority', 'pca_lda', 'mpfnet_p', 'ststnet'])
 def test_weights_come_back_as_they_were_hashed(flow_root, tmp_path, method):
     "Whatever a state is made of: else a fold would be trained again at every start."
     assert method in METHODS
-    folder = go(flow_root, tmp_path, method=method, subjects='samm/sa00', keep_weights=True, overrides=CHEAP + ',ststnet.epochs=1')
+    folder = go(flow_root, tmp_path, method=method, subjects='samm/sa00', keep_weights=True, overrides=CHEAP
+                + ',ststnet.epochs=1')
     (path,), (record,) = (folder/'weights').iterdir(), folds(folder).values()
     from safetensors.torch import load
     assert sha256_of(load(path.read_bytes())) == record['weights_sha256']
@@ -189,8 +217,11 @@ def test_weights_come_back_as_they_were_hashed(flow_root, tmp_path, method):
 
 def test_numbers_in_a_state_come_back_as_they_were_hashed(tmp_path):
     from safetensors.torch import load
+
     from mpfnet.harness import keep_state
-    state = dict(a=.7, b=np.float64(2), c=np.arange(6.).reshape(2, 3).T, d=torch.tensor(1.), e=np.array(5), f=True, g=torch.ones(2, 3).T)
+
+    state = dict(a=0.7, b=np.float64(2), c=np.arange(6.0).reshape(2, 3).T, d=torch.tensor(1.0), e=np.array(5), f=True,
+                 g=torch.ones(2, 3).T)
     keep_state(tmp_path/'x.safetensors', state)
     assert sha256_of(load((tmp_path/'x.safetensors').read_bytes())) == sha256_of(state)
 
@@ -208,13 +239,17 @@ def test_an_upgrade_is_told_and_recorded(copy, flow_root, tmp_path, monkeypatch)
     assert folder == copy and all(f'torch {old["torch"]} (now 99.0)' in t for t in texts)
     assert sorted(t.split(' in ')[0] for t in texts) == ['feature rows', 'folds', 'priors (pltn)']
     part = json.loads((folder/'env.json').read_text(encoding='utf-8'))['parts'][-1]
-    assert part['torch'] == '99.0' and part['libraries'] == dict(features=[old], folds=[old, versions()], pltn=[old, versions()])
+    assert part['torch'] == '99.0' and part['libraries'] == dict(features=[old], folds=[old, versions()],
+                                                                 pltn=[old, versions()])
     (folder/'folds'/'samm__sa00.json').unlink()                               # trained from the old prior
     with warnings.catch_warnings():
-        warnings.simplefilter('error')                                        # all of it has been said
-        warnings.filterwarnings('ignore', 'megc2019_flow. checksum'); warnings.filterwarnings('ignore', '.* doubtful'); warnings.filterwarnings('ignore', 'overrides that')
+        warnings.simplefilter('error')  # all of it has been said
+        warnings.filterwarnings('ignore', 'megc2019_flow. checksum')
+        warnings.filterwarnings('ignore', '.* doubtful')
+        warnings.filterwarnings('ignore', 'overrides that')
         go(flow_root, tmp_path/'runs')
-    assert folds(folder)['samm__sa00.json']['priors_made'] == dict(pltn=[old]) and folds(folder)['samm__sa00.json']['made'] == versions()
+    assert (folds(folder)['samm__sa00.json']['priors_made'] == dict(pltn=[old])
+            and folds(folder)['samm__sa00.json']['made'] == versions())
 
 
 # --- drives --------------------------------------------------------------------------------------------------------
@@ -222,10 +257,14 @@ def test_a_drive_that_maps_no_files(reference, flow_root, tmp_path, monkeypatch)
     "The rows are read into memory: a warning that names the folder, the same numbers."
     def refuse(*a, **k): raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
     monkeypatch.setattr(np, 'memmap', refuse)
-    with pytest.warns(UserWarning, match=f'{re.escape(str(tmp_path))}.*maps no files.*read into memory.*out_dir'): folder = go(flow_root, tmp_path)
+    with pytest.warns(UserWarning, match=f'{re.escape(str(tmp_path))}.*maps no files.*read into memory.*out_dir'):
+        folder = go(flow_root, tmp_path)
     assert learnt(folder) == learnt(reference)
-    table = RowFile(tmp_path/'rows', (2,)); table.append('a', [1, 2]); table.append('b', [3, 4])
-    assert open_rows(table).tolist() == [[1, 2], [3, 4]] and not open_rows(table).flags.writeable and not corrupt_rows(table)
+    table = RowFile(tmp_path / 'rows', (2,))
+    table.append('a', [1, 2])
+    table.append('b', [3, 4])
+    assert (open_rows(table).tolist() == [[1, 2], [3, 4]] and not open_rows(table).flags.writeable
+            and not corrupt_rows(table))
 
 
 APPENDS = """if 1:
@@ -243,13 +282,19 @@ APPENDS = """if 1:
 def test_a_drive_without_locks(tmp_path, code):
     "Two processes append to one file by turns, by a marker; one warning, which names the folder and the way out."
     args = [[sys.executable, '-c', APPENDS, str(tmp_path/'rows'), str(getattr(errno, code)), str(k)] for k in (0, 20)]
-    both = [subprocess.Popen(a, env=os.environ | dict(PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True, encoding='utf-8') for a in args]
+    both = [
+        subprocess.Popen(a, env=os.environ | dict(PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True,
+                         encoding='utf-8')
+        for a in args
+    ]
     said = [p.communicate(timeout=100)[1] for p in both]
     assert [p.returncode for p in both] == [0, 0], said
     assert all(s.count('no locks on this drive') == 1 and str(tmp_path/'rows') in s and 'out_dir' in s for s in said)
     table = RowFile(tmp_path/'rows', (64,)).refresh()
     assert sorted(int(e['key']) for e in table.index) == list(range(50)) and not corrupt_rows(table)
-    assert sorted(p.name for p in (tmp_path/'rows').iterdir() if p.name not in ('features.f16', 'index.jsonl')) in (['lock'], [])
+    assert sorted(p.name for p in (tmp_path / 'rows').iterdir() if p.name not in ('features.f16', 'index.jsonl')) in (
+        ['lock'], [],
+    )
 
 
 FILLS = """if 1:
@@ -294,20 +339,31 @@ def test_what_a_disk_refuses_names_path_and_way_out(tmp_path, code):
 @pytest.mark.skipif(os.name == 'posix' and os.geteuid() != 0, reason='to be two users needs root')
 @pytest.mark.parametrize('umask, shared', [(0o002, True), (0o022, False)])
 def test_two_people_one_folder(tmp_path, umask, shared):
-    "With a group's umask everything can be shared; without, the error says whose the file is and what to do. The lock file never stands in the way."
+    """With a group's umask everything can be shared; without, the error says whose the file is and what to do. The
+    lock file never stands in the way."""
     for p in (tmp_path, *tmp_path.parents):
         if p.owner() == 'root' and p != Path('/'): p.chmod(p.stat().st_mode | 0o055)
-    folder = tmp_path/'runs'; folder.mkdir(); os.chown(folder, 1001, 2000); folder.chmod(0o2775)
-    write_text(tmp_path/'warm', 'x'); versions()
+    folder = tmp_path / 'runs'
+    folder.mkdir()
+    os.chown(folder, 1001, 2000)
+    folder.chmod(0o2775)
+    write_text(tmp_path / 'warm', 'x')
+    versions()
     def as_user(uid, f):
         r, w = os.pipe()
         if (pid := os.fork()) == 0:
             try:
-                os.setgroups([2000]); os.setgid(2000); os.setuid(uid); os.umask(umask)
-                f(); said = 'done'
+                os.setgroups([2000])
+                os.setgid(2000)
+                os.setuid(uid)
+                os.umask(umask)
+                f()
+                said = 'done'
             except BaseException as e: said = f'{type(e).__name__}: {e}'
-            os.write(w, said.encode()); os._exit(0)
-        os.waitpid(pid, 0); os.close(w)
+            os.write(w, said.encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os.close(w)
         with open(r, 'rb') as f: return f.read().decode()
     def work(k):
         with locked(folder/'lock'): write_text(folder/'x.json', str(k))
@@ -315,12 +371,17 @@ def test_two_people_one_folder(tmp_path, umask, shared):
     assert as_user(1001, lambda: work(1)) == 'done'
     second = as_user(1002, lambda: work(2))
     assert (folder/'x.json').read_text(encoding='utf-8') == '2' and (folder/'lock').stat().st_mode & 0o777 == 0o664
-    assert second == 'done' if shared else 'PermissionError' in second and 'rows' in second and 'user 1001' in second and 'umask 002' in second
+    assert (second == 'done' if shared else 'PermissionError' in second and 'rows' in second and 'user 1001' in second
+            and 'umask 002' in second)
 
 
 # --- systems -------------------------------------------------------------------------------------------------------
-POSIX_ONLY = dict(os='getuid geteuid getgid getgroups setuid fork forkpty killpg getpgid setsid sched_getaffinity mkfifo chown fchmod fchown getloadavg uname statvfs nice wait4 pread pwrite'.split(),
-                  signal='SIGKILL SIGALRM SIGHUP SIGUSR1 SIGUSR2 alarm setitimer pthread_kill SIGCHLD SIGPIPE'.split(), time=['tzset'])
+POSIX_ONLY = dict(
+    os='getuid geteuid getgid getgroups setuid fork forkpty killpg getpgid setsid sched_getaffinity mkfifo '
+       'chown fchmod fchown getloadavg uname statvfs nice wait4 pread pwrite'.split(),
+    signal='SIGKILL SIGALRM SIGHUP SIGUSR1 SIGUSR2 alarm setitimer pthread_kill SIGCHLD SIGPIPE'.split(),
+    time=['tzset'],
+)
 NO_SUCH_MODULES = 'fcntl pwd grp resource termios tty pty syslog posix'.split()
 
 
@@ -336,14 +397,22 @@ def posix_calls(tree, text):
             yield from (m for m in names if m.split('.')[0] in NO_SUCH_MODULES)
         if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.attr in POSIX_ONLY.get(n.value.id, ()):
             inside = [g for g in guarded if f'{n.value.id}.{n.attr}' in g]
-            if not inside or not all(f"hasattr({n.value.id}, '{n.attr}')" in g or 'os.name' in g for g in inside): yield f'{n.value.id}.{n.attr}'
-        if isinstance(n, ast.keyword) and n.arg in ('preexec_fn', 'start_new_session') and 'os.name' not in ast.unparse(n.value): yield n.arg
+            if not inside or not all(f"hasattr({n.value.id}, '{n.attr}')" in g or 'os.name' in g for g in inside):
+                yield f'{n.value.id}.{n.attr}'
+        if (
+            isinstance(n, ast.keyword) and n.arg in ('preexec_fn', 'start_new_session')
+            and 'os.name' not in ast.unparse(n.value)
+        ):
+            yield n.arg
 
 
 def test_no_call_that_windows_lacks():
-    found = {p.name: calls for p, t in trees().items() if (calls := list(posix_calls(t, p.read_text(encoding='utf-8'))))}
+    found = {
+        p.name: calls for p, t in trees().items() if (calls := list(posix_calls(t, p.read_text(encoding='utf-8'))))
+    }
     assert not found, f'{found}: ask first (hasattr, os.name), or take another way'
-    wrong = 'import fcntl\ndef f(): return os.getuid()\ndef g(): return os.getuid() if hasattr(os, "getuid") else 0\nsubprocess.run(x, preexec_fn=f)'
+    wrong = ('import fcntl\ndef f(): return os.getuid()\ndef g(): return os.getuid() if hasattr(os, "getuid") else '
+             '0\nsubprocess.run(x, preexec_fn=f)')
     assert list(posix_calls(ast.parse(wrong), wrong)) and 'fcntl' in list(posix_calls(ast.parse(wrong), wrong))
 
 
@@ -356,18 +425,21 @@ ELSEWHERE = """if 1:
     for m in {ours}: importlib.import_module('mpfnet.' + m)
     if __name__ == '__main__':
         from mpfnet.loso import run
-        print(run(dataset='megc2019_flow', data_root=sys.argv[1], out_dir=sys.argv[2], method='pltn', subjects='samm/sa00', device='cpu', overrides=sys.argv[3]))"""
+        print(run(dataset='megc2019_flow', data_root=sys.argv[1], out_dir=sys.argv[2], method='pltn', \
+subjects='samm/sa00', device='cpu', overrides=sys.argv[3]))"""
 
 
 @posix
 def test_runs_without_what_windows_lacks(reference, flow_root, tmp_path):
-    "Every module is imported and a fold trained where POSIX modules and calls are missing, locks included; the same numbers."
+    """Every module is imported and a fold trained where POSIX modules and calls are missing, locks included; the same
+    numbers."""
     needed = ('SIGCHLD', 'SIGPIPE', 'uname', 'fchmod')                        # by Python and filelock on this system
     missing = {m: [n for n in names if n not in needed] for m, names in POSIX_ONLY.items()}
     code = ELSEWHERE.format(modules=[m for m in NO_SUCH_MODULES if m != 'posix'], missing=missing, ours=MODULES)
     done = python(code, flow_root, tmp_path, CHEAP)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert learnt(Path(done.stdout.strip().splitlines()[-1])) == {k: v for k, v in learnt(reference).items() if 'sa00' in k}
+    assert learnt(Path(done.stdout.strip().splitlines()[-1])) == {k: v
+                                                                  for k, v in learnt(reference).items() if 'sa00' in k}
 
 
 def without_encoding(tree):
@@ -376,40 +448,64 @@ def without_encoding(tree):
         if not isinstance(n, ast.Call): continue
         name = n.func.attr if isinstance(n.func, ast.Attribute) else getattr(n.func, 'id', '')
         keys = {k.arg: k.value for k in n.keywords}
-        mode = next((a.value for a in [keys.get('mode'), *n.args[:2]] if isinstance(a, ast.Constant) and re.fullmatch(r'[rwaxbt+]+', str(a.value))), 'r')
+        mode = next(
+            (
+                a.value for a in [keys.get('mode'), *n.args[:2]]
+                if isinstance(a, ast.Constant) and re.fullmatch(r'[rwaxbt+]+', str(a.value))
+            ),
+            'r',
+        )
         plain = isinstance(n.func, ast.Name) or ast.unparse(n.func) in ('io.open', 'os.fdopen')
         opens = name in ('open', 'fdopen') and plain and 'b' not in mode and 'devnull' not in ast.unparse(n)
-        text = name in ('read_text', 'write_text') and isinstance(n.func, ast.Attribute) and len(n.args) < (1 if name == 'read_text' else 2)
+        text = (name in ('read_text', 'write_text') and isinstance(n.func, ast.Attribute)
+                and len(n.args) < (1 if name == 'read_text' else 2))
         asks = name in ('run', 'Popen', 'check_output', 'call') and {'text', 'universal_newlines'} & set(keys)
         if (opens or text or asks) and 'encoding' not in keys: yield f'line {n.lineno}: {ast.unparse(n)[:60]}'
 
 
 def cells_of(page):
     for c in json.loads(page.read_text(encoding='utf-8'))['cells']:
-        if c['cell_type'] == 'code': yield '\n'.join(l for l in ''.join(c['source']).splitlines() if not l.startswith(('%', '!')))
+        if c['cell_type'] == 'code':
+            yield '\n'.join(l for l in ''.join(c['source']).splitlines() if not l.startswith(('%', '!')))
 
 
-PAGES = [ROOT/'nbs/05_loso.ipynb', ROOT/'nbs/results/05_report.ipynb', ROOT/'nbs/06a_protocol_audit.ipynb', ROOT/'nbs/index.ipynb', *sorted(ROOT.glob('paper_figures/*.ipynb'))]
+PAGES = [ROOT / 'nbs/05_loso.ipynb', ROOT / 'nbs/06_report.ipynb', ROOT / 'nbs/06a_protocol_audit.ipynb',
+         ROOT / 'nbs/index.ipynb', *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 
 def test_text_files_say_their_encoding():
     "Modules, benchmarks, and the pages that people run: else they break on Windows, or where the locale is not UTF-8."
-    sources = {p.name: [p.read_text(encoding='utf-8')] for p in [*ROOT.glob('mpfnet/**/*.py'), *ROOT.glob('benchmarks/*.py'), ROOT/'setup.py', Path(__file__)]}
+    sources = {p.name: [p.read_text(encoding='utf-8')]
+               for p in [*ROOT.glob('mpfnet/*.py'), *ROOT.glob('benchmarks/*.py'), ROOT / 'setup.py', Path(__file__)]}
     sources |= {p.name: list(cells_of(p)) for p in PAGES}
-    sources['Makefile'] = re.findall(r'^define \w+\n(.*?)^endef', (ROOT/'Makefile').read_text(encoding='utf-8'), re.M | re.S)
+    sources['Makefile'] = re.findall(r'^define \w+\n(.*?)^endef', (ROOT / 'Makefile').read_text(encoding='utf-8'),
+                                     re.M | re.S)
     assert sources['Makefile']
-    found = {n: lines for n, texts in sources.items() if (lines := [l for t in texts for l in without_encoding(ast.parse(t))])}
+    found = {n: lines for n, texts in sources.items()
+             if (lines := [l for t in texts for l in without_encoding(ast.parse(t))])}
     assert not found
-    for wrong in ('open(p)', 'open(p, "w")', 'p.read_text()', 'p.write_text(t)', 'subprocess.run(x, text=True)'): assert list(without_encoding(ast.parse(wrong))), wrong
-    for right in ('open(p, "rb")', 'open(p, "w", encoding="utf-8")', 'p.open()', 'write_text(p, t)', 'subprocess.run(x)'): assert not list(without_encoding(ast.parse(right))), right
+    for wrong in ('open(p)', 'open(p, "w")', 'p.read_text()', 'p.write_text(t)', 'subprocess.run(x, text=True)'):
+        assert list(without_encoding(ast.parse(wrong))), wrong
+    for right in (
+        'open(p, "rb")', 'open(p, "w", encoding="utf-8")', 'p.open()', 'write_text(p, t)', 'subprocess.run(x)',
+    ):
+        assert not list(without_encoding(ast.parse(right))), right
 
 
 @posix
 def test_the_program_runs_in_a_locale_that_is_not_utf_8(flow_root, tmp_path):
     "The page reads its own files as UTF-8."
-    args = ['-p', 'dataset', 'megc2019_flow', '-p', 'data_root', str(flow_root), '-p', 'method', 'majority', '-p', 'subjects', 'samm/sa00']
-    done = subprocess.run([sys.executable, '-m', 'papermill', str(ROOT/'nbs/05_loso.ipynb'), 'out.ipynb', '--no-progress-bar', *args], cwd=tmp_path, capture_output=True, text=True,
-                          encoding='utf-8', errors='replace', env=os.environ | dict(PYTHONPATH=str(ROOT), LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0'))
+    args = ['-p', 'dataset', 'megc2019_flow', '-p', 'data_root', str(flow_root), '-p', 'method', 'majority', '-p',
+            'subjects', 'samm/sa00']
+    done = subprocess.run(
+        [sys.executable, '-m', 'papermill', str(ROOT / 'nbs/05_loso.ipynb'), 'out.ipynb', '--no-progress-bar', *args],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        encoding='utf-8',
+        errors='replace',
+        env=os.environ | dict(PYTHONPATH=str(ROOT), LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0'),
+    )
     assert done.returncode == 0, done.stderr[-1500:]
 
 
@@ -425,19 +521,24 @@ def test_names_that_every_file_system_takes(reference):
     assert len({str(p).lower() for p in files}) == len(files) and max(len(str(p)) for p in files) < 150
 
 
-@pytest.mark.parametrize('subject', ['a:b', 'con', 'aux.', '../x', '..', 'a/b', 'a\\b', 'Zoë 李', 'nul', ' ', 'a?*|<>"', 'x'*60])
+@pytest.mark.parametrize('subject',
+                         ['a:b', 'con', 'aux.', '../x', '..', 'a/b', 'a\\b', 'Zoë 李', 'nul', ' ', 'a?*|<>"', 'x' * 60])
 def test_subjects_of_any_name_have_a_record_in_the_folder(tmp_path, subject):
     "`../` leads nowhere else, and no two names share a file."
     from mpfnet.harness import record_path
     path = record_path(tmp_path, ('mine', subject))
     write_text(path, '{}')
-    assert path.parent == tmp_path/'folds' and [p.name for p in (tmp_path/'folds').iterdir()] == [f'{file_name("mine", subject)}.json']
+    assert path.parent == tmp_path / 'folds' and [p.name for p in (tmp_path / 'folds').iterdir()] == [
+        f'{file_name("mine", subject)}.json'
+    ]
     assert path.stem.split('.')[0].lower() not in RESERVED and not set(path.name) & set('<>:"/\\|?*')
 
 
 def test_a_tilde_is_the_home_folder_wherever_no_shell_expands_it(tmp_path, monkeypatch):
     from mpfnet.clips import dataset_folder
     from mpfnet.core.keep import cache_folder
-    monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.setenv('USERPROFILE', str(tmp_path))
+
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('USERPROFILE', str(tmp_path))
     monkeypatch.setenv('MPFNET_CACHE', '~/cache')
     assert cache_folder() == tmp_path/'cache' and dataset_folder('synth', '~/data') == tmp_path/'data'/'synth'

@@ -1,4 +1,5 @@
-"""Our own kernels against PyTorch's operations. Triton's interpreter runs them number by number on CPU tensors; its compiler turns them into code for a GPU without one. Where a GPU is, they run on it."""
+"""Our own kernels against PyTorch's operations. Triton's interpreter runs them number by number on CPU tensors; its
+compiler turns them into code for a GPU without one. Where a GPU is, they run on it."""
 import copy
 import os
 import subprocess
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings, strategies as st
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,7 +20,8 @@ from mpfnet.kernels import Kernel, attended, check_kernels, max_pool, norm_relu,
 from mpfnet.train import ComputeConfig, SGDConfig, forward_of
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-runs = pytest.mark.skipif(not find_spec('triton'), reason='needs the package triton: pip install --no-deps triton==3.9.0')
+runs = pytest.mark.skipif(not find_spec('triton'),
+                          reason='needs the package triton: pip install --no-deps triton==3.9.0')
 few = settings(max_examples=5, derandomize=True, phases=[Phase.generate])
 SMALL = EncoderConfig(width=.0625, embedding=8, grid=(1, 2, 2))
 
@@ -27,7 +30,10 @@ SMALL = EncoderConfig(width=.0625, embedding=8, grid=(1, 2, 2))
 def rounded(monkeypatch):
     "The interpreter cuts bfloat16 off where a GPU rounds: so it is given float32, and what it writes is rounded here."
     launch = Kernel.__call__
-    def wide(a): return torch.empty_strided(a.shape, a.stride(), dtype=torch.float32).copy_(a) if torch.is_tensor(a) and a.dtype == torch.bfloat16 else a
+
+    def wide(a):
+        return (torch.empty_strided(a.shape, a.stride(), dtype=torch.float32).copy_(a) if torch.is_tensor(a) and a.dtype
+                == torch.bfloat16 else a)
     def interpreted(self, programs, *args, **sizes):
         given = [wide(a) for a in args]
         launch(self, programs, *given, **sizes)
@@ -38,7 +44,14 @@ def rounded(monkeypatch):
 
 def furthest(mine, its):
     "The largest difference, relative to the largest number of its tensor; NaN if there is one."
-    return float(torch.stack([(a.float() - b.float()).abs().max()/b.float().abs().max().clamp_min(1e-6) for a, b in zip(mine, its, strict=True)]).max())
+    return float(
+        torch.stack(
+            [
+                (a.float() - b.float()).abs().max() / b.float().abs().max().clamp_min(1e-6)
+                for a, b in zip(mine, its, strict=True)
+            ]
+        ).max()
+    )
 
 
 def norms(*channels):
@@ -55,8 +68,12 @@ def trained(f, x, norms, weights):
     "Maps, gradients and running averages after a forward and a backward pass."
     x, norms = x.detach().clone().requires_grad_(), copy.deepcopy(norms)
     y = f(x, *norms)
-    sum((v*w.split([n.num_features for n in norms], 1)[i]).sum() for i, (v, w) in enumerate(zip(y, [weights]*len(y)))).backward()
-    return [*y, x.grad, *(v for n in norms for v in (n.weight.grad, n.bias.grad, n.running_mean, n.running_var, n.num_batches_tracked))]
+    sum((v * w.split([n.num_features for n in norms], 1)[i]).sum()
+        for i, (v, w) in enumerate(zip(y, [weights] * len(y)))).backward()
+    return [
+        *y, x.grad,
+        *(v for n in norms for v in (n.weight.grad, n.bias.grad, n.running_mean, n.running_var, n.num_batches_tracked)),
+    ]
 
 
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(2, 6), st.integers(3, 6))
@@ -64,11 +81,16 @@ sizes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(2, 6), st.in
 
 @runs
 @few
-@given(sizes, st.lists(st.sampled_from([4, 5, 12, 68]), min_size=1, max_size=3), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]))
+@given(sizes, st.lists(st.sampled_from([4, 5, 12, 68]), min_size=1, max_size=3), st.booleans(),
+       st.sampled_from([torch.float32, torch.bfloat16]))
 def test_norm_and_relu(size, channels, last, dtype):
     torch.manual_seed(0)
     b, *axes = size
-    x, w = (torch.randn(b, sum(channels), *axes, device=DEVICE).to(dtype, memory_format=torch.channels_last_3d if last else torch.contiguous_format) for _ in range(2))
+    x, w = (
+        torch.randn(b, sum(channels), *axes, device=DEVICE).to(dtype, memory_format=torch.channels_last_3d
+                                                               if last else torch.contiguous_format)
+        for _ in range(2)
+    )
     with torch.no_grad(): x.mul_(2).add_(3)
     mine, its = (trained(f, x, norms_, w) for norms_ in [norms(*channels)] for f in (norm_relu, plain))
     assert furthest(mine, its) < (2e-4 if dtype == torch.float32 else .05)
@@ -84,7 +106,9 @@ def test_a_slice_of_channels_is_read_where_it_lies():
     pairs = []
     for f in (norm_relu, plain):
         part = x.detach().requires_grad_()
-        g, = torch.autograd.grad(torch.cat([*f(part, *copy.deepcopy(norm)), part], 1).mul(wide.repeat(1, 2, 1, 1, 1)[:, :24]).sum(), part)
+        (g,) = torch.autograd.grad(
+            torch.cat([*f(part, *copy.deepcopy(norm)), part], 1).mul(wide.repeat(1, 2, 1, 1, 1)[:, :24]).sum(), part
+        )
         pairs.append([g])
     assert kernels.rows(x).data_ptr() == x.data_ptr() and furthest(*pairs) < 1e-5
 
@@ -92,12 +116,15 @@ def test_a_slice_of_channels_is_read_where_it_lies():
 @runs
 def test_many_stretches_and_a_large_mean(monkeypatch):
     "Where E[x²] − E[x]² has no digits left."
-    monkeypatch.setattr(kernels, 'stretches', lambda n, high: (3*high, -(-n//(3*high))))       # three tiles each, the last one short
+    # three tiles each, the last one short
+    monkeypatch.setattr(kernels, 'stretches', lambda n, high: (3*high, -(-n//(3*high))))
     monkeypatch.setattr(kernels, 'tile', lambda n, c, area=0: (dict(R=16, CB=4), (-(-n//16), -(-c//4))))
     x, norm = 1e4 + torch.randn(3, 6, 2, 5, 4, dtype=torch.double), nn.BatchNorm3d(6)
     y, stats = kernels.normed(kernels.rows(x.float()).to(DEVICE), norm.to(DEVICE))
     exact = kernels.rows(x.float()).double()
-    assert torch.allclose(stats[0].cpu().double(), exact.mean(0), rtol=1e-6) and torch.allclose(stats[1].cpu().double(), (exact.var(0, correction=0) + 1e-5).rsqrt(), rtol=1e-3)
+    assert torch.allclose(stats[0].cpu().double(), exact.mean(0), rtol=1e-6) and torch.allclose(
+        stats[1].cpu().double(), (exact.var(0, correction=0) + 1e-5).rsqrt(), rtol=1e-3
+    )
 
 
 @runs
@@ -110,12 +137,16 @@ def test_not_a_number_stays_one():
 
 @runs
 @few
-@given(sizes, st.sampled_from([4, 9]), st.sampled_from([(1, 1), (1, 2), (3, 1)]), st.sampled_from([torch.float32, torch.bfloat16]))
+@given(sizes, st.sampled_from([4, 9]), st.sampled_from([(1, 1), (1, 2), (3, 1)]),
+       st.sampled_from([torch.float32, torch.bfloat16]))
 def test_max_pools(size, c, window, dtype):
     "The very same numbers, whichever of equal ones PyTorch takes."
     torch.manual_seed(0)
     (b, *axes), (depth, stride) = size, window
-    x = torch.randn(b, c, *axes, device=DEVICE).mul(2).round().relu().to(dtype, memory_format=torch.channels_last_3d).requires_grad_()
+    x = (
+        torch.randn(b, c, *axes, device=DEVICE) .mul(2) .round() .relu()
+        .to(dtype, memory_format=torch.channels_last_3d) .requires_grad_()
+    )
     mine, its = max_pool(x, depth, stride), F.max_pool3d(x, (depth, 3, 3), (1, stride, stride), (depth//2, 1, 1))
     g = torch.randn_like(its)
     assert torch.equal(mine, its)
@@ -132,9 +163,13 @@ def test_coordinate_attention(size, c, dtype):
     net = nn.Sequential(nn.Conv1d(c, 8, 1), nn.Hardswish(), nn.Conv1d(8, c, 1)).to(DEVICE, dtype)
     w = torch.randn_like(x)
     def with_autograd(x, gates_of):
-        t, h, v = gates_of(torch.cat([x.mean((3, 4)), x.mean((2, 4)), x.mean((2, 3))], 2)).sigmoid().split(x.shape[2:], 2)
+        t, h, v = (
+            gates_of(torch.cat([x.mean((3, 4)), x.mean((2, 4)), x.mean((2, 3))], 2)).sigmoid().split(x.shape[2:], 2)
+        )
         return x*t[..., None, None]*h[:, :, None, :, None]*v[:, :, None, None]
-    both = [[y, *torch.autograd.grad((y*w).sum(), (x, *net.parameters()))] for y in (f(x, net) for f in (attended, with_autograd))]
+
+    both = [[y, *torch.autograd.grad((y * w).sum(), (x, *net.parameters()))]
+            for y in (f(x, net) for f in (attended, with_autograd))]
     assert furthest(*both) < (1e-4 if dtype == torch.float32 else .1)
 
 
@@ -151,7 +186,8 @@ def learnt(net): return [*(p.grad for p in net.parameters()), *(b.float() for b 
 
 def losses(net, which, precision, updates, x):
     "Losses of the first updates."
-    forward, opt, found = forward_of(net, ComputeConfig(precision=precision, kernels=which), DEVICE), SGDConfig(lr=.01).optimizer(net.parameters()), []
+    forward, opt, found = (forward_of(net, ComputeConfig(precision=precision, kernels=which), DEVICE),
+                           SGDConfig(lr=0.01).optimizer(net.parameters()), [])
     for _ in range(updates):
         opt.zero_grad()
         loss = forward(x).square().mean()
@@ -210,9 +246,12 @@ def test_no_sum_depends_on_who_comes_first():
 
 def test_without_a_gpu_or_triton_there_is_a_sentence(monkeypatch):
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
-    with pytest.raises(ValueError, match='compute.kernels=triton: expected a GPU, found device=cpu. Leave compute.kernels empty'): forward_of(nn.Linear(1, 1), ComputeConfig(kernels='triton'), 'cpu')
+    with pytest.raises(ValueError,
+                       match='compute.kernels=triton: expected a GPU, found device=cpu. Leave compute.kernels empty'):
+        forward_of(nn.Linear(1, 1), ComputeConfig(kernels='triton'), 'cpu')
     monkeypatch.setitem(sys.modules, 'triton', None)
-    with pytest.raises(ImportError, match='compute.kernels=triton needs triton .*: pip install triton'): check_kernels('triton', 'cuda')
+    with pytest.raises(ImportError, match='compute.kernels=triton needs triton .*: pip install triton'):
+        check_kernels('triton', 'cuda')
     with pytest.raises(ValueError, match='expected one of the two'): ComputeConfig(kernels='triton', compile='default')
     with pytest.raises(ValueError, match="'' or 'triton', got 'cuda'"): ComputeConfig(kernels='cuda')
     check_kernels('', 'cpu')
@@ -226,10 +265,12 @@ def test_nothing_is_imported_until_it_is_asked_for():
 
 def test_priors_of_the_one_are_not_priors_of_the_other():
     from test_leakage import TEST, dataset
+
     from mpfnet.folds import Fold
     from mpfnet.priors import Prepared
     clips, x, copies = dataset('frames')
-    keys = [Prepared(fold, compute=ComputeConfig(kernels=k)).identity(fold) for fold in [Fold(clips, x, [TEST], copies=copies, n_classes=3)] for k in ('', 'triton')]
+    keys = [Prepared(fold, compute=ComputeConfig(kernels=k)).identity(fold)
+            for fold in [Fold(clips, x, [TEST], copies=copies, n_classes=3)] for k in ('', 'triton')]
     assert [(a, b) for a, b in zip(*keys) if a != b] == [('', 'triton')]
 
 
@@ -260,11 +301,15 @@ for name, size in sorted(found.items()): print(*name, size)
 @runs
 def test_they_compile_for_a_gpu():
     "What the interpreter does not see: types, names, shapes that a compiler must know."
-    env = {k: v for k, v in os.environ.items() if k != 'TRITON_INTERPRET'} | dict(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])]))
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', COMPILE], cwd=Path(__file__).parents[1], env=env, capture_output=True, text=True)
+    env = {k: v for k, v in os.environ.items() if k != 'TRITON_INTERPRET'} | dict(
+        PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    )
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', COMPILE], cwd=Path(__file__).parents[1], env=env,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     names = {line.split()[0] for line in done.stdout.splitlines()}
-    assert names == {name for name, k in vars(kernels).items() if isinstance(k, Kernel)} and len(done.stdout.splitlines()) == 13
+    assert (names == {name for name, k in vars(kernels).items() if isinstance(k, Kernel)}
+            and len(done.stdout.splitlines()) == 13)
     assert all(int(line.split()[-1]) > 1000 for line in done.stdout.splitlines())
 
 

@@ -12,31 +12,36 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from conftest import CHEAP, CHEAP_RIVALS, ROOT
 
-from mpfnet.core.artefacts import Artefacts, sha256_of
+from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold, LeakageError
-from mpfnet.methods import (
-    METHODS, Context, Method, fit, inner_gamma, one, override, recipe_of, settings_preset,
-)
 from mpfnet.loso import run
+from mpfnet.methods import METHODS, Context, Method, fit, inner_gamma, one, override, recipe_of, settings_preset
 from mpfnet.plsm import balanced_items, copies_of
 from mpfnet.train import TrainConfig
 
-SETTINGS = override(settings_preset('tiny'), 'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2,' + CHEAP_RIVALS)
+SETTINGS = override(
+    settings_preset('tiny'),
+    'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2,'
+    + CHEAP_RIVALS,
+)
 EVERY = [(m, kind) for m in METHODS for kind in recipe_of(m, SETTINGS).kinds]
 TEST = ('demo', 's2')
 
 
 def dataset(kind, method='mpfnet_c', seed=0):
-    "24 clips of four subjects, in rows of what the method reads; magnified copies φ = 1…6 of every clip in the rows behind, where it learns from them."
+    """24 clips of four subjects, in rows of what the method reads; magnified copies φ = 1…6 of every clip in the rows
+    behind, where it learns from them."""
     r, recipe = np.random.default_rng(seed), recipe_of(method, SETTINGS)
-    clips = pd.DataFrame(dict(dataset='demo', subject=[f's{i // 6}' for i in range(24)], clip=[f'c{i:02}' for i in range(24)],
-                              label=[0, 0, 0, 1, 1, 2] * 4, input=kind))
+    clips = pd.DataFrame(
+        dict(dataset='demo', subject=[f's{i // 6}' for i in range(24)], clip=[f'c{i:02}' for i in range(24)],
+             label=[0, 0, 0, 1, 1, 2] * 4, input=kind)
+    )
     shape = (5, 2, 16, 16) if METHODS[method].reads == 'preprocess' and kind == 'frames' else recipe.shape(kind)
     copied = kind == 'frames' and METHODS[method].copies
-    x = r.normal(size=(24 * 7 if copied else 24, *shape)) if METHODS[method].reads == 'preprocess' else r.uniform(size=(24, *shape))
+    x = (r.normal(size=(24 * 7 if copied else 24, *shape))
+         if METHODS[method].reads == 'preprocess' else r.uniform(size=(24, *shape)))
     return clips, x.astype(np.float16), {(i, p): 24 * p + i for i in range(24) for p in range(1, 7)} if copied else {}
 
 
@@ -63,12 +68,15 @@ def test_canary(method, kind):
 
 @pytest.mark.parametrize('method', METHODS)
 def test_canary_can_fail(method):
-    "The same noise on a training subject changes what is learnt; so does the seed, for whoever learns by gradient descent. No other chance does."
+    """The same noise on a training subject changes what is learnt; so does the seed, for whoever learns by gradient
+    descent. No other chance does."""
     clips, x, copies = dataset('frames', method)
     clean = weights(method, clips, x, copies)
     assert weights(method, *with_noise(clips, x, 's1'), copies) != clean
-    if any(isinstance(getattr(SETTINGS, stage), TrainConfig) for stage in METHODS[method].stages): assert weights(method, clips, x, copies, seed=1) != clean
-    torch.manual_seed(123); np.random.seed(123)
+    if any(isinstance(getattr(SETTINGS, stage), TrainConfig) for stage in METHODS[method].stages):
+        assert weights(method, clips, x, copies, seed=1) != clean
+    torch.manual_seed(123)
+    np.random.seed(123)
     assert weights(method, clips, x, copies) == clean
 
 
@@ -84,12 +92,17 @@ METHODS['new_row'] = Method(fit=one(Mean), gives='probabilities')
 '''
 
 
-@pytest.mark.parametrize('what, leaks', [('fold.X().mean(0).numpy()', False), ('np.asarray(fold._features, np.float32).mean(0)', True)])
+@pytest.mark.parametrize(
+    'what, leaks', [('fold.X().mean(0).numpy()', False), ('np.asarray(fold._features, np.float32).mean(0)', True)]
+)
 def test_the_canary_covers_a_new_row(what, leaks, tmp_path):
     "A row that somebody adds is tested by everything above, and caught if it leaks; nothing here knows its name."
     (tmp_path / 'new_row.py').write_text(NEW_ROW.format(what=what))
-    command = [sys.executable, '-m', 'pytest', __file__, '-q', '-p', 'new_row', '-p', 'no:cacheprovider', '-k', 'new_row and not covers']
-    done = subprocess.run(command, cwd=Path(__file__).parent, env=os.environ | dict(PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}'), capture_output=True, text=True)
+    command = [sys.executable, '-m', 'pytest', __file__, '-q', '-p', 'new_row', '-p', 'no:cacheprovider', '-k',
+               'new_row and not covers']
+    done = subprocess.run(command, cwd=Path(__file__).parent,
+                          env=os.environ | dict(PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}'), capture_output=True,
+                          text=True)
     names = ('test_canary[new_row-frames]', 'test_canary[new_row-flow28]') if leaks else ()
     assert done.returncode == int(leaks) and all(n in done.stdout for n in names), done.stdout[-3000:]
     assert '4 passed' in done.stdout if not leaks else ' passed' in done.stdout, done.stdout[-500:]
@@ -105,7 +118,8 @@ def test_canary_of_a_shared_trunk(tmp_path, kind):
     def learnt(out, c=clips, v=x, test=TEST): return weights('mpfnet_p', c, v, copies, tmp_path / out, test, TRUNK)
     def trunks(out): return {p.parent.name: p.read_bytes() for p in (tmp_path / out).glob('*-trunk/*.safetensors')}
     clean = {s: learnt('clean', test=('demo', s)) for s in ('s0', 's2')}
-    assert sorted(trunks('clean')) == ['plsm-trunk', 'pltn-trunk'] and len(list((tmp_path / 'clean').glob('*-trunk/*.safetensors'))) == 2
+    assert (sorted(trunks('clean')) == ['plsm-trunk', 'pltn-trunk']
+            and len(list((tmp_path / 'clean').glob('*-trunk/*.safetensors'))) == 2)
     for noisy in ('s0', 's2'):
         for s in ('s0', 's2'):
             found = learnt(f'noise {noisy}', *with_noise(clips, x, noisy), test=('demo', s))
@@ -130,12 +144,16 @@ def test_a_prior_is_keyed_by_what_its_trunk_saw(tmp_path):
     def read_by(fold):
         i, phi = balanced_items(copies_of(fold.clips, 3, 13))
         return set(fold._copy_rows(i, phi).tolist())
-    clips = clips.assign(label=[2 if s in ('s0', 's2') and k % 6 == 5 else k % 6 > 2 for k, s in enumerate(clips['subject'])]).astype(dict(label=int))
+
+    clips = clips.assign(
+        label=[2 if s in ('s0', 's2') and k % 6 == 5 else k % 6 > 2 for k, s in enumerate(clips['subject'])]
+    ).astype(dict(label=int))
     clips.loc[[6, 18], 'label'] = 2
     fold = Fold(clips, x, [TEST], copies=copies, n_classes=3)
     only = sorted(read_by(fold.trunk(2)) - read_by(fold))
     assert only, 'the trunk reads nothing of its own: the test shows nothing'
-    other = x.copy(); other[only] *= 3
+    other = x.copy()
+    other[only] *= 3
     def learnt(v): return weights('plsm', clips, v, copies, tmp_path, settings=settings)
     assert learnt(x) == learnt(x) != learnt(other)
 
@@ -154,27 +172,46 @@ def test_phi_of_the_fold_does_not_see_the_test_subject(kind):
     def learnt(c, v): return weights('plsm', c, v, copies, test=test, settings=PHI)
     mine, other = with_noise(clips, x, 's2'), with_noise(clips, x, 's1')
     assert phis(clips, 'fold') == phis(mine[0], 'fold') != phis(clips, 'table')
-    assert phis(other[0], 'fold')[:6] != phis(clips, 'fold')[:6] and phis(other[0], 'table')[:6] == phis(clips, 'table')[:6]     # of s0's clips
+    # of s0's clips
+    assert (phis(other[0], 'fold')[:6] != phis(clips, 'fold')[:6] and phis(other[0], 'table')[:6]
+            == phis(clips, 'table')[:6])
     assert learnt(*mine) == learnt(clips, x) != learnt(*other)
 
 
 def test_a_run_has_the_copies_that_phi_of_a_fold_asks_for(synth_root, tmp_path):
-    def ran(phi): return run(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method='plsm', subjects='synth/sub01,synth/sub04', device='cpu',
-                             overrides=f'{CHEAP.replace("phi_limit=1", "phi_limit=14")},preprocess.size=16,plsm.phi={phi}')
-    settings = {phi: json.loads((ran(phi) / 'config.json').read_text())['settings']['plsm']['phi'] for phi in ('fold', 'table')}
+    def ran(phi):
+        return run(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method='plsm',
+                   subjects='synth/sub01,synth/sub04', device='cpu',
+                   overrides=f'{CHEAP.replace("phi_limit=1", "phi_limit=14")},preprocess.size=16,plsm.phi={phi}')
+
+    settings = {phi: json.loads((ran(phi) / 'config.json').read_text())['settings']['plsm']['phi']
+                for phi in ('fold', 'table')}
     assert settings == dict(fold='fold', table='table')
     with pytest.raises(ValueError, match="plsm.phi: expected 'table' or 'fold'"): ran('outer')
 
 
 def test_inner_gamma_does_not_see_the_test_subject():
     clips, x, copies = dataset('flow28')
-    def chosen(c, v): return inner_gamma(Fold(c, v, [TEST], n_classes=3), Context(settings=SETTINGS), grid=np.linspace(0, 1, 5), n_splits=3)
+
+    def chosen(c, v):
+        return inner_gamma(Fold(c, v, [TEST], n_classes=3), Context(settings=SETTINGS), grid=np.linspace(0, 1, 5),
+                           n_splits=3)
     clean = chosen(clips, x)
     assert chosen(*with_noise(clips, x, TEST[1])) == clean
-    assert any(chosen(*with_noise(clips, x, s)) != clean for s in ('s0', 's1', 's3')), 'no training subject matters: the test shows nothing'
+    assert any(chosen(*with_noise(clips, x, s)) != clean for s in ('s0', 's1', 's3')), (
+        'no training subject matters: the test shows nothing'
+    )
 
 
-@pytest.mark.parametrize('kwargs', [dict(method='mpfnet_p', gamma='inner'), dict(method='mpfnet_p', overrides='compute.trunk=0.5,compute.group=2,pltn.epochs=2'), *(dict(method=m) for m in METHODS if m not in ('mpfnet_p', 'pltn', 'plsm', 'scratch', 'majority'))], ids=str)
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(method='mpfnet_p', gamma='inner'),
+        dict(method='mpfnet_p', overrides='compute.trunk=0.5,compute.group=2,pltn.epochs=2'),
+        *(dict(method=m) for m in METHODS if m not in ('mpfnet_p', 'pltn', 'plsm', 'scratch', 'majority')),
+    ],
+    ids=str,
+)
 def test_canary_end_to_end(synth_root, tmp_path, kwargs):
     "Through the program, files and caches: the test subject's images become noise, his emotions are shuffled."
     shutil.copytree(synth_root, tmp_path / 'noise')
@@ -187,11 +224,29 @@ def test_canary_end_to_end(synth_root, tmp_path, kwargs):
     table.to_csv(root / 'annotation.csv', index=False)
     more = kwargs.pop('overrides', '')
     def sha(data, out, subject='sub01'):
-        folder = run(dataset='synth', data_root=str(data), out_dir=str(out), subjects=f'synth/{subject}', device='cpu',
-                     overrides=','.join(filter(None, ['preprocess.size=16,meta.shot=2', *(o for o in f'{CHEAP},{CHEAP_RIVALS}'.split(',') if o.split('=')[0] not in more), more])), **kwargs)
+        folder = run(
+            dataset='synth',
+            data_root=str(data),
+            out_dir=str(out),
+            subjects=f'synth/{subject}',
+            device='cpu',
+            overrides=','.join(
+                filter(
+                    None,
+                    [
+                        'preprocess.size=16,meta.shot=2',
+                        *(o for o in f'{CHEAP},{CHEAP_RIVALS}'.split(',') if o.split('=')[0] not in more), more,
+                    ],
+                )
+            ),
+            **kwargs,
+        )
         return json.loads((folder / 'folds' / f'synth__{subject}.json').read_text())['weights_sha256']
-    assert sha(synth_root, tmp_path / 'a') == sha(tmp_path / 'noise', tmp_path / 'b') == sha(tmp_path / 'noise', tmp_path / 'a')
-    if kwargs['method'] == 'pca_lda': assert sha(synth_root, tmp_path / 'a', 'sub02') != sha(tmp_path / 'noise', tmp_path / 'b', 'sub02')
+
+    assert (sha(synth_root, tmp_path / 'a') == sha(tmp_path / 'noise', tmp_path / 'b')
+            == sha(tmp_path / 'noise', tmp_path / 'a'))
+    if kwargs['method'] == 'pca_lda':
+        assert sha(synth_root, tmp_path / 'a', 'sub02') != sha(tmp_path / 'noise', tmp_path / 'b', 'sub02')
 
 
 def test_cached_priors_of_another_split_are_not_used(tmp_path):
@@ -199,13 +254,15 @@ def test_cached_priors_of_another_split_are_not_used(tmp_path):
     clips, x, copies = dataset('flow28')
     weights('mpfnet_p', clips, x, copies, tmp_path)
     first = {p.name for p in tmp_path.rglob('*.safetensors')}
-    fit('mpfnet_p', Fold(clips, x, [('demo', 's1')], n_classes=3), Context(settings=SETTINGS, artefacts=Artefacts(tmp_path)))
+    fit('mpfnet_p', Fold(clips, x, [('demo', 's1')], n_classes=3),
+        Context(settings=SETTINGS, artefacts=Artefacts(tmp_path)))
     assert len(first) == 2 and len({p.name for p in tmp_path.rglob('*.safetensors')}) == 4
 
 
 def test_a_cached_prior_gives_the_weights_of_a_fresh_one(tmp_path):
     clips, x, copies = dataset('frames')
-    assert weights('mpfnet_c', clips, x, copies, tmp_path) == weights('mpfnet_c', clips, x, copies, tmp_path) == weights('mpfnet_c', clips, x, copies)
+    assert (weights('mpfnet_c', clips, x, copies, tmp_path) == weights('mpfnet_c', clips, x, copies, tmp_path)
+            == weights('mpfnet_c', clips, x, copies))
 
 
 def test_a_fold_hands_out_nothing_of_the_test_subject():
@@ -234,10 +291,19 @@ class Peeks:
         return dict(seen=self.seen)
 
 
-@pytest.mark.parametrize('how, says', [('seals', 'sealed already'), ('copies', 'not copied'), ('trunk', 'never tested'), ('late', 'sealed already'), ('empty', 'state is empty')])
+@pytest.mark.parametrize(
+    'how, says',
+    [
+        ('seals', 'sealed already'), ('copies', 'not copied'), ('trunk', 'never tested'), ('late', 'sealed already'),
+        ('empty', 'state is empty'),
+    ],
+)
 def test_a_method_that_seals_its_fold_itself_is_found_out(how, says, flow_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(Peeks, 'how', how); monkeypatch.setitem(METHODS, 'peeks', Method(fit=one(Peeks)))
-    with pytest.raises(LeakageError, match=says): run(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(tmp_path), method='peeks', subjects='samm/sa00', device='cpu')
+    monkeypatch.setattr(Peeks, 'how', how)
+    monkeypatch.setitem(METHODS, 'peeks', Method(fit=one(Peeks)))
+    with pytest.raises(LeakageError, match=says):
+        run(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(tmp_path), method='peeks',
+            subjects='samm/sa00', device='cpu')
     assert not list(tmp_path.rglob('folds/*.json'))
 
 

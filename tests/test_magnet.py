@@ -1,4 +1,5 @@
-"""The learned magnifier against stored outputs, wrong and hostile checkpoints, and properties that hold with any weights."""
+"""The learned magnifier against stored outputs, wrong and hostile checkpoints, and properties that hold with any
+weights."""
 import os
 from pathlib import Path
 
@@ -87,30 +88,43 @@ def test_half_precision_is_read_as_float32(tmp_path, net):
 def test_wrong_weights_are_listed(tmp_path, net):
     state = net.state_dict()
     gone, shape = 'manipulator.g.conv2d.weight', 'decoder.cba_2.conv2d.weight'
-    wrong = {k: v for k, v in state.items() if k != gone} | {shape: state[shape][..., 1:, :], 'encoder.extra': torch.ones(1)}
+    wrong = {k: v for k, v in state.items() if k != gone} | {
+        shape: state[shape][..., 1:, :], 'encoder.extra': torch.ones(1),
+    }
     with pytest.raises(ValueError) as e: load_official(saved(tmp_path / 'wrong.pth', wrong))
-    for text in (f'{gone} is missing', 'encoder.extra is not known', f'{shape} has the shape (3, 32, 6, 7), expected (3, 32, 7, 7)', '3 of 42', 'wrong.pth'):
+    for text in (f'{gone} is missing', 'encoder.extra is not known',
+                 f'{shape} has the shape (3, 32, 6, 7), expected (3, 32, 7, 7)', '3 of 42', 'wrong.pth'):
         assert text in str(e.value)
 
 
 def test_other_networks_of_the_same_name_are_recognised(tmp_path):
     with pytest.raises(ValueError, match='postech-ami'):
-        load_official(saved(tmp_path / 'lab.tar', {'model_state_dict': {'module.res_manipulator.conv1.weight': torch.ones(1)}}))
+        load_official(
+            saved(tmp_path / 'lab.tar', {'model_state_dict': {'module.res_manipulator.conv1.weight': torch.ones(1)}})
+        )
     for name in ('x-1000.index', 'x-1000.meta', 'x-1000.data-00000-of-00001'):
         (tmp_path / name).write_bytes(b'TF')
         with pytest.raises(ValueError, match='TensorFlow'): load_official(tmp_path / name)
 
 
-@pytest.mark.parametrize('content', [{}, {'epoch': 12}, {'state_dict': 5}, {'state_dict': {}}, {'state_dict': {1: torch.ones(1)}}, {'manipulator.g.conv2d.weight': 1.}],
-                         ids=str)
+@pytest.mark.parametrize(
+    'content',
+    [
+        {}, {'epoch': 12}, {'state_dict': 5}, {'state_dict': {}}, {'state_dict': {1: torch.ones(1)}},
+        {'manipulator.g.conv2d.weight': 1.0},
+    ],
+    ids=str,
+)
 def test_what_holds_no_weights(tmp_path, content):
-    with pytest.raises(ValueError, match='expected tensors by name.*published at'): load_official(saved(tmp_path / 'x.pth', content))
+    with pytest.raises(ValueError, match='expected tensors by name.*published at'):
+        load_official(saved(tmp_path / 'x.pth', content))
 
 
 def test_half_prefixed_names_are_not_merged(tmp_path, net):
     state = net.state_dict()
     both = state | {'module.' + k: v + 1 for k, v in state.items()}
-    with pytest.raises(ValueError, match='module.encoder.cba_1.conv2d.weight is not known'): load_official(saved(tmp_path / 'both.pth', both))
+    with pytest.raises(ValueError, match='module.encoder.cba_1.conv2d.weight is not known'):
+        load_official(saved(tmp_path / 'both.pth', both))
 
 
 class Evil:
@@ -120,7 +134,8 @@ class Evil:
 
 @pytest.mark.parametrize('old', [False, True])
 def test_a_program_in_a_checkpoint_is_refused(tmp_path, net, old):
-    torch.save(net.state_dict() | {'extra': Evil(tmp_path / 'ran')}, tmp_path / 'evil.pth', _use_new_zipfile_serialization=not old)
+    torch.save(net.state_dict() | {'extra': Evil(tmp_path / 'ran')}, tmp_path / 'evil.pth',
+               _use_new_zipfile_serialization=not old)
     with pytest.raises(ValueError, match='refused'): load_official(tmp_path / 'evil.pth')
     assert not (tmp_path / 'ran').exists()
 
@@ -157,14 +172,17 @@ def test_added_shape_is_proportional_to_the_factor(net):
 def test_a_factor_for_each_frame(small):
     a, b = pair(20, 24, 3)
     together = small(a, b, torch.tensor([1., 5., 14.]))
-    for i, k in enumerate((1, 5, 14)): assert torch.allclose(together[i:i + 1], small(a[i:i + 1], b[i:i + 1], k), atol=1e-5)
+    for i, k in enumerate((1, 5, 14)):
+        assert torch.allclose(together[i : i + 1], small(a[i : i + 1], b[i : i + 1], k), atol=1e-5)
 
 
 def test_pixels_stay_where_they_were(small):
     "Cutting a row and a column off, below and to the right, changes the picture near that border only."
     a, b = pair(96, 96)
     whole, part = small(a, b, 3), small(a[..., :95, :95], b[..., :95, :95], 3)
-    assert torch.allclose(whole[..., :8, :8], part[..., :8, :8], atol=1e-6) and not torch.allclose(whole[..., -8:-1, -8:-1], part[..., -7:, -7:], atol=1e-3)
+    assert torch.allclose(whole[..., :8, :8], part[..., :8, :8], atol=1e-6) and not torch.allclose(
+        whole[..., -8:-1, -8:-1], part[..., -7:, -7:], atol=1e-3
+    )
 
 
 def test_gradients(small):
@@ -202,7 +220,8 @@ def test_magnify_frames(small):
     out = magnify_frames(small, frames, [2, 8])
     assert out.shape == (2, 6, 3, 21, 26) and out.dtype == torch.float32
     assert torch.equal(out[0, 0], out[1, 0]), 'the onset does not depend on the factor'
-    for k, copy in zip((2, 8), out): assert torch.allclose(copy, small(frames[:1].expand(6, -1, -1, -1), frames, k), atol=1e-5)
+    for k, copy in zip((2, 8), out):
+        assert torch.allclose(copy, small(frames[:1].expand(6, -1, -1, -1), frames, k), atol=1e-5)
     assert torch.allclose(magnify_frames(small, frames, torch.tensor([2, 8]), batch=4), out, atol=1e-5)
     assert torch.allclose(magnify_frames(small, frames.double(), [2, 8]), out, atol=1e-5)
     assert magnify_frames(small, frames[:1], [2]).shape == (1, 1, 3, 21, 26)

@@ -1,4 +1,5 @@
-"""Look-alike trees: the old Excel format, file systems without hard links, crashes, and files that must not differ from one writing to the next."""
+"""Look-alike trees: the old Excel format, file systems without hard links, crashes, and files that must not differ
+from one writing to the next."""
 import hashlib
 import os
 import sys
@@ -27,7 +28,8 @@ def test_every_variant_has_its_frames_and_its_sheet(tmp_path, dataset, variant):
     books = [p.relative_to(folder).as_posix() for p in folder.rglob('*.xlsx')]
     assert books == ([tree.book + '.xlsx'] if tree.book else [])
     for clip in lookalike_truth(folder):
-        numbers = {int(''.join(c for c in p.stem.split('_')[-1] if c.isdigit())) for p in (folder/clip['folder']).iterdir()}
+        numbers = {int(''.join(c for c in p.stem.split('_')[-1] if c.isdigit()))
+                   for p in (folder / clip['folder']).iterdir()}
         wanted = set(range(clip['onset'], clip['offset'] + 1))
         assert wanted <= numbers or clip['defect'] in ('frames missing', 'apex frame missing'), clip
         if tree.cut: assert numbers <= wanted, clip
@@ -41,7 +43,10 @@ def test_composite_is_three_datasets(tmp_path):
 
 def test_old_excel_format_says_the_same(tmp_path):
     pytest.importorskip('xlwt'), pytest.importorskip('xlrd')
-    old, new = (make_lookalike('samm', tmp_path/str(xls), xls=xls, **BLANK)/f'SAMM/SAMM_Micro_FACS_Codes_v2.xls{"" if xls else "x"}' for xls in (True, False))
+    old, new = (
+        make_lookalike('samm', tmp_path / str(xls), xls=xls, **BLANK)
+        / f'SAMM/SAMM_Micro_FACS_Codes_v2.xls{"" if xls else "x"}' for xls in (True, False)
+    )
     assert old.exists() and not old.with_suffix('.xlsx').exists()
     a, b = (pd.read_excel(p, header=13, dtype=str) for p in (old, new))
     pd.testing.assert_frame_equal(a, b)
@@ -60,7 +65,8 @@ def test_sheets_do_not_know_the_time(tmp_path, xls):
 @pytest.mark.parametrize('module, xls', [('openpyxl', False), ('xlwt', True)])
 def test_missing_excel_library_is_named(tmp_path, monkeypatch, module, xls):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=f'pip install {module}'): make_lookalike('samm', tmp_path, subjects=2, xls=xls, **BLANK)
+    with pytest.raises(ImportError, match=f'pip install {module}'):
+        make_lookalike('samm', tmp_path, subjects=2, xls=xls, **BLANK)
     assert not list(tmp_path.iterdir()), 'a half-written tree was left'
 
 
@@ -88,7 +94,8 @@ def test_a_crash_leaves_nothing_and_the_next_try_succeeds(tmp_path, monkeypatch)
 def test_somebody_elses_folder_is_left_alone(tmp_path):
     (tmp_path/'samm').mkdir()
     (tmp_path/'samm'/'mine.txt').write_text('kept')
-    with pytest.raises(ValueError, match='not empty and has no LOOKALIKE.json'): make_lookalike('samm', tmp_path, subjects=2, **BLANK)
+    with pytest.raises(ValueError, match='not empty and has no LOOKALIKE.json'):
+        make_lookalike('samm', tmp_path, subjects=2, **BLANK)
     assert [p.name for p in tmp_path.rglob('*')] == ['samm', 'mine.txt']
 
 
@@ -99,11 +106,13 @@ def visible_motion(frame, onset):
 
 
 def test_motion_peaks_at_the_apex(tmp_path):
-    "What the truth says was drawn, was drawn: half of the clips differ most from their onset at the apex, give or take a twentieth of their length."
+    """What the truth says was drawn, was drawn: half of the clips differ most from their onset at the apex, give or
+    take a twentieth of their length."""
     folder, away = make_lookalike('mmew', tmp_path, subjects=2, size=96, progress=False), []
     for clip in lookalike_truth(folder):
         numbers = range(clip['onset'], clip['offset'] + 1)
-        frames = [cv2.imread(str(folder/clip['folder']/f'{n}.jpg'), cv2.IMREAD_GRAYSCALE).astype(np.float32) for n in numbers]
+        frames = [cv2.imread(str(folder / clip['folder'] / f'{n}.jpg'), cv2.IMREAD_GRAYSCALE).astype(np.float32)
+                  for n in numbers]
         seen = max(numbers, key=lambda n: visible_motion(frames[n - clip['onset']], frames[0]))
         away.append(abs(seen - clip['apex'])/len(frames))
     assert np.median(away) < .05, away

@@ -75,12 +75,17 @@ def test_results_are_plain_json(case):
     assert {type(v) for v in r.values()} == {int, float, list}
 
 
-@pytest.mark.parametrize('labels, predictions, n_classes, says', [
-    ([], [], 3, 'at least one clip'), ([0], [], 3, 'at least one clip'), ([0, 1], [0], 3, 'one a label, 2 of them, found 1'),
-    ([0, 3], [0, 0], 3, r'found \[3\]'), ([0, 1], [0, -1], 3, r'predictions.*found \[-1\]'),
-    ([0., 1.], [0, 1], 3, 'float64'), ([0, 1], ['0', '1'], 3, 'predictions: expected integer'), ([True, False], [0, 1], 3, 'bool'),
-    ([0, None], [0, 1], 3, 'object'), ([[0], [1]], [0, 1], 3, 'shape'), (0, 0, 3, 'shape'), ([0], [0], 1, 'at least 2'),
-])
+@pytest.mark.parametrize(
+    'labels, predictions, n_classes, says',
+    [
+        ([], [], 3, 'at least one clip'), ([0], [], 3, 'at least one clip'),
+        ([0, 1], [0], 3, '2 labels and 1 predictions'), ([0, 3], [0, 0], 3, r'found \[3\]'),
+        ([0, 1], [0, -1], 3, r'predictions.*found \[-1\]'), ([0.0, 1.0], [0, 1], 3, 'float64'),
+        ([0, 1], ['0', '1'], 3, 'predictions: expected integer'), ([True, False], [0, 1], 3, 'bool'),
+        ([0, None], [0, 1], 3, 'object'), ([[0], [1]], [0, 1], 3, 'shape'), (0, 0, 3, 'shape'),
+        ([0], [0], 1, 'at least 2'),
+    ],
+)
 def test_bad_input_is_an_error(labels, predictions, n_classes, says):
     with pytest.raises(ValueError, match=says): evaluate(labels, predictions, n_classes)
 
@@ -137,11 +142,14 @@ def test_predictions_survive_the_file(tmp_path):
     assert ensemble([back, t]).prediction.equals(t.prediction)
 
 
-@pytest.mark.parametrize('broken, says', [
-    (lambda t: t.drop(columns='subject'), 'subject'), (lambda t: pd.concat([t, t[:1]]), 'occur twice'),
-    (lambda t: t.assign(clip=None), 'without a name'), (lambda t: t.assign(label=t.label.where(t.index > 0)), 'float64'),
-    (lambda t: t[:0], 'at least one clip'),
-])
+@pytest.mark.parametrize(
+    'broken, says',
+    [
+        (lambda t: t.drop(columns='subject'), 'subject'), (lambda t: pd.concat([t, t[:1]]), 'occur twice'),
+        (lambda t: t.assign(clip=None), 'without a name'),
+        (lambda t: t.assign(label=t.label.where(t.index > 0)), 'float64'), (lambda t: t[:0], 'at least one clip'),
+    ],
+)
 def test_summarise_refuses_a_broken_table(broken, says):
     with pytest.raises(ValueError, match=says): summarise(broken(scored(30, 3)), 3)
 
@@ -157,10 +165,17 @@ def test_ensemble_matches_rows_by_clip(seed, n):
     assert np.allclose(got[['score_0', 'score_1', 'score_2']], mean) and (got.prediction == mean.argmax(1)).all()
 
 
-@pytest.mark.parametrize('broken, says', [
-    (lambda t: t[1:], 'other clips'), (lambda t: t.assign(clip=t['clip'] + 'x'), 'other clips'), (lambda t: t.assign(dataset='samm'), 'other clips'),
-    (lambda t: t.assign(label=(t.label + 1) % 3), 'other labels'), (lambda t: t.drop(columns='score_2'), 'other score columns'),
-    (lambda t: t.assign(score_1=np.nan), 'not finite'), (lambda t: pd.concat([t, t[:1]]), 'occur twice'),
-])
+@pytest.mark.parametrize(
+    'broken, says',
+    [
+        (lambda t: t[1:], 'other clips'),
+        (lambda t: t.assign(clip=t['clip'] + 'x'), 'other clips'),
+        (lambda t: t.assign(dataset='samm'), 'other clips'),
+        (lambda t: t.assign(label=(t.label + 1) % 3), 'other labels'),
+        (lambda t: t.drop(columns='score_2'), 'other score columns'),
+        (lambda t: t.assign(score_1=np.nan), 'not finite'),
+        (lambda t: pd.concat([t, t[:1]]), 'occur twice'),
+    ],
+)
 def test_ensemble_refuses_runs_that_do_not_belong_together(broken, says):
     with pytest.raises(ValueError, match=says): ensemble([scored(30, 0), broken(scored(30, 1))])

@@ -1,4 +1,5 @@
-"""The program as its users start it: papermill on nbs/05_loso.ipynb, from the caller's folder; or Run All in JupyterLab, again and again."""
+"""The program as its users start it: papermill on nbs/05_loso.ipynb, from the caller's folder; or Run All in
+JupyterLab, again and again."""
 import ast
 import json
 import subprocess
@@ -17,18 +18,24 @@ LOSO = ROOT / 'nbs' / '05_loso.ipynb'
 
 
 def papermill(tmp_path, *args, page=LOSO):
-    return subprocess.run([sys.executable, '-m', 'papermill', str(page), str(tmp_path / 'out.ipynb'), '--no-progress-bar', *args], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [sys.executable, '-m', 'papermill', str(page), str(tmp_path / 'out.ipynb'), '--no-progress-bar', *args],
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
+    )
 
 
 def of_ours(stderr):
     "What a run says, without papermill's own lines and the kernel's about its sockets and its end."
-    own = ('Input Notebook:', 'Output Notebook:', 'Executing notebook with kernel', '[IPKernelApp] WARNING | Kernel is running over TCP', '[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel',
-           'Task was destroyed but it is pending!', "task: <Task pending name=")
+    own = ('Input Notebook:', 'Output Notebook:', 'Executing notebook with kernel',
+           '[IPKernelApp] WARNING | Kernel is running over TCP',
+           '[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel', 'Task was destroyed but it is pending!',
+           "task: <Task pending name=")
     return [l for l in stderr.splitlines() if l.strip() and not l.startswith(own)]
 
 
 def test_synth_end_to_end(tmp_path):
-    done = papermill(tmp_path, '-p', 'method', 'mpfnet_c', '-p', 'overrides', CHEAP, '-p', 'subjects', 'synth/sub01,synth/sub02', '-p', 'workers', '2')
+    done = papermill(tmp_path, '-p', 'method', 'mpfnet_c', '-p', 'overrides', CHEAP, '-p', 'subjects',
+                     'synth/sub01,synth/sub02', '-p', 'workers', '2')
     assert done.returncode == 0, done.stderr[-3000:]
     folder, = (tmp_path / 'runs').glob('synth-3class-mpfnet_c-*')
     m = json.loads((folder / 'metrics.json').read_text())
@@ -39,7 +46,8 @@ def test_synth_end_to_end(tmp_path):
 
 
 def test_flow_release_and_its_parameters(flow_root, tmp_path):
-    done = papermill(tmp_path, '-p', 'dataset', 'megc2019_flow', '-p', 'data_root', str(flow_root), '-p', 'method', 'pca_lda', '-p', 'subjects', 'samm/sa00,smic/sm01')
+    done = papermill(tmp_path, '-p', 'dataset', 'megc2019_flow', '-p', 'data_root', str(flow_root), '-p', 'method',
+                     'pca_lda', '-p', 'subjects', 'samm/sa00,smic/sm01')
     assert done.returncode == 0, done.stderr[-3000:]
     config = json.loads(next((tmp_path / 'runs').glob('megc2019_flow-3class-pca_lda-*/config.json')).read_text())
     assert config['dataset'] == 'megc2019_flow' and config['method'] == 'pca_lda'
@@ -47,15 +55,21 @@ def test_flow_release_and_its_parameters(flow_root, tmp_path):
 
 def test_a_licensed_dataset_as_its_look_alike(tmp_path):
     make_lookalike('samm', tmp_path / 'data', subjects=4, size=48, progress=False)
-    done = papermill(tmp_path, '-p', 'dataset', 'samm', '-p', 'task', '5class', '-p', 'preset', 'tiny', '-p', 'data_root', 'data', '-p', 'overrides', CHEAP, '-p', 'apex', 'midpoint')
+    done = papermill(tmp_path, '-p', 'dataset', 'samm', '-p', 'task', '5class', '-p', 'preset', 'tiny', '-p',
+                     'data_root', 'data', '-p', 'overrides', CHEAP, '-p', 'apex', 'midpoint')
     assert done.returncode == 0, done.stderr[-3000:]
     folder, = (tmp_path / 'runs').glob('samm-5class-mpfnet_c-*')
-    assert set(pd.DataFrame(json.loads((folder / 'data_report.json').read_text())['findings'])['decision']) >= {'partial-copy'}
+    assert set(pd.DataFrame(json.loads((folder / 'data_report.json').read_text())['findings'])['decision']) >= {
+        'partial-copy'
+    }
     text = '\n'.join(str(o) for c in nbformat.read(tmp_path / 'out.ipynb', 4).cells for o in c.get('outputs', []))
     assert 'LOOK-ALIKE of SAMM' in text and 'partial-copy' in text
 
 
-@pytest.mark.parametrize('args, says', [(('-p', 'datset', 'samm'), 'unknown parameter(s) datset'), (('-p', 'dataset', 'nothing'), 'known: synth')])
+@pytest.mark.parametrize(
+    'args, says',
+    [(('-p', 'datset', 'samm'), 'unknown parameter(s) datset'), (('-p', 'dataset', 'nothing'), 'known: synth')],
+)
 def test_a_slip_is_an_error_and_nothing_runs(tmp_path, args, says):
     done = papermill(tmp_path, *args)
     assert done.returncode != 0 and says in done.stderr and not (tmp_path / 'runs').exists()
@@ -64,7 +78,8 @@ def test_a_slip_is_an_error_and_nothing_runs(tmp_path, args, says):
 @pytest.mark.parametrize('page', ['nbs/06a_protocol_audit', 'paper_figures/table3'])
 def test_a_slip_is_an_error_on_every_page_with_parameters(tmp_path, page):
     done = papermill(tmp_path, '-p', 'sed', '1', page=ROOT / f'{page}.ipynb')
-    assert done.returncode != 0 and 'unknown parameter(s) sed; known: data' in done.stderr and not (tmp_path / 'runs').exists()
+    assert (done.returncode != 0 and 'unknown parameter(s) sed; known: data' in done.stderr
+            and not (tmp_path / 'runs').exists())
 
 
 PAGES = [LOSO, ROOT / 'nbs' / '06a_protocol_audit.ipynb', *sorted(ROOT.glob('paper_figures/*.ipynb'))]
@@ -76,10 +91,12 @@ def test_every_page_looks_at_the_names_of_its_parameters(page):
     cells = [c for c in nbformat.read(page, 4).cells if c.cell_type == 'code']
     k = next(i for i, c in enumerate(cells) if 'parameters' in c.metadata.get('tags', []))
     mine = [n.targets[0].id for n in ast.parse(cells[k].source).body]
-    call = next(n for n in ast.walk(ast.parse(cells[k + 1].source)) if isinstance(n, ast.Call) and n.func.id == 'given_in')
+    call = next(n for n in ast.walk(ast.parse(cells[k + 1].source)) if isinstance(n, ast.Call) and n.func.id
+                == 'given_in')
     if page.parent.name == 'paper_figures': assert list(ast.literal_eval(call.args[1])) == mine
     else:
-        later = {n.id for c in cells[k + 1:] for n in ast.walk(ast.parse(c.source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n in top_level(c.source)}
+        later = {n.id for c in cells[k + 1 :] for n in ast.walk(ast.parse(c.source)) if isinstance(n, ast.Name)
+                 and isinstance(n.ctx, ast.Store) and n in top_level(c.source)}
         assert not later & {*mine, 'length', 'gamma', 'strict', 'engine'}
 
 
@@ -88,7 +105,8 @@ def top_level(source):
     inside = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
     todo, found = [*ast.parse(source).body], []
     while todo:
-        n = todo.pop(); found.append(n)
+        n = todo.pop()
+        found.append(n)
         if not isinstance(n, inside): todo += ast.iter_child_nodes(n)
     return found
 
@@ -107,13 +125,15 @@ def run_all(client, page, **changes):
 
 @pytest.fixture
 def kernel(tmp_path):
-    client = NotebookClient(nbformat.v4.new_notebook(), timeout=600, kernel_name='python3', resources=dict(metadata=dict(path=str(tmp_path))))
+    client = NotebookClient(nbformat.v4.new_notebook(), timeout=600, kernel_name='python3',
+                            resources=dict(metadata=dict(path=str(tmp_path))))
     with client.setup_kernel(): yield client
 
 
 def say(kernel, code):
     "The text that a line of code ends on, in the kernel."
-    cell = nbformat.v4.new_code_cell(code); kernel.nb.cells.append(cell)
+    cell = nbformat.v4.new_code_cell(code)
+    kernel.nb.cells.append(cell)
     return kernel.execute_cell(cell, len(kernel.nb.cells) - 1).outputs[0]['data']['text/plain']
 
 
@@ -125,13 +145,17 @@ def test_run_all_twice_runs_what_the_cell_says(kernel, tmp_path, monkeypatch):
     def text(nb): return '\n'.join(str(o) for c in nb.cells for o in c.get('outputs', []))
     def config(): return json.loads((tmp_path / say(kernel, 'str(folder)').strip("'") / 'config.json').read_text())
     first = text(run_all(kernel, LOSO, method="method = 'majority'", seed='seed = 3', **few))
-    assert (config()['method'], config()['seed']) == ('majority', 3) and "majority on synth" in say(kernel, 'ax.get_title()')
+    assert (config()['method'], config()['seed']) == ('majority', 3) and "majority on synth" in say(kernel,
+                                                                                                    'ax.get_title()')
     run_all(kernel, LOSO, method="method: str = 'pca_lda'", seed='seed = 3', **few)
-    assert (config()['method'], config()['seed']) == ('pca_lda', 3) and "pca_lda on synth" in say(kernel, 'ax.get_title()')
-    with pytest.raises(CellExecutionError, match=r'unknown parameter\(s\) metod'): run_all(kernel, LOSO, method="method = 'pca_lda'", seed='seed = 3', metod="metod = 'majority'", **few)
+    assert (config()['method'], config()['seed']) == ('pca_lda', 3) and "pca_lda on synth" in say(kernel,
+                                                                                                  'ax.get_title()')
+    with pytest.raises(CellExecutionError, match=r'unknown parameter\(s\) metod'):
+        run_all(kernel, LOSO, method="method = 'pca_lda'", seed='seed = 3', metod="metod = 'majority'", **few)
     # the cell alone, and then the cell that runs: no title of what did not run
     cells = nbformat.read(LOSO, 4).cells
-    say(kernel, "method, seed = 'majority', 4; seed"); kernel.nb.cells = cells
+    say(kernel, "method, seed = 'majority', 4; seed")
+    kernel.nb.cells = cells
     last = next(i for i, c in enumerate(cells) if c.source.startswith('from mpfnet.loso import run '))
     kernel.execute_cell(cells[last], last)
     assert (config()['method'], config()['seed']) == ('majority', 4)
@@ -143,4 +167,6 @@ def test_an_audit_run_twice_audits_what_the_cell_says(kernel, tmp_path, monkeypa
     few = dict(subjects="subjects = 'synth/sub01,synth/sub02'", normalise='normalise = False', seed='seed = 0')
     run_all(kernel, PAGES[1], method="method = 'majority'", **few)
     notebook = run_all(kernel, PAGES[1], method="method = 'pca_lda'", **few)
-    assert 'audit-synth-3class-pca_lda-' in say(kernel, 'str(folder)') and any('pca_lda, 1 seeds, ' in str(o) for c in notebook.cells for o in c.get('outputs', []))
+    assert 'audit-synth-3class-pca_lda-' in say(kernel, 'str(folder)') and any(
+        'pca_lda, 1 seeds, ' in str(o) for c in notebook.cells for o in c.get('outputs', [])
+    )

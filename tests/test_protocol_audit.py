@@ -1,14 +1,17 @@
-"""The protocol audit: it trains what a run trains, goes on where it stopped, and choosing on test clips gets more of them right."""
+"""The protocol audit: it trains what a run trains, goes on where it stopped, and choosing on test clips gets more of
+them right."""
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings as hypothesis_settings, strategies as st
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
+from mpfnet.loso import run
 from mpfnet.protocol_audit import (
     Curves, audit, best_epoch_all, best_epoch_each, best_of, last_epoch, measure, read_curves, runs_of, uf1,
 )
-from mpfnet.loso import run
 
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release
 SIX = 'casme2/ca00,casme2/ca01,samm/sa00,samm/sa01,smic/sm00,smic/sm01'
@@ -16,7 +19,11 @@ CHEAP = 'ststnet.epochs=3,pltn.epochs=1,meta.updates=4,encoder.width=0.125'
 
 
 def arguments(root, out, **kwargs):
-    return dict(dataset='megc2019_flow', data_root=str(root), out_dir=str(out), overrides=CHEAP, subjects=SIX, device='cpu', method='ststnet', seed='0,1') | kwargs
+    return (
+        dict(dataset='megc2019_flow', data_root=str(root), out_dir=str(out), overrides=CHEAP, subjects=SIX,
+             device='cpu', method='ststnet', seed='0,1')
+        | kwargs
+    )
 
 
 @pytest.mark.parametrize('method', ['ststnet', 'pltn', 'pca_lda'])
@@ -36,15 +43,19 @@ def test_goes_on_where_it_stopped(flow_root, tmp_path):
     records = sorted(folder.rglob('*.npz'))
     assert len(records) == 6*len(runs_of('ststnet', [0, 1])) == 30
     before, whole = {p: p.stat().st_mtime_ns for p in records}, {p: p.read_bytes() for p in records}
-    records[0].write_bytes(whole[records[0]][:200]); records[7].write_bytes(b'no archive'); records[9].unlink()
-    np.savez(records[11], scores=np.array([object()], dtype=object))                     # a pickle inside: refused, computed again
+    records[0].write_bytes(whole[records[0]][:200])
+    records[7].write_bytes(b'no archive')
+    records[9].unlink()
+    # a pickle inside: refused, computed again
+    np.savez(records[11], scores=np.array([object()], dtype=object))
     again = audit(**arguments(flow_root, tmp_path, workers=2))
     assert again == folder
     for k, p in enumerate(records):
         assert (p.stat().st_mtime_ns == before[p]) == (k not in (0, 7, 9, 11))
         assert all(np.array_equal(a, b) for a, b in zip(np.load(p).values(), np.load(p).values()))
     c = read_curves(folder)
-    assert len(c.honest) == 2 and c.scores[0, None].shape == (4, len(c.labels), 3) and set(c.scores) == {(0, None), (1, None), (0, 'training'), (0, 'everyone'), (0, 'own')}
+    assert (len(c.honest) == 2 and c.scores[0, None].shape == (4, len(c.labels), 3) and set(c.scores)
+            == {(0, None), (1, None), (0, 'training'), (0, 'everyone'), (0, 'own')})
     table = measure(c, n=200)
     assert table['uf1_gap'].iloc[0] == 0 and table.loc['best epoch on each test subject', 'uf1'] >= table['uf1'].iloc[0]
 
@@ -69,15 +80,24 @@ def test_gaps_are_paired():
     one = r.random((1, 60, 3)).repeat(5, 0)                              # every epoch the same
     c = Curves({(0, None): one}, r.integers(0, 3, 60), [('d', str(k % 10)) for k in range(60)], np.arange(5), {})
     row = measure(c, n=100).loc['best epoch on each test subject']
-    assert row['uf1_gap'] == 0 and np.all(row['uf1_gap_ci95'] == 0) and row['uf1_ci95'][0] < row['uf1'] < row['uf1_ci95'][1]
+    assert (row['uf1_gap'] == 0 and np.all(row['uf1_gap_ci95'] == 0)
+            and row['uf1_ci95'][0] < row['uf1'] < row['uf1_ci95'][1])
 
 
 def test_the_average_is_watched_where_the_average_is_the_model(flow_root, tmp_path):
     "With `meta.average` the last look is at the model itself, and inner folds are not looked at."
-    folder = audit(**arguments(flow_root, tmp_path, method='pltn', seed=0, subjects='samm/sa00', overrides=CHEAP + ',meta.average=0.9'))
+    folder = audit(
+        **arguments(flow_root, tmp_path, method='pltn', seed=0, subjects='samm/sa00', overrides=CHEAP
+                    + ',meta.average=0.9')
+    )
     curve = np.load(folder/'seed0'/'samm__sa00.npz')
-    assert np.allclose(curve['scores'][-1], curve['scores'][-2], atol=1e-5) and not np.allclose(curve['scores'][0], curve['scores'][-1], atol=1e-4)
-    inner = audit(**arguments(flow_root, tmp_path, method='mpfnet_p', seed=0, subjects='samm/sa00', overrides=CHEAP + ',plsm.epochs=1,plsm.phi_limit=1', gamma='inner'))
+    assert np.allclose(curve['scores'][-1], curve['scores'][-2], atol=1e-5) and not np.allclose(
+        curve['scores'][0], curve['scores'][-1], atol=1e-4
+    )
+    inner = audit(
+        **arguments(flow_root, tmp_path, method='mpfnet_p', seed=0, subjects='samm/sa00', overrides=CHEAP
+                    + ',plsm.epochs=1,plsm.phi_limit=1', gamma='inner')
+    )
     assert np.load(inner/'seed0'/'samm__sa00.npz')['epochs'].tolist() == [1, 2, 3, 4, 4]
 
 

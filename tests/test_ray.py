@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import CHEAP, ROOT
@@ -37,10 +38,16 @@ def cluster():
 
 
 def parameters(flow_root, out, **more):
-    return dict(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(out), method='mpfnet_p', subjects=FEW, overrides=CHEAP) | more
+    return (
+        dict(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(out), method='mpfnet_p', subjects=FEW,
+             overrides=CHEAP)
+        | more
+    )
 
 
-def scores(run): return {f.name: {k: v for k, v in json.loads(f.read_text()).items() if k != 'seconds'} for f in (run / 'folds').glob('*.json')}
+def scores(run):
+    return {f.name: {k: v for k, v in json.loads(f.read_text()).items() if k != 'seconds'}
+            for f in (run / 'folds').glob('*.json')}
 
 
 @pytest.fixture(scope='module')
@@ -52,12 +59,14 @@ def test_the_same_records(cluster, alone, flow_root, tmp_path):
     "Digit for digit what one process makes, weights' hashes included; and weights come home."
     run = loso.run(**parameters(flow_root, tmp_path, engine='ray', keep_weights=True))
     assert run.name == alone.name and scores(run) == scores(alone)
-    assert len(list((run / 'weights').glob('*.safetensors'))) == 6 and (run / 'metrics.json').read_text() == (alone / 'metrics.json').read_text()
+    assert (len(list((run / 'weights').glob('*.safetensors'))) == 6 and (run / 'metrics.json').read_text()
+            == (alone / 'metrics.json').read_text())
     assert json.loads((run / 'env.json').read_text())['folds_trained'] == 6
 
 
 def test_which_cluster(cluster, tmp_path, monkeypatch):
-    "RAY_ADDRESS, else what `ray start` left here; none that somebody's program started for itself, and none that does not answer."
+    """RAY_ADDRESS, else what `ray start` left here; none that somebody's program started for itself, and none that
+    does not answer."""
     address = cluster[0].address
     assert cluster_address() == address
     monkeypatch.setattr(ray_engine, 'CURRENT', tmp_path / 'current')
@@ -67,7 +76,8 @@ def test_which_cluster(cluster, tmp_path, monkeypatch):
         ray_engine.CURRENT.write_text(there)
         assert cluster_address() == found
     monkeypatch.setenv('RAY_ADDRESS', '127.0.0.1:1')
-    with pytest.raises(ValueError, match='RAY_ADDRESS=127.0.0.1:1: .*nothing answers'): loso.run(engine='ray', out_dir=str(tmp_path / 'out'))
+    with pytest.raises(ValueError, match='RAY_ADDRESS=127.0.0.1:1: .*nothing answers'):
+        loso.run(engine='ray', out_dir=str(tmp_path / 'out'))
     assert not (tmp_path / 'out').exists()
 
 
@@ -77,7 +87,8 @@ def test_an_address_that_another_user_left(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_engine, 'CURRENT', left := tmp_path / 'current')
     left.write_text(cluster[0].address)
     assert cluster_address() == cluster[0].address
-    monkeypatch.setattr(os, 'getuid', lambda mine=os.getuid(): mine + 1)
+    mine = os.getuid()
+    monkeypatch.setattr(os, 'getuid', lambda: mine + 1)
     with pytest.warns(UserWarning, match='not used.*RAY_ADDRESS'): assert cluster_address() is None
     monkeypatch.setenv('RAY_ADDRESS', cluster[0].address)
     assert cluster_address() == cluster[0].address                          # named on purpose
@@ -119,9 +130,11 @@ ray_engine.CURRENT = Path.home() / 'none'
 ray = ray_engine.connect(1)
 import psutil
 ours = {p.pid for p in psutil.Process().children(recursive=True)} | {os.getpid()}
-print(*{c.laddr.ip.removeprefix('::ffff:') for c in psutil.net_connections('inet') if c.status == 'LISTEN' and c.pid in ours})
+listening = [c for c in psutil.net_connections('inet') if c.status == 'LISTEN' and c.pid in ours]
+print(*{c.laddr.ip.removeprefix('::ffff:') for c in listening})
 print(stat.filemode(ray_engine.token_file().stat().st_mode), os.environ.get('RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'))
-comer = f"from ray._raylet import GcsClient; print(len(GcsClient(address='{ray.get_runtime_context().gcs_address}').get_all_node_info()))"
+comer = f"from ray._raylet import GcsClient; \
+print(len(GcsClient(address='{ray.get_runtime_context().gcs_address}').get_all_node_info()))"
 env = {k: v for k, v in os.environ.items() if not k.startswith('RAY_')}
 for more in ({}, {'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': 'a'*64}, {'RAY_AUTH_MODE': 'token'}):
     out = subprocess.run([sys.executable, '-c', comer], env=env | more, capture_output=True, text=True)
@@ -130,7 +143,8 @@ for more in ({}, {'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': 'a'*64}, {'RAY_AUT
 
 
 def test_a_cluster_of_our_own_is_for_this_user_on_this_machine(tmp_path):
-    "It listens on the loopback only, and asks for a token that nobody else can read; without it, or with another one, nobody comes in."
+    """It listens on the loopback only, and asks for a token that nobody else can read; without it, or with another
+    one, nobody comes in."""
     pytest.importorskip('psutil')
     assert in_a_new_process(OWN, HOME=str(tmp_path)) == ['127.0.0.1', '-rw-------', 'None', 'refused', 'refused', 'in']
 
@@ -164,7 +178,8 @@ def test_a_node_that_may_not_write_there(alone, flow_root, tmp_path, monkeypatch
             yield s, record
     monkeypatch.setattr(loso, 'engine_of', lambda name: elsewhere)
     run = loso.run(**parameters(flow_root, tmp_path, subjects='samm/sa00', keep_weights=True))
-    assert scores(run) == {'samm__sa00.json': scores(alone)['samm__sa00.json']} and (run / 'weights' / 'samm__sa00.safetensors').is_file()
+    assert (scores(run) == {'samm__sa00.json': scores(alone)['samm__sa00.json']}
+            and (run / 'weights' / 'samm__sa00.safetensors').is_file())
 
 
 def test_nodes_run_the_drivers_code(cluster):
@@ -172,7 +187,8 @@ def test_nodes_run_the_drivers_code(cluster):
     files = package_files()
     files['__init__.py'] += b"\nNOTE = 'the driver wrote this'\n"
     ray = connect(1)
-    fresh = ray.remote(runtime_env=dict(env_vars=dict(A='new process')))            # one of this driver's has its code already
+    # one of this driver's has its code already
+    fresh = ray.remote(runtime_env=dict(env_vars=dict(A='new process')))
     with by_value(ray): note = fresh(on_a_node).remote(files, pickle.dumps(eval), "__import__('mpfnet').NOTE")
     assert ray.get(note) == 'the driver wrote this'
 
@@ -186,7 +202,8 @@ def test_a_second_run_trains_nothing(cluster, alone, flow_root):
 def test_a_node_dies(cluster, alone, flow_root, tmp_path):
     "Its folds are done by the others."
     c, second = cluster
-    code = f'from mpfnet import loso; loso.run(**{parameters(flow_root, tmp_path, engine="ray", overrides=CHEAP.replace("meta.updates=2", "meta.updates=60"))!r})'
+    slow = CHEAP.replace('meta.updates=2', 'meta.updates=60')
+    code = f'from mpfnet import loso; loso.run(**{parameters(flow_root, tmp_path, engine="ray", overrides=slow)!r})'
     driver = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 120
     while not list(tmp_path.glob('*/folds/*.json')) and driver.poll() is None and time.time() < deadline: time.sleep(.1)
@@ -198,15 +215,19 @@ def test_a_node_dies(cluster, alone, flow_root, tmp_path):
 
 
 def test_the_driver_dies_and_another_goes_on(cluster, flow_root, tmp_path):
-    code = f'from mpfnet import loso; loso.run(**{parameters(flow_root, tmp_path, engine="ray", overrides=CHEAP.replace("meta.updates=2", "meta.updates=60"))!r})'
+    slow = CHEAP.replace('meta.updates=2', 'meta.updates=60')
+    code = f'from mpfnet import loso; loso.run(**{parameters(flow_root, tmp_path, engine="ray", overrides=slow)!r})'
     driver = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
-    while len(list(tmp_path.glob('*/folds/*.json'))) < 2 and driver.poll() is None and time.time() < deadline: time.sleep(.1)
-    driver.kill(); driver.wait()
+    while len(list(tmp_path.glob('*/folds/*.json'))) < 2 and driver.poll() is None and time.time() < deadline:
+        time.sleep(0.1)
+    driver.kill()
+    driver.wait()
     time.sleep(2)
     before = {f: f.stat().st_mtime_ns for f in tmp_path.glob('*/folds/*.json')}
     assert 2 <= len(before) < 6
-    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.DEVNULL, timeout=300).returncode == 0
+    assert (subprocess.run([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.DEVNULL, timeout=300).returncode
+            == 0)
     assert {f: f.stat().st_mtime_ns for f in before} == before and len(list(tmp_path.glob('*/folds/*.json'))) == 6
 
 
@@ -219,7 +240,11 @@ def test_an_error_in_a_fold_is_an_error_of_the_run(cluster, flow_root, tmp_path)
 
 def test_somebody_elses_connection_stays(cluster, flow_root, tmp_path):
     ray.init(address=cluster[0].address)
-    with pytest.raises(Exception, match='not finite'): loso.run(**parameters(flow_root, tmp_path, engine='ray', subjects='samm/sa00', overrides=CHEAP + ',meta.lr=1e30', method='scratch'))
+    with pytest.raises(Exception, match='not finite'):
+        loso.run(
+            **parameters(flow_root, tmp_path, engine='ray', subjects='samm/sa00', overrides=CHEAP + ',meta.lr=1e30',
+                         method='scratch')
+        )
     assert ray.is_initialized()
     ray.shutdown()
 
@@ -241,7 +266,7 @@ def test_results_on_a_store(alone, flow_root, tmp_path, monkeypatch):
 
 class Finished:
     "Stands for Ray, with some tasks that are done: a value, or an error."
-    class exceptions: RayError = KeyError
+    exceptions = SimpleNamespace(RayError=KeyError)
     def __init__(self, done): self.done, self.ended = done, []
     def wait(self, refs, num_returns, timeout): return [r for r in refs if r in self.done], []
     def get(self, ref): return self.done[ref] if self.done[ref] else {}[ref]

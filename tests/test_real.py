@@ -1,4 +1,5 @@
-"""The public flow release: 442 real micro-expressions. An independent run of the same deterministic model gives these digits."""
+"""The public flow release: 442 real micro-expressions. An independent run of the same deterministic model gives these
+digits."""
 import json
 
 import pytest
@@ -8,7 +9,12 @@ from mpfnet.loso import run
 
 
 def metrics(root, out, method):
-    m = json.loads((run(dataset='megc2019_flow', data_root=str(root), out_dir=str(out), method=method, workers=2, device='cpu') / 'metrics.json').read_text())
+    m = json.loads(
+        (
+            run(dataset='megc2019_flow', data_root=str(root), out_dir=str(out), method=method, workers=2, device='cpu')
+            / 'metrics.json'
+        ).read_text()
+    )
     return {'pooled': m['pooled']} | m['per_dataset']
 
 

@@ -18,8 +18,11 @@ from mpfnet.data.readers import SOURCES, DataError, smic
 from mpfnet.data.sheets import SheetError, find_table, read_workbook, text, whole
 from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
 
-NEEDED = {'smic': 'Subject Filename OnsetF OffsetF Emotion', 'casme2': 'Subject Filename OnsetFrame ApexFrame OffsetFrame|Estimated Emotion', 'mmew': 'Subject Filename OnsetFrame ApexFrame OffsetFrame|Estimated Emotion',
-          'samm': 'Subject|Filename|Onset Frame|Apex Frame|Offset Frame|Estimated Emotion', 'casme3': 'Subject Filename Onset Apex Offset emotion'}
+NEEDED = {'smic': 'Subject Filename OnsetF OffsetF Emotion',
+          'casme2': 'Subject Filename OnsetFrame ApexFrame OffsetFrame|Estimated Emotion',
+          'mmew': 'Subject Filename OnsetFrame ApexFrame OffsetFrame|Estimated Emotion',
+          'samm': 'Subject|Filename|Onset Frame|Apex Frame|Offset Frame|Estimated Emotion',
+          'casme3': 'Subject Filename Onset Apex Offset emotion'}
 ROWS = 14         # of the table that are kept: the tests read it some two thousand times
 FRAMES = re.compile('(onset|apex|offset)', re.I)
 
@@ -43,13 +46,20 @@ class Book:
 def book_of(dataset, path):
     "The untouched workbook of a look-alike."
     book = load_workbook(path)
-    b = Book({s.title: [list(r) for r in s.iter_rows(values_only=True)] for s in book.worksheets}, at=book.worksheets[0].title)
+    b = Book({s.title: [list(r) for r in s.iter_rows(values_only=True)] for s in book.worksheets},
+             at=book.worksheets[0].title)
     if dataset == 'casme_sq':
         names = 'subject clip onset apex offset au emotion type'.split()
         b.columns = {n: k for k, n in enumerate(names) if n != 'au'}
         b.sheets[b.at] = sorted(b.grid, key=lambda r: 'macro' in r[7])
     else:
-        wanted = NEEDED[dataset].split('|') if dataset == 'samm' else [w for part in NEEDED[dataset].split('|') for w in (part.split() if 'Estimated' not in part else [part])]
+        wanted = (
+            NEEDED[dataset].split('|')
+            if dataset == 'samm'
+            else [
+                w for part in NEEDED[dataset].split('|') for w in (part.split() if 'Estimated' not in part else [part])
+            ]
+        )
         b.head = next(i for i, r in enumerate(b.grid) if 'Filename' in r)
         b.columns = {n: b.grid[b.head].index(n) for n in wanted}
     return b
@@ -67,7 +77,8 @@ def write_xlsx(b, path):
         for row in rows: sheet.append(row)
         if b.dates and name == b.at:
             for column in [k for n, k in b.columns.items() if FRAMES.match(n)]:
-                for row in sheet.iter_rows(min_row=b.first + 1, min_col=column + 1, max_col=column + 1): row[0].number_format = 'yyyy-mm-dd'
+                for row in sheet.iter_rows(min_row=b.first + 1, min_col=column + 1, max_col=column + 1):
+                    row[0].number_format = 'yyyy-mm-dd'
     book.save(path)
 
 
@@ -103,7 +114,10 @@ class Tree:
         self.dataset, self.root, self.owners = dataset, root, {}
         self.path = next((root / dataset).rglob('*.xlsx'))
         self.book = book_of(dataset, self.path)
-        self.book.grid[self.book.first:] = self.book.grid[self.book.first:][:ROWS] + [r for r in self.book.grid[self.book.first:] if 'macro-expression' in r][:2]
+        self.book.grid[self.book.first :] = (
+            self.book.grid[self.book.first :][:ROWS]
+            + [r for r in self.book.grid[self.book.first :] if 'macro-expression' in r][:2]
+        )
         table, report = self.load(self.book)
         kept = table.keys() - {f['clip'] for f in report['findings'] if f['decision'] == 'row-from-folder'}
         folders = {f"{t['subject']}/{t['clip']}": t['folder'] for t in lookalike_truth(root / dataset)}
@@ -121,7 +135,9 @@ class Tree:
         with soon(), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             table = load_clips(self.dataset, self.root, task=None)
-        return {f'{r["subject"]}/{r["clip"]}': r for r in table.astype(object).to_dict('records')}, table.report
+        return {f'{r["subject"]}/{r["clip"]}': r for r in table.astype(object).to_dict('records')}, table.attrs[
+            'report'
+        ]
 
     def owner(self, at):
         "The clip that a row is about: what changes when the row is not there."
@@ -136,7 +152,8 @@ class Tree:
 
     def cases(self, report):
         "What a report says, whatever row it stands in."
-        return sorted((f['decision'], f['clip'], f['kind']) for f in report['findings'] if f['decision'] not in ('remark', 'choice'))
+        return sorted((f['decision'], f['clip'], f['kind'])
+                      for f in report['findings'] if f['decision'] not in ('remark', 'choice'))
 
 
 @pytest.fixture(scope='module')
@@ -200,14 +217,20 @@ def number_types(b, draw, dataset):
     kind = draw(st.sampled_from((str, float, lambda v: f' {v}.0', lambda v: f'{v}\u200b')))
     for row in b.grid[b.first:]:
         for n, k in b.columns.items():
-            if k < len(row) and (FRAMES.match(n) or n.lower() == 'subject') and whole(row[k]) is not None and (n.lower() != 'subject' or dataset != 'samm' or kind is str): row[k] = kind(whole(row[k]))
+            if (
+                k < len(row) and (FRAMES.match(n) or n.lower() == 'subject') and whole(row[k]) is not None
+                and (n.lower() != 'subject' or dataset != 'samm' or kind is str)
+            ):
+                row[k] = kind(whole(row[k]))
 
 
 def spaces_and_case(b, draw, dataset):
-    before, after, change = draw(SPACES), draw(SPACES), draw(st.sampled_from((str, str.upper, str.lower, str.swapcase, wide)))
+    before, after, change = (draw(SPACES), draw(SPACES),
+                             draw(st.sampled_from((str, str.upper, str.lower, str.swapcase, wide))))
     for row in b.grid[b.first:]:
         for n, k in b.columns.items():
-            if k < len(row) and isinstance(row[k], str) and not FRAMES.match(n) and not row[k].startswith('*'): row[k] = before + change(row[k]) + after
+            if k < len(row) and isinstance(row[k], str) and not FRAMES.match(n) and not row[k].startswith('*'):
+                row[k] = before + change(row[k]) + after
 
 
 def wide(word):
@@ -217,11 +240,19 @@ def wide(word):
 
 def header_spelling(b, draw, dataset):
     if b.head is None: return
-    change = draw(st.sampled_from((str.upper, str.lower, wide, lambda s: s.replace(' ', '\n'), lambda s: f' {s}\xa0', lambda s: ' '.join(re.findall('[A-Z][a-z]*', s) or [s]), lambda s: s.replace(' ', '_') + ':')))
+    change = draw(
+        st.sampled_from(
+            (
+                str.upper, str.lower, wide, lambda s: s.replace(' ', '\n'), lambda s: f' {s}\xa0',
+                lambda s: ' '.join(re.findall('[A-Z][a-z]*', s) or [s]), lambda s: s.replace(' ', '_') + ':',
+            )
+        )
+    )
     b.grid[b.head] = [change(v) if isinstance(v, str) else v for v in b.grid[b.head]]
 
 
-EDITS = (shuffled, more_columns, blank_rows, notes, renamed_sheet, sheet_before, as_dates, number_types, spaces_and_case, header_spelling)
+EDITS = (shuffled, more_columns, blank_rows, notes, renamed_sheet, sheet_before, as_dates, number_types,
+         spaces_and_case, header_spelling)
 
 
 @pytest.mark.parametrize('dataset', LICENSED)
@@ -230,7 +261,8 @@ EDITS = (shuffled, more_columns, blank_rows, notes, renamed_sheet, sheet_before,
 def test_what_makes_no_difference(trees, dataset, data):
     tree = trees(dataset)
     b = copy.deepcopy(tree.book)
-    for edit in data.draw(st.lists(st.sampled_from(EDITS), min_size=1, max_size=4, unique=True)): edit(b, data.draw, dataset)
+    for edit in data.draw(st.lists(st.sampled_from(EDITS), min_size=1, max_size=4, unique=True)):
+        edit(b, data.draw, dataset)
     table, report = tree.load(b, data.draw(st.sampled_from(('.xlsx', '.xlsx', '.xls'))))
     assert table == tree.table
     assert tree.cases(report) == tree.cases(tree.report)
@@ -254,16 +286,48 @@ def test_each_edit_alone(trees, dataset, edit):
 def test_dates_are_numbers(tmp_path, suffix):
     "Frame 60 is Excel's 29th of February 1900, which there never was."
     numbers = [0, 1, 46, 59, 60, 61, 40000, 308866]
-    write(Book({'Sheet1': [['Onset']] + [[n] for n in numbers]}, 0, {'Onset': 0}, True, 'Sheet1'), tmp_path / f'dates{suffix}')
+    write(Book({'Sheet1': [['Onset']] + [[n] for n in numbers]}, 0, {'Onset': 0}, True, 'Sheet1'),
+          tmp_path / f'dates{suffix}')
     assert [whole(r[0]) for r in read_workbook(tmp_path / f'dates{suffix}')['Sheet1'][1:]] == numbers
 
 
 # ---- one wrong cell
 
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.text(st.characters(codec='utf-8', exclude_categories=('Cs', 'Cc')), max_size=40), st.integers(-10**18, 10**18), st.integers(-5, 400), st.floats(allow_nan=False, allow_infinity=False),
-    st.sampled_from(('#N/A', '#REF!', '#DIV/0!', '=A1', '/', '?', '0', '-1', '46.0', '1e3', '٤٦', '²', '46-50', '../..', 'Subject', 'Filename', 'others', 'micro-expression', 'macro-expression', '9' * 5000, '0' * 32000, 'e\u0301' * 500)),
-    st.dates(datetime.date(1901, 1, 1), datetime.date(2100, 1, 1)))
+    st.none(),
+    st.booleans(),
+    st.text(st.characters(codec='utf-8', exclude_categories=('Cs', 'Cc')), max_size=40),
+    st.integers(-(10**18), 10**18),
+    st.integers(-5, 400),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(
+        (
+            '#N/A',
+            '#REF!',
+            '#DIV/0!',
+            '=A1',
+            '/',
+            '?',
+            '0',
+            '-1',
+            '46.0',
+            '1e3',
+            '٤٦',
+            '²',
+            '46-50',
+            '../..',
+            'Subject',
+            'Filename',
+            'others',
+            'micro-expression',
+            'macro-expression',
+            '9' * 5000,
+            '0' * 32000,
+            'e\u0301' * 500,
+        )
+    ),
+    st.dates(datetime.date(1901, 1, 1), datetime.date(2100, 1, 1)),
+)
 
 
 @pytest.mark.parametrize('dataset', LICENSED)
@@ -274,7 +338,8 @@ def test_one_wrong_cell(trees, dataset, data):
     tree = trees(dataset)
     b = copy.deepcopy(tree.book)
     rows = range(b.first, len(b.grid))
-    at, name = data.draw(st.sampled_from(rows), label='row'), data.draw(st.sampled_from(sorted(b.columns)), label='column')
+    at, name = (data.draw(st.sampled_from(rows), label='row'),
+                data.draw(st.sampled_from(sorted(b.columns)), label='column'))
     column = b.columns[name]
     new = data.draw(st.one_of(VALUES, st.sampled_from([b.grid[i][column] for i in rows])), label='value')
     b.grid[at][column] = new
@@ -282,19 +347,23 @@ def test_one_wrong_cell(trees, dataset, data):
     except DataError as e:
         assert str(tree.path) in str(e)
         return
-    if not (owner := tree.owner(at)): assert (table, tree.cases(report)) == (tree.table, tree.cases(tree.report)) or dataset == 'casme_sq'
+    if not (owner := tree.owner(at)):
+        assert (table, tree.cases(report)) == (tree.table, tree.cases(tree.report)) or dataset == 'casme_sq'
     lines = [f for f in report['findings'] if f['row'] == at + 1]
     differ = {k for k in table.keys() | tree.table.keys() if table.get(k) != tree.table.get(k)}
     fresh = table.keys() - tree.table.keys()                                # the clip by its new name
     assert len(fresh) <= 1 and differ <= {owner} | fresh | {f['clip'] for f in lines if f['decision'] == 'duplicate'}
     if differ and not could_be_right(name, new, [b.grid[i][column] for i in rows if i != at]):
         assert lines or any(f['clip'] == owner and f['decision'] == 'row-from-folder' for f in report['findings'])
-        if FRAMES.match(name): assert any(f['column'] == ('ABCDE'[column] if dataset == 'casme_sq' else name) or 'no apex' in f['found'] for f in lines)
+        if FRAMES.match(name):
+            assert any(f['column'] == ('ABCDE'[column] if dataset == 'casme_sq' else name) or 'no apex' in f['found']
+                       for f in lines)
 
 
 def could_be_right(name, value, others):
     "A frame number, or a word or name that another row has: nobody can tell that it is wrong."
-    if FRAMES.match(name): return isinstance(value, datetime.date) or whole(value) is not None and whole(value) >= 0    # a date is a number in the file
+    # a date is a number in the file
+    if FRAMES.match(name): return isinstance(value, datetime.date) or whole(value) is not None and whole(value) >= 0
     if name == 'type' and 'macro' in text(value).lower(): return True
     return text(value).lower() in {text(v).lower() for v in others} | {text(whole(v)) for v in others}
 
@@ -309,7 +378,8 @@ def test_damaged_bytes(trees, tmp_path, suffix, data):
     path, tree = tmp_path / f'codes{suffix}', trees('samm')
     if not (good := tmp_path / f'good{suffix}').exists(): write(tree.book, good)
     raw = bytearray(good.read_bytes())
-    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(0, 255)), max_size=6)): raw[at] = value
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(0, 255)), max_size=6)):
+        raw[at] = value
     path.write_bytes(raw[:data.draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))])
     with soon():
         try: find_table(read_workbook(path), SOURCES['samm'].columns, SOURCES['samm'].needed, path)
@@ -330,6 +400,7 @@ def test_smic_reads_the_sheet_of_its_camera(tmp_path):
 
 def test_a_header_without_a_table_is_passed_over(tmp_path):
     header = ['Subject', 'Filename', 'Onset', 'Emotion']
-    write(Book({'template': [header], 'codes': [header, [1, 'EP02_01f', 46, 'disgust']]}, at='codes'), tmp_path / 'a.xlsx')
+    write(Book({'template': [header], 'codes': [header, [1, 'EP02_01f', 46, 'disgust']]}, at='codes'),
+          tmp_path / 'a.xlsx')
     table = find_table(read_workbook(tmp_path / 'a.xlsx'), SOURCES['casme2'].columns, SOURCES['casme2'].needed)
     assert (table.sheet, len(table.rows), table.others) == ('codes', 1, ['template'])

@@ -1,4 +1,5 @@
-"""The feature store under violence: kill -9 while it fills, two processes at once, torn files, and properties of rows."""
+"""The feature store under violence: kill -9 while it fills, two processes at once, torn files, and properties of
+rows."""
 import os
 import signal
 import subprocess
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mpfnet.preprocess import PreprocessConfig, clip_features
 from mpfnet.store import FeatureStore, RowFile, corrupt_rows, open_rows
@@ -33,7 +35,8 @@ store.ensure(clips, progress=False)
 def clips(tmp_path_factory):
     root = make_synth(tmp_path_factory.mktemp('data')/'synth', subjects=3, clips=60, size=64)
     table = pd.read_csv(root/'annotation.csv').assign(dataset='synth', input='frames')
-    table['frames'] = [{int(p.stem[3:]): str(p) for p in sorted((root/'frames'/r.subject/r.clip).iterdir())} for r in table.itertuples()]
+    table['frames'] = [{int(p.stem[3:]): str(p) for p in sorted((root / 'frames' / r.subject / r.clip).iterdir())}
+                       for r in table.itertuples()]
     return table
 
 
@@ -48,7 +51,8 @@ def expected(clips, tmp_path_factory):
 def start(clips, root, tmp_path, order='forwards'):
     table = tmp_path/'clips.pkl'
     clips.to_pickle(table)
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH', '')])}
+    env = {**os.environ,
+           'PYTHONPATH': os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH', '')])}
     p = subprocess.Popen([sys.executable, '-c', FILL, str(table), str(root), order], stdout=subprocess.PIPE, env=env)
     assert p.stdout.readline().strip() == b'ready'
     return p
@@ -90,15 +94,18 @@ def test_any_torn_end_is_repaired(clips, expected, tmp_path, cut):
     store.ensure(clips.head(10), progress=False)
     t = store.table
     whole = t.data.read_bytes(), t.lines.read_bytes()
-    for data, lines in ((whole[0], whole[1][:-cut]), (whole[0][:-cut], whole[1]), (whole[0] + b'x'*cut, whole[1] + b'{"key": "x'*cut)):
-        t.data.write_bytes(data); t.lines.write_bytes(lines)
+    for data, lines in ((whole[0], whole[1][:-cut]), (whole[0][:-cut], whole[1]),
+                        (whole[0] + b'x' * cut, whole[1] + b'{"key": "x' * cut)):
+        t.data.write_bytes(data)
+        t.lines.write_bytes(lines)
         again = FeatureStore(store.root, CONFIG)
         assert again.verify() in (9, 10)
         again.ensure(clips.head(10), progress=False)
         assert again.verify() == 10
         again.ensure(clips, progress=False)
         assert (t.data.read_bytes(), t.lines.read_bytes()) == expected
-        t.data.write_bytes(whole[0]); t.lines.write_bytes(whole[1])
+        t.data.write_bytes(whole[0])
+        t.lines.write_bytes(whole[1])
 
 
 def test_key_depends_on_pixels_config_and_phi(clips, tmp_path):
@@ -123,7 +130,8 @@ def test_broken_frame_names_clip_and_file(clips, tmp_path):
     bad = clips.head(3).copy()
     path = tmp_path/'broken.png'
     path.write_bytes(Path(bad.iloc[1]['frames'][bad.iloc[1]['apex']]).read_bytes()[:900])
-    bad['frames'] = [f if i != 1 else {**f, r.apex: str(path)} for i, (f, r) in enumerate(zip(bad['frames'], bad.itertuples()))]
+    bad['frames'] = [f if i != 1 else {**f, r.apex: str(path)}
+                     for i, (f, r) in enumerate(zip(bad['frames'], bad.itertuples()))]
     store = FeatureStore(tmp_path/'store', CONFIG)
     for workers in (1, 2):
         with pytest.raises(ValueError) as e: store.ensure(bad, workers=workers, progress=False)
@@ -141,7 +149,8 @@ def test_missing_files_are_all_named_first(clips, tmp_path):
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(keys=st.lists(st.sampled_from('abcdefgh'), min_size=1, max_size=12), cut_data=st.integers(0, 40), cut_lines=st.integers(0, 400))
+@given(keys=st.lists(st.sampled_from('abcdefgh'), min_size=1, max_size=12), cut_data=st.integers(0, 40),
+       cut_lines=st.integers(0, 400))
 def test_rows_come_back_as_written(tmp_path_factory, keys, cut_data, cut_lines):
     "Any keys in any order, any cut at the ends: the rows that count are a prefix, and hold what was written."
     t = RowFile(tmp_path_factory.mktemp('rows'), (2, 3))
@@ -154,7 +163,13 @@ def test_rows_come_back_as_written(tmp_path_factory, keys, cut_data, cut_lines):
     assert [int(r[0, 0]) for r in open_rows(again)] == [ord(k) for k in distinct] and not corrupt_rows(again)
 
 
-@pytest.mark.parametrize('text', ['[]', '{"shape": 3}', '{"shape": [5, 10, 16, 16]}', '{"shape": [5, 10, 16, 16], "settings": [], "input": "frames"}'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '[]', '{"shape": 3}', '{"shape": [5, 10, 16, 16]}',
+        '{"shape": [5, 10, 16, 16], "settings": [], "input": "frames"}',
+    ],
+)
 def test_a_store_that_does_not_say_what_it_is_is_a_sentence(tmp_path, text):
     from mpfnet.store import verify_folder
     (tmp_path/'store.json').write_text(text, encoding='utf-8')

@@ -1,4 +1,5 @@
-"""What the repository promises about itself: notebooks that are notebooks, a library that runs without Jupyter, one source of settings."""
+"""What the repository promises about itself: notebooks that are notebooks, a library that runs without Jupyter, one
+source of settings."""
 import ast
 import graphlib
 import json
@@ -12,23 +13,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-def below(folder, pattern): return sorted(p for p in (ROOT/folder).rglob(pattern) if not any(part.startswith('.') for part in p.relative_to(ROOT).parts))
-def module_name(path): return '.'.join(path.relative_to(ROOT/'mpfnet').with_suffix('').parts)
-SOURCES = below('nbs', '*.ipynb')
-NOTEBOOKS = [*SOURCES, *below('paper_figures', '*.ipynb')]
-FILES = [p for p in below('mpfnet', '*.py') if not p.stem.startswith('_')]
-MODULES = sorted(map(module_name, FILES))
+NOTEBOOKS = sorted([*ROOT.glob('nbs/**/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
+NOTEBOOKS = [p for p in NOTEBOOKS if '.ipynb_checkpoints' not in p.parts]
+SOURCES = [p for p in NOTEBOOKS if p.is_relative_to(ROOT / 'nbs')]
+LIBRARY = sorted(ROOT.glob('mpfnet/**/*.py'))
+MODULES = sorted('.'.join(p.relative_to(ROOT / 'mpfnet').with_suffix('').parts) for p in LIBRARY
+                 if not p.stem.startswith('_'))
 NO_MODULE = {'index'}  # pages that export nothing
-NOT_IN_THE_LIBRARY = ['nbdev', 'fastcore', 'execnb', 'papermill', 'jupyter', 'jupyter_core', 'jupyter_client', 'jupyterlab', 'IPython', 'ipykernel',
-                      'nbformat', 'nbclient', 'nbconvert', 'matplotlib', 'seaborn', 'skimage', 'captum', 'pytest', 'hypothesis', 'ray', 'pyrtools', 'dlib',
-                      'openpyxl', 'xlrd', 'rich']     # the last three are installed with it, and wanted only where a sheet is read or a table drawn
+NOT_IN_THE_LIBRARY = [
+    'nbdev', 'fastcore', 'execnb', 'papermill', 'jupyter', 'jupyter_core', 'jupyter_client', 'jupyterlab',
+    'IPython', 'ipykernel', 'nbformat', 'nbclient', 'nbconvert', 'matplotlib', 'seaborn', 'skimage', 'captum',
+    'pytest', 'hypothesis', 'ray', 'pyrtools', 'dlib',
+    'openpyxl', 'xlrd', 'rich']  # installed with it, and wanted only where a sheet is read or a table drawn
 
 
-def name(path): return str(path.relative_to(ROOT).with_suffix(''))
+def name(path): return path.relative_to(ROOT).with_suffix('').as_posix()
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
 def directives(cell): return [re.sub(r'\s+', ' ', m) for m in re.findall(r'^#\|\s*(.+?)\s*$', source(cell), re.M)]
-def exported(cell): return cell['cell_type'] == 'code' and any(d.split()[0] in ('export', 'exporti', 'exports') for d in directives(cell))
+def exported(cell):
+    return cell['cell_type'] == 'code' and any(d.split()[0] in ('export', 'exporti', 'exports')
+                                               for d in directives(cell))
 
 
 def default_exp(path):
@@ -38,7 +43,8 @@ def default_exp(path):
 
 def tracked():
     "Text files of the repository: tracked, or new and not ignored."
-    out = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=ROOT, capture_output=True, text=True)
+    out = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=ROOT, capture_output=True,
+                         text=True)
     if out.returncode: pytest.skip('not a git checkout')
     return [ROOT / f for f in out.stdout.split('\0') if f and (ROOT / f).is_file()]
 
@@ -47,12 +53,15 @@ def test_there_are_notebooks_and_modules():
     assert SOURCES and MODULES
 
 
-PARAMETERISED = [p for p in NOTEBOOKS if p.parent.name == 'paper_figures' or p.stem in ('05_loso', '06a_protocol_audit')]
+PARAMETERISED = [
+    p for p in NOTEBOOKS if p.parent.name == 'paper_figures' or p.stem in ('05_loso', '06a_protocol_audit')
+]
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
 def test_notebook_opens_and_says_what_can_be_set(path):
-    """What JupyterLab asks of a notebook before it opens it without a question, and what papermill needs: exactly one `parameters` cell.
+    """What JupyterLab asks of a notebook before it opens it without a question, and what papermill needs: exactly one
+    `parameters` cell.
 
     Without the tag papermill exits 0 and runs the defaults, whatever was asked for."""
     import nbformat
@@ -72,9 +81,22 @@ def test_notebook_is_small_and_has_no_stored_error(path):
     assert not errors, f'stored errors: {errors}; run the notebook again'
 
 
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
+def test_notebook_stores_no_progress_bars(path):
+    "Nor widgets, which show nothing outside the kernel that made them."
+    outputs = [o for c in cells(path) for o in c.get('outputs', [])]
+    streams = [''.join(o['text']) for o in outputs if o['output_type'] == 'stream']
+    assert not [s for s in streams if '\r' in s or '%|' in s or 'it/s]' in s]
+    assert not [o for o in outputs if any('widget' in kind for kind in o.get('data', {}))]
+
+
 @pytest.mark.parametrize('path', SOURCES, ids=name)
 def test_export_cells_are_short(path):
-    lines = [(i, sum(bool(l.strip()) and not l.startswith('#|') for l in source(c).splitlines())) for i, c in enumerate(cells(path)) if exported(c)]
+    lines = [
+        (i, sum(bool(l.strip()) and not l.startswith('#|') for l in source(c).splitlines()))
+        for i, c in enumerate(cells(path))
+        if exported(c)
+    ]
     long = [f'cell {i}: {n} lines' for i, n in lines if n > 60]
     assert not long, f'{long}: split the cell, one idea each'
 
@@ -83,8 +105,8 @@ def test_export_cells_are_short(path):
 def test_notebook_names_its_module(path):
     if path.stem in NO_MODULE: assert default_exp(path) is None and not any(exported(c) for c in cells(path))
     else:
-        *wing, page = path.relative_to(ROOT/'nbs').with_suffix('').parts
-        assert default_exp(path) == '.'.join([*wing, re.sub(r'^\d\d[a-z]?_', '', page)]), 'the module is named as the notebook, without its number'
+        module = '.'.join([*path.parent.relative_to(ROOT / 'nbs').parts, re.sub(r'^\d\d[a-z]?_', '', path.stem)])
+        assert default_exp(path) == module, 'the module is named as the notebook and its folder, without the number'
 
 
 @pytest.mark.parametrize('path', SOURCES, ids=name)
@@ -95,7 +117,8 @@ def test_notebook_has_title_and_purpose(path):
 
 @pytest.mark.parametrize('path', SOURCES, ids=name)
 def test_no_star_imports_in_exported_cells(path):
-    star = [source(c) for c in cells(path) if exported(c) and re.search(r'^\s*from\s+\S+\s+import\s+\*', source(c), re.M)]
+    star = [source(c) for c in cells(path) if exported(c)
+            and re.search(r'^\s*from\s+\S+\s+import\s+\*', source(c), re.M)]
     assert not star
 
 
@@ -119,7 +142,8 @@ for m in {modules}: importlib.import_module('mpfnet.' + m)
 
 
 def imports(modules, blocked):
-    return subprocess.run([sys.executable, '-c', BLOCKER.format(blocked=set(blocked), modules=modules)], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run([sys.executable, '-c', BLOCKER.format(blocked=set(blocked), modules=modules)], cwd=ROOT,
+                          capture_output=True, text=True)
 
 
 def test_library_imports_without_jupyter_and_plotting():
@@ -139,32 +163,45 @@ for name in ('CascadeClassifier', 'data'):
 def test_a_fold_is_trained_where_there_is_nothing_else(tmp_path, flow_root, synth_root, method, data):
     "From clips to a record, on a machine without Jupyter, plots or pytest, with an OpenCV that has no cascades."
     root, subject = (synth_root, 'synth/sub01') if data == 'synth' else (flow_root, 'samm/sa00')
-    of = dict(mpfnet_c='preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,encoder.width=0.125', lbp_top='lbp_top.size=32', ststnet='ststnet.epochs=1')
-    code = BLOCKER.format(blocked=set(NOT_IN_THE_LIBRARY), modules=['loso']) + OPENCV_5 + f"""
+    of = dict(
+        mpfnet_c='preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,encoder.width=0.125',
+        lbp_top='lbp_top.size=32', ststnet='ststnet.epochs=1',
+    )
+    code = (
+        BLOCKER.format(blocked=set(NOT_IN_THE_LIBRARY), modules=['loso'])
+        + OPENCV_5
+        + f"""
 from mpfnet.loso import run
-folder = run(dataset={data!r}, data_root={str(root)!r}, method={method!r}, preset='tiny', device='cpu', subjects={subject!r}, out_dir={str(tmp_path)!r}, overrides={of[method]!r})
-print(len(list((folder/'folds').glob('*.json'))), {{m.split('.')[0] for m in sys.modules}} & {set(NOT_IN_THE_LIBRARY)})"""
+folder = run(dataset={data!r}, data_root={str(root)!r}, method={method!r}, preset='tiny', device='cpu', \
+subjects={subject!r}, out_dir={str(tmp_path)!r}, overrides={of[method]!r})
+print(len(list((folder/'folds').glob('*.json'))), {{m.split('.')[0] for m in sys.modules}} & \
+{set(NOT_IN_THE_LIBRARY)})"""
+    )
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split('\n')[-2:] == ['1 set()', ''], done.stderr[-2000:]
 
 
 def test_a_figure_without_matplotlib_is_a_sentence():
     "Not a traceback that ends in a bare name; and nowhere else does the library import what draws."
-    code = BLOCKER.format(blocked={'matplotlib'}, modules=['results.report', 'paper.drawings', 'paper.pictures']) + """
+    code = (
+        BLOCKER.format(blocked={'matplotlib'}, modules=['report', 'drawings', 'pictures'])
+        + """
 import pandas as pd
 from mpfnet.paper import drawings, pictures
 from mpfnet.results import report
-for ask in (lambda: report.forest(pd.DataFrame(dict(name=['a']))), drawings.Drawing(1, 1).figure, lambda: pictures.flow_picture([[0], [0]], 1)):
+for ask in (lambda: report.forest(pd.DataFrame(dict(name=['a']))), drawings.Drawing(1, 1).figure, lambda: \
+pictures.flow_picture([[0], [0]], 1)):
     try: ask()
     except ImportError as e: print('pip install matplotlib' in str(e))"""
+    )
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == 3*['True'], done.stderr[-2000:]
-    assert not [p.name for p in FILES if 'import matplotlib' in p.read_text(encoding='utf-8')]
+    assert not [p.name for p in LIBRARY if 'import matplotlib' in p.read_text(encoding='utf-8')]
 
 
 def test_warnings_go_through_one_place():
     "Python shows the source line of any other; see the page on checks."
-    assert [p.name for p in FILES if re.search(r'\bwarnings\.warn', p.read_text(encoding='utf-8'))] == ['checks.py']
+    assert [p.name for p in LIBRARY if re.search(r'\bwarnings\.warn', p.read_text(encoding='utf-8'))] == ['checks.py']
 
 
 def test_the_import_blocker_blocks():
@@ -173,8 +210,9 @@ def test_the_import_blocker_blocks():
 
 
 def test_every_module_imports_by_itself():
-    "No module depends on another having been imported before it."
-    alone = "import importlib, sys\nfor m in {}:\n    for k in [k for k in sys.modules if k.split('.')[0] == 'mpfnet']: del sys.modules[k]\n    importlib.import_module('mpfnet.' + m)"
+    "No module depends on another having been imported before it, and there is no import cycle."
+    alone = ("import importlib, sys\nfor m in {}:\n    for k in [k for k in sys.modules if k.split('.')[0] == "
+             "'mpfnet']: del sys.modules[k]\n    importlib.import_module('mpfnet.' + m)")
     done = subprocess.run([sys.executable, '-c', alone.format(MODULES)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -235,30 +273,43 @@ def test_the_versions_of_python_are_said_once():
     assert versions[0] == cfg['min_python'] and f"{sys.version_info.major}.{sys.version_info.minor}" in versions
     workflow = (ROOT / '.github' / 'workflows' / 'test.yaml').read_text(encoding='utf-8')
     assert f'matrix: {{python: [{", ".join(f"{v!r}" for v in versions)}]}}'.replace("'", '"') in workflow
-    import runpy, setuptools
+    import runpy
+
+    import setuptools
     said = {}
     kept, setuptools.setup = setuptools.setup, said.update
     try: runpy.run_path(str(ROOT / 'setup.py'))
     finally: setuptools.setup = kept
-    assert [c.rpartition(' ')[2] for c in said['classifiers'] if 'Python :: 3.' in c] == versions and said['python_requires'] == f'>={versions[0]}'
+    assert [c.rpartition(' ')[2] for c in said['classifiers'] if 'Python :: 3.' in c] == versions and said[
+        'python_requires'
+    ] == f'>={versions[0]}'
 
 
 def test_every_requirement_is_pinned():
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
     cfg = config()
-    lines = [l for l in (ROOT / 'constraints.txt').read_text(encoding='utf-8').splitlines() if l and not l.startswith('#')]
+    lines = [
+        l for l in (ROOT / 'constraints.txt').read_text(encoding='utf-8').splitlines() if l and not l.startswith('#')
+    ]
     pins = dict((canonicalize_name(n), v) for n, v in (l.split('==') for l in lines))
     assert len(pins) == len(lines), 'a package is pinned twice'
     assert not [v for v in pins.values() if '+' in v], 'a local suffix fits one build only'
-    for r in map(Requirement, ' '.join(v for k, v in cfg.items() if k in ('requirements', 'dev_requirements', 'docs_requirements')).split()):
+    for r in map(
+        Requirement,
+        ' '.join(v for k, v in cfg.items() if k in ('requirements', 'dev_requirements', 'docs_requirements')).split(),
+    ):
         assert canonicalize_name(r.name) in pins, f'{r.name} is not in constraints.txt'
-        assert pins[canonicalize_name(r.name)] in r.specifier, f'constraints.txt and settings.ini contradict each other about {r}'
+        assert pins[canonicalize_name(r.name)] in r.specifier, (
+            f'constraints.txt and settings.ini contradict each other about {r}'
+        )
 
 
 def test_no_paths_of_one_machine():
     "Absolute paths of somebody's computer, in any text file."
-    pattern = re.compile(r'(?<![\w.:/<{$}])/(?:home|root|Users|work|mnt|scratch|opt|tmp)/[\w.-]+|[A-Z]:\\\\?(?:Users|home)')
+    pattern = re.compile(
+        r'(?<![\w.:/<{$}])/(?:home|root|Users|work|mnt|scratch|opt|tmp)/[\w.-]+|[A-Z]:\\\\?(?:Users|home)'
+    )
     found = []
     for p in tracked():
         if p.suffix in {'.png', '.safetensors', '.npz'} or p == Path(__file__): continue
@@ -269,29 +320,63 @@ def test_no_paths_of_one_machine():
 
 def test_no_licensed_or_opaque_files():
     "No photographs, sheets or pickles: the datasets' licences forbid the first two, and the third can run code."
-    bad = [p.name for p in tracked() if p.suffix.lower() in {'.jpg', '.jpeg', '.bmp', '.avi', '.mp4', '.xls', '.xlsx', '.pkl', '.pickle', '.pt', '.pth', '.tar'}]
+    bad = [p.name for p in tracked() if p.suffix.lower()
+           in {'.jpg', '.jpeg', '.bmp', '.avi', '.mp4', '.xls', '.xlsx', '.pkl', '.pickle', '.pt', '.pth', '.tar'}]
     big = [p.name for p in tracked() if p.stat().st_size > 2_000_000]
     assert not bad and not big, bad + big
 
 
-def test_readme_lists_the_parameters_and_their_defaults():
-    "The table in README.md against the parameters cell of the notebook."
-    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", (ROOT / 'README.md').read_text(encoding='utf-8'), re.M)
+@pytest.mark.parametrize('page', ['README.md', 'docs/experiments.md'])
+def test_the_parameters_and_their_defaults_are_listed(page):
+    "The tables of README.md and of the guide against the parameters cell of the notebook."
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", (ROOT / page).read_text(encoding='utf-8'), re.M)
     cell = next(source(c) for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', []))
-    defaults = {t.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.Assign) for t in n.targets}
+    defaults = {t.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.Assign)
+                for t in n.targets}
     assert {k: ast.literal_eval(v) for k, v in rows} == defaults
 
 
 def test_library_and_notebook_have_the_same_defaults():
     from dataclasses import asdict
+
     from mpfnet.parameters import Parameters
     cell = next(source(c) for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', []))
-    defaults = {t.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.Assign) for t in n.targets}
+    defaults = {t.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.Assign)
+                for t in n.targets}
     assert asdict(Parameters()) == defaults
 
 
-@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md'])
+@pytest.mark.parametrize(
+    'page',
+    [
+        'README.md', 'CONTRIBUTING.md', 'CHANGELOG.md',
+        *sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob('docs/*.md')),
+    ],
+)
 def test_links_lead_somewhere(page):
-    links = re.findall(r'\]\(([^)#:]+)\)', (ROOT / page).read_text(encoding='utf-8'))
-    missing = [l for l in links if not (ROOT / l).exists()]
+    "Files that are named exist, and so do the headings in them."
+    path = ROOT / page
+    links = re.findall(r'\]\(([^):]+)\)', path.read_text(encoding='utf-8'))
+    missing = [l for l in links if not (path.parent / l.partition('#')[0]).exists()]
     assert not missing
+    for file, heading in re.findall(r'\]\(([^):]*\.md)#([^)]+)\)', path.read_text(encoding='utf-8')):
+        there = re.findall(r'^#+ (.+)$', (path.parent / file).read_text(encoding='utf-8'), re.M)
+        assert heading in [re.sub(r'[^\w -]', '', h).lower().replace(' ', '-') for h in there], f'{file}#{heading}'
+
+
+def test_the_citation_is_that_of_the_package_and_of_the_paper():
+    "The citation file against settings.ini and the first lines of README.md."
+    import yaml
+
+    cited, cfg, readme = (yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8')), config(),
+                          (ROOT / 'README.md').read_text(encoding='utf-8'))
+    assert (cited['cff-version'], cited['version'], cited['title']) == (
+        '1.2.0', cfg['version'], cfg['title'],
+    ) and cited['repository-code'] == cfg['git_url']
+    paper, first = cited['preferred-citation'], ' '.join(readme.partition('## Start')[0].split())
+    names = [f"{a['given-names']} {a['family-names']}" for a in paper['authors']]
+    assert paper['title'] in first and f"{', '.join(names[:-1])} and {names[-1]}" in first and paper['url'] in first
+    assert (
+        f"## [{cfg['version']}]" in (log := (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8'))
+        or '## [Unreleased]' in log
+    )

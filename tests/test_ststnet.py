@@ -1,4 +1,5 @@
-"""STSTNet's training step: the same function as the layers one after the other, of a fold by itself, with dropout that every machine draws alike."""
+"""STSTNet's training step: the same function as the layers one after the other, of a fold by itself, with dropout that
+every machine draws alike."""
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,11 +22,16 @@ def release(n=60, seed=0):
     x = r.integers(0, 256, (n, 3, 1, 28, 28))
     x[:, :, :, 5:12, 5:12] = 128
     for c in range(3): x[y == c, 1, :, 14:, 7*c:9 + 7*c] = 230
-    clips = pd.DataFrame(dict(dataset='toy', subject=[f's{i//10}' for i in range(n)], clip=[f'c{i:02}' for i in range(n)], label=y, input='flow28'))
+    clips = pd.DataFrame(
+        dict(dataset='toy', subject=[f's{i // 10}' for i in range(n)], clip=[f'c{i:02}' for i in range(n)], label=y,
+             input='flow28')
+    )
     return clips, (x/np.float32(255)).astype(np.float16)
 
 
-def context(features='both', **config): return SimpleNamespace(settings=SimpleNamespace(ststnet=STSTNetConfig(**config), features=features), device='cpu', watch=None)
+def context(features='both', **config):
+    return SimpleNamespace(settings=SimpleNamespace(ststnet=STSTNetConfig(**config), features=features), device='cpu',
+                           watch=None)
 
 
 def as_drawn(fold, cfg, index=(0, 1, 2)):
@@ -53,7 +59,9 @@ def test_a_fold_is_trained_as_layer_by_layer(features, index, dropout):
     fold = Fold(clips, x, [('toy', 's2')])
     ours, plain = FittedSTSTNet(fold, context(features, **cfg)), as_drawn(fold, STSTNetConfig(**cfg), index)
     assert gap(ours.state(), plain.state_dict()) < 2e-3
-    assert gap(ours.state(), as_drawn(fold, STSTNetConfig(**cfg | dict(epochs=9)), index).state_dict()) > 2e-3, 'an epoch does less than rounding: the test shows nothing'
+    assert gap(ours.state(), as_drawn(fold, STSTNetConfig(**cfg | dict(epochs=9)), index).state_dict()) > 2e-3, (
+        'an epoch does less than rounding: the test shows nothing'
+    )
     with torch.no_grad(): p = plain(255*torch.from_numpy(x[20:30].astype(np.float32))[:, list(index), 0]).softmax(1)
     assert np.abs(ours.scores(x[20:30]) - p.numpy()).max() < 2e-3
 
@@ -70,7 +78,8 @@ def test_any_number_of_clips_goes_through(n):
 
 def test_gradients_are_those_of_finite_differences():
     torch.manual_seed(0)
-    x, w, b = torch.rand(3, 2, 8, 8).double(), torch.randn(4, 2, 3, 3).double().requires_grad_(), torch.randn(4).double().requires_grad_()
+    x, w, b = (torch.rand(3, 2, 8, 8).double(), torch.randn(4, 2, 3, 3).double().requires_grad_(),
+               torch.randn(4).double().requires_grad_())
     assert torch.autograd.gradcheck(lambda w, b: Largest.apply(x, w, b), (w, b))
 
 
@@ -79,7 +88,9 @@ def test_a_gamma_that_is_not_positive_goes_the_long_way(gammas):
     "There the largest value is not the largest after batch norm."
     net, x = STSTNet(dropout=0.).double().train(), torch.rand(8, 3, 28, 28).double()*255
     net[2].weight.data = torch.tensor(gammas*8).double()
-    assert torch.allclose(net(x), nn.Sequential.forward(net, x)) and not torch.allclose(net(x), nn.Sequential.forward(net.eval(), x))
+    assert torch.allclose(net(x), nn.Sequential.forward(net, x)) and not torch.allclose(
+        net(x), nn.Sequential.forward(net.eval(), x)
+    )
 
 
 def test_the_size_of_a_group_is_rounding(monkeypatch):
@@ -92,10 +103,18 @@ def test_the_size_of_a_group_is_rounding(monkeypatch):
 
 def test_a_shuffled_fold_and_averaged_weights_are_trained_too():
     clips, x = release()
-    def sha(watch=None, **config): return sha256_of(FittedSTSTNet(Fold(clips, x, [('toy', 's2')]), SimpleNamespace(**vars(context(epochs=3, batch=20, **config)) | dict(watch=watch))).state())
+
+    def sha(watch=None, **config):
+        return sha256_of(
+            FittedSTSTNet(Fold(clips, x, [('toy', 's2')]),
+                          SimpleNamespace(**vars(context(epochs=3, batch=20, **config)) | dict(watch=watch))).state()
+        )
     everything = {sha(shuffle=s, average=a) for s in (True, False) for a in (0., .9)}
     assert len(everything) == 4
-    for a in (0., .9): assert sha(average=a, watch=lambda epoch, model: model.scores(x)) == sha(average=a), 'looking on changed something'
+    for a in (0.0, 0.9):
+        assert sha(average=a, watch=lambda epoch, model: model.scores(x)) == sha(average=a), (
+            'looking on changed something'
+        )
 
 
 def test_nothing_of_a_fold_depends_on_those_before_it():
@@ -108,7 +127,8 @@ def test_nothing_of_a_fold_depends_on_those_before_it():
 def test_dropout_draws_numbers_that_are_written_down():
     "Of PyTorch's generator on the CPU, by whole numbers: the same on every processor."
     torch.manual_seed(0)
-    assert kept((2, 12), .5).long().tolist() == [[0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0], [1, 0, 1, 0, 0, 0, 0, 1, 0, 1, 1, 0]]
+    assert kept((2, 12), 0.5).long().tolist() == [[0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+                                                  [1, 0, 1, 0, 0, 0, 0, 1, 0, 1, 1, 0]]
     assert [round(float(kept((1000, 100), p).double().mean()), 2) for p in (.1, .5, .75, .99)] == [.9, .5, .25, .01]
 
 

@@ -1,4 +1,5 @@
-"""The linear machines behind the descriptors: nothing of the test subject, nothing infinite, and the planes that scikit-learn finds."""
+"""The linear machines behind the descriptors: nothing of the test subject, nothing infinite, and the planes that
+scikit-learn finds."""
 import json
 from types import SimpleNamespace
 
@@ -6,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.svm import SVC
 
 from mpfnet.core.artefacts import sha256_of
@@ -17,7 +19,8 @@ from mpfnet.rivals.svm import DescriptorSVM, Normaliser, SVMConfig, machines
 TEST = ('demo', 's2')
 
 
-def context(**kwargs): return SimpleNamespace(settings=SimpleNamespace(svm=SVMConfig(**kwargs)), device='cpu', watch=None)
+def context(**kwargs):
+    return SimpleNamespace(settings=SimpleNamespace(svm=SVMConfig(**kwargs)), device='cpu', watch=None)
 
 
 def dataset(shape=(25, 8), seed=0, labels=(0, 0, 0, 1, 1, 2), signed=False):
@@ -26,7 +29,10 @@ def dataset(shape=(25, 8), seed=0, labels=(0, 0, 0, 1, 1, 2), signed=False):
     y = np.array(list(labels)*4)
     x = r.normal(size=(24, *shape)) if signed else r.dirichlet(np.ones(shape[-1]), (24, *shape[:-1]))
     x[np.arange(24), ..., y] += .5
-    clips = pd.DataFrame(dict(dataset='demo', subject=[f's{i // 6}' for i in range(24)], clip=[f'c{i:02}' for i in range(24)], label=y, input='frames'))
+    clips = pd.DataFrame(
+        dict(dataset='demo', subject=[f's{i // 6}' for i in range(24)], clip=[f'c{i:02}' for i in range(24)], label=y,
+             input='frames')
+    )
     return clips, x.astype(np.float16)
 
 
@@ -42,7 +48,8 @@ def test_canary(shape, options):
     def sha(c, v): return sha256_of(fitted(c, v, **options)[1].state())
     def noisy(subject):
         mine, v, c = (clips['subject'] == subject).to_numpy(), x.copy(), clips.copy()
-        v[mine] = np.random.default_rng(9).normal(5, 9, (6, *shape)); c.loc[mine, 'label'] = 2 - c.loc[mine, 'label']
+        v[mine] = np.random.default_rng(9).normal(5, 9, (6, *shape))
+        c.loc[mine, 'label'] = 2 - c.loc[mine, 'label']
         return c, v
     assert sha(*noisy('s2')) == sha(clips, x) == sha(clips, x)
     assert sha(*noisy('s1')) != sha(clips, x)
@@ -54,16 +61,20 @@ def test_predicting_changes_nothing_and_a_clip_is_judged_by_itself():
     x = fold.test_features()
     s = model.scores(x)
     fold.check_unchanged(model.state())
-    assert s.shape == (6, 3) and np.isfinite(s).all() and np.allclose(model.scores(x[2:3]), s[2:3]) and np.allclose(model.scores(x.numpy()), s)
+    assert (s.shape == (6, 3) and np.isfinite(s).all() and np.allclose(model.scores(x[2:3]), s[2:3])
+            and np.allclose(model.scores(x.numpy()), s))
     assert (s.argmax(1) == [0, 0, 0, 1, 1, 2]).mean() > .6
 
 
 def test_the_state_is_all_that_a_prediction_needs():
     fold, model = fitted(*dataset())
-    state = model.state(); fold.seal(state)
+    state = model.state()
+    fold.seal(state)
     x = fold.test_features()
     z = (np.sqrt(x.numpy().astype(float)).reshape(6, -1) - state['mean'])/state['scale']
-    assert np.allclose(z @ state['weights'].T + state['offsets'], model.scores(x)) and state['weights'].shape == (3, 200)
+    assert np.allclose(z @ state['weights'].T + state['offsets'], model.scores(x)) and state['weights'].shape == (
+        3, 200,
+    )
 
 
 @pytest.mark.parametrize('present', [(0, 2), (1, 2), (1,)])
@@ -106,7 +117,7 @@ def test_a_plane_known_by_hand():
 def test_the_order_of_the_clips_does_not_matter():
     clips, x = dataset()
     order = np.random.default_rng(1).permutation(24)
-    (a, first), (b, second) = fitted(clips, x), fitted(clips.iloc[order], x[order])
+    (a, first), (_, second) = fitted(clips, x), fitted(clips.iloc[order], x[order])
     a.seal(first.state())
     assert np.allclose(first.scores(a.test_features()), second.scores(a.test_features()), atol=2e-2)
 
@@ -122,13 +133,15 @@ def test_balance_helps_the_rare_class():
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 10**6), st.integers(2, 12), st.lists(st.integers(1, 6), min_size=1, max_size=3), st.booleans(), st.booleans(), st.sampled_from([0, 1e-6, 1, 1e4]))
+@given(st.integers(0, 10**6), st.integers(2, 12), st.lists(st.integers(1, 6), min_size=1, max_size=3), st.booleans(),
+       st.booleans(), st.sampled_from([0, 1e-6, 1, 1e4]))
 def test_normaliser(seed, n, shape, root, standardise, scale):
     x = (np.random.default_rng(seed).normal(size=(n, *shape))*scale).astype(np.float32)
     x[:, ..., 0] = 3                                                    # the same in every clip
     f = Normaliser(x, SVMConfig(root=root, standardise=standardise))
     z = f(torch.from_numpy(x))
-    assert z.shape == (n, int(np.prod(shape))) and np.isfinite(z).all() and np.isfinite(f(x + 1)).all() and np.allclose(z.mean(0), 0, atol=1e-6)
+    assert (z.shape == (n, int(np.prod(shape))) and np.isfinite(z).all() and np.isfinite(f(x + 1)).all()
+            and np.allclose(z.mean(0), 0, atol=1e-6))
     if np.ptp(x, 0).any(): assert (z**2).sum(1).mean() == pytest.approx(1)
 
 
@@ -139,6 +152,15 @@ def test_bad_settings():
 
 def test_bi_woof_on_the_release(real_root, tmp_path):
     "The figures on the page of the descriptors."
-    m = json.loads((run(dataset='megc2019_flow', data_root=str(real_root), out_dir=str(tmp_path), method='bi_woof', workers=2, device='cpu')/'metrics.json').read_text())
+    m = json.loads(
+        (
+            run(dataset='megc2019_flow', data_root=str(real_root), out_dir=str(tmp_path), method='bi_woof', workers=2,
+                device='cpu')
+            / 'metrics.json'
+        ).read_text()
+    )
     found = {k: (v['uf1'], v['uar']) for k, v in ({'pooled': m['pooled']} | m['per_dataset']).items()}
-    for k, v in dict(pooled=(.7049, .7281), smic=(.6678, .6797), casme2=(.8275, .8312), samm=(.6005, .6652)).items(): assert found[k] == pytest.approx(v, abs=.006), k
+    for k, v in dict(
+        pooled=(0.7049, 0.7281), smic=(0.6678, 0.6797), casme2=(0.8275, 0.8312), samm=(0.6005, 0.6652)
+    ).items():
+        assert found[k] == pytest.approx(v, abs=0.006), k

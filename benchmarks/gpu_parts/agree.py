@@ -4,9 +4,9 @@ from importlib.util import find_spec
 
 import torch
 from fold import composite
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, judge
 from turns import tf32
 
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, judge
 from mpfnet.ca_i3d import CAI3D, CAInception, CoordinateAttention, Unit
 from mpfnet.methods import override, settings_preset
 from mpfnet.plsm import train_plsm
@@ -17,7 +17,8 @@ from mpfnet.train import ComputeConfig, forward_of
 
 #: name → device, precision, whether convolutions may use TF32
 WAYS = {'cpu float32': ('cpu', 'float32', False), 'cpu bf16': ('cpu', 'bf16', False),
-        'gpu float32': (DEVICE, 'float32', False), 'gpu tf32': (DEVICE, 'float32', True), 'gpu bf16': (DEVICE, 'bf16', True)}
+        'gpu float32': (DEVICE, 'float32', False), 'gpu tf32': (DEVICE, 'float32', True),
+        'gpu bf16': (DEVICE, 'bf16', True)}
 KERNELS = 'gpu bf16, our kernels'                      # compute.kernels=triton, where Triton is
 if DEVICE == 'cuda' and find_spec('triton'): WAYS[KERNELS] = DEVICE, 'bf16', True
 
@@ -32,7 +33,8 @@ def pass_of(net, x, device, precision, kernels=''):
     "Output, gradient of the input, gradients of the weights, all flat."
     net = copy.deepcopy(net).to(device, x.dtype, memory_format=torch.channels_last_3d)
     x = x.detach().clone().to(device).requires_grad_()
-    y = net(x) if x.dtype == torch.float64 else forward_of(net, ComputeConfig(precision=precision, kernels=kernels), device)(x)
+    y = (net(x) if x.dtype == torch.float64
+         else forward_of(net, ComputeConfig(precision=precision, kernels=kernels), device)(x))
     weights = torch.linspace(-1, 1, y[0].numel(), dtype=x.dtype).view_as(y[0]).to(device)
     (y*weights).sum().backward()                       # a loss that weighs all outputs
     return y, x.grad, torch.cat([p.grad.flatten() for p in net.parameters()])
@@ -67,18 +69,23 @@ def of_modules():
             for way, (output, x_gradient, w_gradient) in found.items():
                 emit('rounding', of=name, way=way, output=output, input_gradient=x_gradient, weight_gradient=w_gradient)
             worst = {way: max(e) for way, e in found.items()}
-            for precision, most in (('float32', 5), ('bf16', 2)):             # a ReLU that flips is an error, too, on either
+            # a ReLU that flips is an error, too, on either
+            for precision, most in (('float32', 5), ('bf16', 2)):
                 got, there = (worst[f'{device} {precision}'] for device in ('gpu', 'cpu'))
                 judge(f"{name}: error in {precision}, of the CPU's", most, got/max(there, 1e-5), False)
-            if KERNELS in worst: judge(f"{name}: error of our kernels, of the CPU's in bf16", 2, worst[KERNELS]/max(worst['cpu bf16'], 1e-5), False)
+            if KERNELS in worst:
+                judge(f"{name}: error of our kernels, of the CPU's in bf16", 2,
+                      worst[KERNELS] / max(worst['cpu bf16'], 1e-5), False)
 
 
 def losses_of(stage, way):
     "The first twenty losses of a stage at a fixed seed, on a small fold of the composite."
     device, precision, rounded = WAYS[way]
     fold = composite((5, 4, 16, 16) if SMOKE else (5, 4, 32, 32), 'cpu', .05 if SMOKE else .15)
-    s = override(settings_preset('tiny'), 'plsm.epochs=4,' + ('pltn.epochs=2,plsm.phi_limit=1' if SMOKE else 'pltn.epochs=20'))
-    data = Prepared(fold, device=device, compute=ComputeConfig(precision=precision, kernels='triton' if way == KERNELS else ''))
+    s = override(settings_preset('tiny'), 'plsm.epochs=4,'
+                 + ('pltn.epochs=2,plsm.phi_limit=1' if SMOKE else 'pltn.epochs=20'))
+    data = Prepared(fold, device=device,
+                    compute=ComputeConfig(precision=precision, kernels='triton' if way == KERNELS else ''))
     with tf32(rounded):
         if stage == 'pltn': losses = train_pltn(data, s.encoder, s.pltn, NO_AUGMENT)[1]
         else: losses = train_plsm(data, s.encoder, s.plsm, NO_AUGMENT, 3)[1]
@@ -88,7 +95,8 @@ def losses_of(stage, way):
 def of_losses():
     for stage in ('pltn', 'plsm'):
         with attempt(f'losses of {stage}'):
-            found = {way: losses_of(stage, way) for way in ('cpu float32', 'gpu float32', 'gpu bf16', KERNELS) if way in WAYS}
+            found = {way: losses_of(stage, way)
+                     for way in ('cpu float32', 'gpu float32', 'gpu bf16', KERNELS) if way in WAYS}
             for way, values in found.items(): emit('losses', stage=stage, way=way, updates=len(values), losses=values)
             first = found['cpu float32']
             for way, most in (('gpu float32', 1e-3), ('gpu bf16', .1), (KERNELS, .1)):

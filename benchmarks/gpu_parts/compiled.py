@@ -1,12 +1,13 @@
 """torch.compile of the paper preset's step: what it takes to make, what it brings, whether the losses stay."""
 import torch
 import train_step
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, judge, ms, peak_gb, timed
 
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, judge, ms, peak_gb, timed
 from mpfnet.train import ComputeConfig, forward_of
 
 PRESET, SIZE, BATCH = ('tiny', 16, 6) if SMOKE else ('paper', 128, 128)
-MODES = ('',) if SMOKE else ('', 'default', 'reduce-overhead')      # '' = eager; a compiler takes too long for a smoke test
+# '' = eager; a compiler takes too long for a smoke test
+MODES = ('',) if SMOKE else ('', 'default', 'reduce-overhead')
 
 
 def main():

@@ -2,15 +2,16 @@
 from dataclasses import replace
 
 from fold import composite
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, held_gb, judge, peak_gb, timed
 from peak import LIMIT, beside, of_episodes, of_prior
 
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, held_gb, judge, peak_gb, timed
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.plsm import train_plsm
 from mpfnet.pltn import train_pltn
 from mpfnet.core.artefacts import Artefacts
 from mpfnet.priors import Prepared
+
 
 class Untrained(Artefacts):
     "Instead of a prior, the weights that it would start from: an update takes as long."
@@ -43,7 +44,8 @@ def stage_times(fold, s):
 
 def extrapolated(train, few, more, of):
     "Seconds of the whole stage, of one of its updates, and the peak of memory beside what was there."
-    train(few)                                                                # what is slow once: loading, choosing kernels
+    # what is slow once: loading, choosing kernels
+    train(few)
     before = held_gb()
     forget_peak()
     a, seconds_a = timed(lambda: train(few))

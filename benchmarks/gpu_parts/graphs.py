@@ -2,9 +2,9 @@
 import torch
 import train_step
 from fold import composite
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, judge, ms, sync, timed
 from torch.profiler import ProfilerActivity, profile
 
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, judge, ms, sync, timed
 from mpfnet.methods import override, settings_preset
 from mpfnet.pltn import train_pltn
 from mpfnet.priors import Prepared
@@ -17,7 +17,8 @@ LAUNCHES = ('LaunchKernel', 'GraphLaunch')       # parts of the names of the run
 def launched(make):
     "Kernels and graphs that a call launches."
     with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA]*(DEVICE == 'cuda')) as p:
-        make(); sync()
+        make()
+        sync()
     return sum(e.count for e in p.key_averages() if any(name in e.key for name in LAUNCHES))
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from flow_lookalike import write_flow_release
+
 from gpu_parts.children import begin, end
 from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, here, judge, seconds_left
-
 from mpfnet.metrics import evaluate
 
-SMALL = dict(method='scratch', subjects='samm/sa00', overrides='meta.updates=2', workers=1)      # of the made-up release
+# of the made-up release
+SMALL = dict(method='scratch', subjects='samm/sa00', overrides='meta.updates=2', workers=1)
 FOLDS = 68
 CHILD = 'import json, sys\nfrom mpfnet.loso import run\nif __name__ == "__main__": run(**json.loads(sys.argv[1]))'
 
@@ -56,8 +57,8 @@ def told(name, found, **more):
     if not records: raise RuntimeError(f'no fold was finished in {found["wall_s"]:.0f} s ({found["status"]})')
     seconds = found['wall_s']*(1 if found['status'] == 0 else of/len(records))
     each, clips = statistics.median(r['seconds'] for r in records), sum(len(r['labels']) for r in records)
-    emit(name, folds=len(records), of=of, wall_s=found['wall_s'], whole_s=seconds, fold_s=each, uf1=uf1_of(records), clips=clips,
-         data=found['data'], status=found['status'], **more)
+    emit(name, folds=len(records), of=of, wall_s=found['wall_s'], whole_s=seconds, fold_s=each, uf1=uf1_of(records),
+         clips=clips, data=found['data'], status=found['status'], **more)
     return seconds
 
 
@@ -79,12 +80,15 @@ def at_paper_width():
 
 
 def tiny():
-    "Seed 0 with both priors, for the clock, as it is and with recorded updates; then as many seeds as there is time for, for the noise."
+    """Seed 0 with both priors, for the clock, as it is and with recorded updates; then as many seeds as there is time
+    for, for the noise."""
     runs, took = [], {}
-    for seed, record in [('0', False)] if SMOKE else [('0', False), ('0', True), ('1', False), ('2', False), ('3', False)]:
+    for seed, record in ([('0', False)]
+                         if SMOKE else [('0', False), ('0', True), ('1', False), ('2', False), ('3', False)]):
         if took and seconds_left() < 1.2*max(took.values()) + 5: break
         with attempt(f'seed {seed}, record={record}'):
-            what = dict(method='mpfnet_p', preset='tiny', seed=seed, workers=cores(2), overrides=f'compute.record={record}')
+            what = dict(method='mpfnet_p', preset='tiny', seed=seed, workers=cores(2),
+                        overrides=f'compute.record={record}')
             found = whole(seconds_left() - 3, device=DEVICE, **what)
             took[seed, record] = told('gpu', found, **what)
             if not record: runs.append(found['records'])
@@ -104,4 +108,5 @@ def against(cpu, gpu): # records of a run; of runs with seed 0, 1, …
     noise = 2*2**.5*statistics.stdev(there) if len(there) > 1 else None
     emit('uf1', folds=len(folds), cpu=here, gpu=there, noise=noise)
     if noise is None: return
-    judge(f'UF1 of seed 0, {len(folds)} folds: GPU from CPU, beside the noise of {len(there)} seeds', max(noise, .01), abs(there[0] - here), False)
+    judge(f'UF1 of seed 0, {len(folds)} folds: GPU from CPU, beside the noise of {len(there)} seeds', max(noise, 0.01),
+          abs(there[0] - here), False)

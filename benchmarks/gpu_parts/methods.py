@@ -1,15 +1,16 @@
-"""Every method on the GPU: a fold of the synthetic clips, twice. Is it the same, where its record says so; how much memory."""
+"""Every method on the GPU: a fold of the synthetic clips, twice. Is it the same, where its record says so; how much
+memory."""
 import json
 import shutil
 
 from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, emit, forget_peak, judge, peak_gb, timed
-
 from mpfnet.loso import run
 from mpfnet.methods import METHODS, unused
 
 CHEAP = ('preprocess.size=16', 'meta.updates=2', 'fdp.updates=1')
 SHORT = ('fdp.updates=3', 'afn.epochs=1')          # at the paper's widths and batches
-ON_THE_GPU = tuple(m for m in METHODS if m not in ('lbp_top', 'bi_woof', 'pca_lda', 'majority'))      # these have no use for one
+# these have no use for one
+ON_THE_GPU = tuple(m for m in METHODS if m not in ('lbp_top', 'bi_woof', 'pca_lda', 'majority'))
 
 
 def of_use(method, overrides): return ','.join(o for o in overrides if not unused(method, o))

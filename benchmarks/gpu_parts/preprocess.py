@@ -1,11 +1,12 @@
-"""Features on the GPU: the whole recipe, and flow, interpolation and magnification alone. As fast as is asked, and what the CPU gives."""
+"""Features on the GPU: the whole recipe, and flow, interpolation and magnification alone. As fast as is asked, and
+what the CPU gives."""
 import tempfile
 from dataclasses import fields
 
 import numpy as np
 import torch
-from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, judge, ms, timed
 
+from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, judge, ms, timed
 from mpfnet.clips import load_clips
 from mpfnet.motion.flow import flow
 from mpfnet.core.workers import one_thread
@@ -50,7 +51,8 @@ def rows(device):
         store = FeatureStore(tempfile.mkdtemp(dir=SCRATCH), recipe(device), 'frames')
         workers = 1 if few else cores(2)
         found, seconds = timed(lambda: store.ensure(clips.iloc[i], phis, workers=workers, progress=False))
-        emit('rows', device=device, turn=turn, rows=len(found), workers=workers, seconds=seconds, rows_a_second=len(found)/seconds)
+        emit('rows', device=device, turn=turn, rows=len(found), workers=workers, seconds=seconds,
+             rows_a_second=len(found) / seconds)
     some = store.F[found.reshape(len(clips), copies)[:2, :2]]
     return some.astype(np.float32), len(found)/seconds
 

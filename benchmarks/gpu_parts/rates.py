@@ -1,7 +1,8 @@
 """What the card can do: bytes a second of a copy, operations a second of a matrix product, seconds of a launch."""
 import torch
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, ms
 from turns import tf32
+
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, ms
 
 
 def copies():

@@ -88,8 +88,10 @@ def section(rows, card, smoke): # lines of one card
 def summary(rows, most=11_000):
     "What is worth a look on a screen: first what was asked for, then errors, then figures, as long as there is room."
     rows = newest(rows)
-    judgements = [f'{r["verdict"].strip("*"):10}  {r["what"]}: {r["got"]} (asked: {r["asked"]})' for r in rows if r['name'] == 'judged']
+    judgements = [f'{r["verdict"].strip("*"):10}  {r["what"]}: {r["got"]} (asked: {r["asked"]})' for r in rows
+                  if r['name'] == 'judged']
     errors = [f'{r["part"]}, {r["name"]}: {r["error"]}'[:300] for r in rows if 'error' in r]
-    others = [f'{r["part"]}, {r["name"]}: {shown(fields(r))}'[:260] for r in rows if r['name'] not in ('judged', 'kernel') and 'error' not in r]
+    others = [f'{r["part"]}, {r["name"]}: {shown(fields(r))}'[:260]
+              for r in rows if r['name'] not in ('judged', 'kernel') and 'error' not in r]
     text = '\n'.join(['', *judgements, '', *(['What went wrong:', *errors, ''] if errors else []), *others])
     return text if len(text) <= most else text[:most] + '\n… the rest is in results.jsonl'

@@ -1,14 +1,16 @@
-"""The same seed twice: the same `weights_sha256`? And from features on the GPU what is learnt from features in memory?"""
+"""The same seed twice: the same `weights_sha256`? And from features on the GPU what is learnt from features in
+memory?"""
 import numpy as np
 import torch
 from fold import composite
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, judge
 
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, judge
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.train import repeatable
 
 SHAPE = (5, 4, 16, 16) if SMOKE else (5, 10, 32, 32)
-SHORT = 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2' if SMOKE else 'pltn.epochs=4,plsm.epochs=1,meta.updates=8'
+SHORT = ('pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2'
+         if SMOKE else 'pltn.epochs=4,plsm.epochs=1,meta.updates=8')
 
 
 def fitted(method, settings, where):

@@ -4,11 +4,12 @@ from importlib.util import find_spec
 
 import torch
 import train_step
-from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, free, judge, lines, ms, peak_gb, sync, timed
 from torch.profiler import ProfilerActivity, profile
-from traffic import lowest, step as counted
+from traffic import lowest
+from traffic import step as counted
 from turns import ratio, shown
 
+from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, free, judge, lines, ms, peak_gb, sync, timed
 from mpfnet.ca_i3d import CAI3D, encoder_preset
 from mpfnet.mpfnet_c import MPFNetC
 from mpfnet.pltn import triplet_loss
@@ -66,16 +67,19 @@ def with_our_kernels(found):
     _, setup = timed(update)
     forget_peak()
     t = ms(update)
-    emit('library', loss='sum of squares, our kernels', batch=batch, us_a_clip=1e3*t['ms']/batch, peak_gb=peak_gb(), setup_s=setup, **t)
+    emit('library', loss='sum of squares, our kernels', batch=batch, us_a_clip=1e3 * t['ms'] / batch, peak_gb=peak_gb(),
+         setup_s=setup, **t)
     judge('step with our kernels: speed, of the eager one', 1, found/t['ms'])
 
 
 def where_time_goes(update):
     "The kernels that take longest, and how many are launched."
-    update(); sync()
+    update()
+    sync()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA]*(DEVICE == 'cuda')
     with profile(activities=activities) as p:
-        update(); sync()
+        update()
+        sync()
     key = 'self_device_time_total' if DEVICE == 'cuda' else 'self_cpu_time_total'
     events = sorted(p.key_averages(), key=lambda e: -getattr(e, key))
     emit('launches', of='an update', n=sum(e.count for e in events if 'LaunchKernel' in e.key))

@@ -7,7 +7,8 @@ from pathlib import Path
 from gpu_parts.tools import attempt, emit, judge
 
 ROOT = Path(__file__).parents[2]
-REASON = 'needs a GPU'        # how such tests say so: skipif(…, reason='needs a GPU'), or a mark named cuda that is this
+# how such tests say so: skipif(…, reason='needs a GPU'), or a mark named cuda that is this
+REASON = 'needs a GPU'
 NAMED = re.compile(r'needs a GPU|^@cuda\b', re.M)
 
 

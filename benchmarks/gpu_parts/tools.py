@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import torch
 from turns import in_turns, verdict
 
-LINE = json.loads(os.environ['GPU_LINE'])            # what every line says: when the run began, the card, whether it is small
+# what every line says: when the run began, the card, whether it is small
+LINE = json.loads(os.environ['GPU_LINE'])
 SMOKE = LINE['smoke']
 OUT, SCRATCH = Path(os.environ['GPU_OUT']), Path(os.environ['GPU_SCRATCH'])
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'

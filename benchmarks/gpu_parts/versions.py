@@ -5,8 +5,8 @@ import subprocess
 from importlib.util import find_spec
 
 import torch
-from gpu_parts.tools import DEVICE, attempt, emit
 
+from gpu_parts.tools import DEVICE, attempt, emit
 from mpfnet import loso
 
 OPTIONAL = ('triton', 'pytest', 'hypothesis', 'nbdev', 'papermill', 'openpyxl', 'captum', 'ray', 'rich', 'matplotlib')
@@ -41,4 +41,5 @@ def main():
                  l2_mb=getattr(p, 'L2_cache_size', 0)/2**20, cards=torch.cuda.device_count())
     with attempt('resolved'):
         device, s = loso.resolve(loso.check_parameters(dict(dataset='synth')))
-        emit('resolved', dataset='synth', device=device, precision=s.compute.precision, size=s.preprocess.size, batch=s.pltn.batch)
+        emit('resolved', dataset='synth', device=device, precision=s.compute.precision, size=s.preprocess.size,
+             batch=s.pltn.batch)

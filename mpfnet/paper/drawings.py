@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'STAMP', 'shapes_of', 'times', 'weights_of', 'Box', 'Drawing', 'clip_of', 'named', 'kernel', 'strides',
-           'draw_encoder', 'draw_parallel', 'draw_cascade', 'feature_shapes', 'draw_system']
+           'draw_encoder', 'draw_parallel', 'draw_cascade', 'feature_shapes', 'clips_and_copies', 'draw_system']
 
 # %% ../../nbs/paper/03_drawings.ipynb #524c9543
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..ca_i3d import CAI3D
-from ..core.checks import wanted
+from ..core.checks import patch, pick, wanted
 from ..data.labels import MEGC2019
 from ..episodes import MetaConfig, prototypes, similarities
 from ..methods import settings_preset
@@ -54,13 +54,21 @@ def weights_of(*modules) -> str:
 
 # %% ../../nbs/paper/03_drawings.ipynb #d8238001
 #: kind of box → ground, edge
-KINDS = dict(data=('#ffffff', '#8a8f98'), layer=('#e3eefb', '#3b73b9'), network=('#cfe1f7', '#1f5c99'), attention=('#e0f3e6', '#2f8f57'),
-             prior=('#fdeedb', '#c9782b'), result=('#f5e6f4', '#9a4f96'))
+KINDS = dict(
+    data=('#ffffff', '#8a8f98'),
+    layer=('#e3eefb', '#3b73b9'),
+    network=('#cfe1f7', '#1f5c99'),
+    attention=('#e0f3e6', '#2f8f57'),
+    prior=('#fdeedb', '#c9782b'),
+    result=('#f5e6f4', '#9a4f96'))
 
 @dataclass(slots=True)
 class Box:
     "A box; (x, y) is its middle."
-    x: float; y: float; w: float; h: float
+    x: float
+    y: float
+    w: float
+    h: float
     title: str = ''
     note: str = ''           # smaller, below the title; may have several lines
     shape: str = ''          # at the bottom
@@ -84,77 +92,115 @@ class Drawing:
     arrows: list = field(default_factory=list)     # (points, words)
     panels: list = field(default_factory=list)     # (x0, y0, x1, y1, words)
 
-    def box(self, name, x, y, title, note='', shape='', kind='layer', w=1.2, h=.9):
-        "Place a box; returns the drawing."
-        if kind not in KINDS: raise ValueError(f'unknown kind of box {kind!r}; known: {", ".join(KINDS)}')
-        if name in self.boxes: raise ValueError(f'there is a box {name!r} already')
-        self.boxes[name] = Box(x, y, w, h, title, note, shape, kind)
-        return self
-
-    def arrow(self, a, b, sides='r l', words=''):
-        "From a side of box `a` to a side of box `b`, along the axes; returns the drawing."
-        (start, level), (end, sideways) = (self.boxes[n].side(s) for n, s in zip((a, b), sides.split(), strict=True))
-        middle = [(start[0] + end[0])/2, (start[1] + end[1])/2]
-        if any(abs(e - s) < 1e-6 for s, e in zip(start, end)): between = []                   # straight
-        elif level and sideways: between = [(middle[0], start[1]), (middle[0], end[1])]
-        elif not level and not sideways: between = [(start[0], middle[1]), (end[0], middle[1])]
-        else: between = [(end[0], start[1]) if level else (start[0], end[1])]
-        self.arrows.append(([start, *between, end], words))
-        return self
-
     @property
     def words(self) -> list:
         "All that is written in it."
-        inside = [line for b in self.boxes.values() for text in (b.title, b.note, b.shape) for line in text.splitlines()]
+        texts = [text for b in self.boxes.values() for text in (b.title, b.note, b.shape)]
+        inside = [line for text in texts for line in text.splitlines()]
         return [self.title, *inside, *(w for _, w in self.arrows if w), *(p[4] for p in self.panels)]
 
+# %% ../../nbs/paper/03_drawings.ipynb #74db6707
+@patch
+def box(
+    self:Drawing,
+    name,          # for arrows
+    x,             # of its middle, in
+    y,             # of its middle, in
+    title,         # in bold
+    note='',       # as of `Box`
+    shape='',      # at the bottom
+    kind='layer',  # a key of `KINDS`
+    w=1.2,         # in
+    h=.9,          # in
+) -> Drawing:      # itself
+    "Place a box."
+    pick(KINDS, kind, 'kind of box')
+    if name in self.boxes: raise ValueError(f'there is a box {name!r} already')
+    self.boxes[name] = Box(x, y, w, h, title, note, shape, kind)
+    return self
+
+@patch
+def arrow(
+    self:Drawing,
+    a,            # name of a box
+    b,            # name of a box
+    sides='r l',  # where it leaves `a` and enters `b`, as of `Box.side`
+    words='',     # beside it
+) -> Drawing:     # itself
+    "From a side of box `a` to a side of box `b`, along the axes."
+    (start, level), (end, sideways) = (self.boxes[n].side(s) for n, s in zip((a, b), sides.split(), strict=True))
+    middle = [(start[0] + end[0])/2, (start[1] + end[1])/2]
+    if any(abs(e - s) < 1e-6 for s, e in zip(start, end)): between = []                   # straight
+    elif level and sideways: between = [(middle[0], start[1]), (middle[0], end[1])]
+    elif not level and not sideways: between = [(start[0], middle[1]), (end[0], middle[1])]
+    else: between = [(end[0], start[1]) if level else (start[0], end[1])]
+    self.arrows.append(([start, *between, end], words))
+    return self
+
 # %% ../../nbs/paper/03_drawings.ipynb #42cbaa7b
-def _write(ax, box): # matplotlib axes
-    "The words of a box, in up to three sizes, centred as one block."
-    lines = [(t, .165, dict(size=8.6, weight='bold')) for t in box.title.splitlines()]
-    lines += [(t, .135, dict(size=7, color='#4a4f57')) for t in box.note.splitlines()]
-    lines += [(t, .15, dict(size=7.2, color=KINDS[box.kind][1], weight='bold')) for t in box.shape.splitlines()]
-    y = box.y - sum(h for _, h, _ in lines)/2
+def _panel(ax, x0, y0, x1, y1, words): # matplotlib axes
+    from matplotlib.patches import FancyBboxPatch
+    how = dict(boxstyle='round,pad=0,rounding_size=.1', fc='#f7f8fa', ec='#d5d9df', ls=(0, (4, 3)), lw=.8)
+    ax.add_patch(FancyBboxPatch((x0, y0), x1 - x0, y1 - y0, **how))
+    ax.text(x1 - .12, y0 + .18, words, size=8.2, weight='bold', color='#5a606a', ha='right', va='center')
+
+def _arrow(ax, points, words):
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.path import Path
+    how = dict(arrowstyle='-|>', mutation_scale=8, lw=1, color='#4a4f57', fill=False, joinstyle='round')
+    ax.add_patch(FancyArrowPatch(path=Path(points), **how))
+    def length(piece): return abs(piece[1][0] - piece[0][0]) + abs(piece[1][1] - piece[0][1])
+    (x0, y0), (x1, y1) = max(zip(points, points[1:]), key=length)
+    upright = abs(y1 - y0) > abs(x1 - x0)
+    x, y = (x0 + x1)/2 + (.06 if upright else 0), (y0 + y1)/2 - (0 if upright else .06)
+    where = dict(ha='left', va='center') if upright else dict(ha='center', va='bottom')
+    ax.text(x, y, words, size=7, color='#4a4f57', **where)
+
+# %% ../../nbs/paper/03_drawings.ipynb #23f209d7
+def _box(ax, b): # matplotlib axes
+    "A box and its words, in up to three sizes, centred as one block."
+    from matplotlib.patches import FancyBboxPatch
+    ground, edge = KINDS[b.kind]
+    how = dict(boxstyle='round,pad=0,rounding_size=.07', fc=ground, ec=edge, lw=1.1)
+    ax.add_patch(FancyBboxPatch((b.x - b.w/2, b.y - b.h/2), b.w, b.h, **how))
+    lines = [(t, .165, dict(size=8.6, weight='bold')) for t in b.title.splitlines()]
+    lines += [(t, .135, dict(size=7, color='#4a4f57')) for t in b.note.splitlines()]
+    lines += [(t, .15, dict(size=7.2, color=edge, weight='bold')) for t in b.shape.splitlines()]
+    y = b.y - sum(h for _, h, _ in lines)/2
     for text, h, how in lines:
-        ax.text(box.x, y + h/2, text, ha='center', va='center', **how)
+        ax.text(b.x, y + h/2, text, ha='center', va='center', **how)
         y += h
 
 # %% ../../nbs/paper/03_drawings.ipynb #87de5d64
-def _figure(self:Drawing, dpi=100):
+@patch
+def figure(
+    self:Drawing,
+    dpi=100,
+):                 # matplotlib Figure
     "The drawing as a matplotlib figure, on white."
     wanted('matplotlib', 'a figure')
     from matplotlib.figure import Figure
-    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-    from matplotlib.path import Path
     fig = Figure(figsize=(self.width, self.height), dpi=dpi, facecolor='white')
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
     ax.axis('off')
-    for x0, y0, x1, y1, words in self.panels:
-        ax.add_patch(FancyBboxPatch((x0, y0), x1 - x0, y1 - y0, boxstyle='round,pad=0,rounding_size=.1', fc='#f7f8fa', ec='#d5d9df', ls=(0, (4, 3)), lw=.8))
-        ax.text(x1 - .12, y0 + .18, words, size=8.2, weight='bold', color='#5a606a', ha='right', va='center')
-    for points, words in self.arrows:
-        ax.add_patch(FancyArrowPatch(path=Path(points), arrowstyle='-|>', mutation_scale=8, lw=1, color='#4a4f57', fill=False, joinstyle='round'))
-        (x0, y0), (x1, y1) = max(zip(points, points[1:]), key=lambda ends: abs(ends[1][0] - ends[0][0]) + abs(ends[1][1] - ends[0][1]))    # the longest piece
-        upright = abs(y1 - y0) > abs(x1 - x0)
-        ax.text((x0 + x1)/2 + (.06 if upright else 0), (y0 + y1)/2 - (0 if upright else .06), words, size=7, color='#4a4f57',
-                ha='left' if upright else 'center', va='center' if upright else 'bottom')
-    for b in self.boxes.values():
-        ground, edge = KINDS[b.kind]
-        ax.add_patch(FancyBboxPatch((b.x - b.w/2, b.y - b.h/2), b.w, b.h, boxstyle='round,pad=0,rounding_size=.07', fc=ground, ec=edge, lw=1.1))
-        _write(ax, b)
+    for p in self.panels: _panel(ax, *p)
+    for points, words in self.arrows: _arrow(ax, points, words)
+    for b in self.boxes.values(): _box(ax, b)
     ax.text(.15, .2, self.title, size=10.5, weight='bold', va='center')
-    if self.stamp: fig.text(.995, .004, self.stamp, ha='right', va='bottom', fontsize=6.5, color='#7a808a', gid='stamp')    # `save_figure` adds its own where there is none
+    how = dict(ha='right', va='bottom', fontsize=6.5, color='#7a808a', gid='stamp')
+    if self.stamp: fig.text(.995, .004, self.stamp, **how)      # `save_figure` adds its own where there is none
     return fig
 
 # %% ../../nbs/paper/03_drawings.ipynb #84979200
-def _png(self:Drawing): # what a notebook shows
+@patch
+def _repr_png_(self:Drawing): # what a notebook shows
     from io import BytesIO
 
     from PIL import Image
     self.figure().savefig(drawn := BytesIO(), format='png')
-    Image.open(drawn).convert('RGB').quantize(128, dither=Image.Dither.NONE).save(small := BytesIO(), 'PNG', optimize=True)    # flat colours: a third of the bytes
+    flat = Image.open(drawn).convert('RGB').quantize(128, dither=Image.Dither.NONE)      # a third of the bytes
+    flat.save(small := BytesIO(), 'PNG', optimize=True)
     return small.getvalue()
-Drawing.figure, Drawing._repr_png_ = _figure, _png
 
 # %% ../../nbs/paper/03_drawings.ipynb #7790910e
 STAMP = 'SYNTHETIC: drawn from the modules with made-up input, no face was seen'
@@ -170,67 +216,85 @@ def kernel(conv) -> str: # Conv3d
     size, stride = ('×'.join(map(str, s)) for s in (conv.kernel_size, conv.stride))
     return size if set(conv.stride) == {1} else f'{size}, stride {stride}'
 
-def strides(a, b) -> str: # shapes (C, T, H, W) before and after
+def strides(
+    a,  # shape (C, T, H, W) before
+    b,  # and after
+) -> str:
     "By how much a map has shrunk, `stride 1×2×2`."
     return 'stride ' + '×'.join(str(round(n/m)) for n, m in zip(a[1:], b[1:]))
 
 # %% ../../nbs/paper/03_drawings.ipynb #3b1b1f28
-def _trunk(d, model, seen, y): # Drawing, CAI3D, its shapes, height of the row
-    "The way of a clip, from left to right."
-    maps = [seen['stem'][0], seen['stem'][1], seen['block1'][0], seen['block1'][1], seen['block2'][0], seen['block2'][1]]
-    flat, out = seen['head']
+def _trunk_rows(model, seen): # CAI3D, its shapes → (title, note, shape, kind) each
+    "The way of a clip."
+    clip, stem = seen['stem']
+    (into1, out1), (into2, out2), (flat, out) = (seen[k] for k in ('block1', 'block2', 'head'))
     grid = model.config.grid
-    rows = [('clip F', 'u, v, ΔR, ΔG, ΔB' if maps[0][0] == 5 else f'{maps[0][0]} channels', maps[0], 'data'),
-            ('stem', 'I3D unit\n' + kernel(model.stem.conv).replace(', ', '\n'), maps[1], 'layer'),
-            ('max-pool', '1×3×3\n' + strides(maps[1], maps[2]), maps[2], 'layer'),
-            ('CA-Inception', weights_of(model.block1), maps[3], 'network'),
-            ('max-pool', '1×3×3\n' + strides(maps[3], maps[4]), maps[4], 'layer'),
-            ('CA-Inception', weights_of(model.block2), maps[5], 'network'),
+    return [('clip F', 'u, v, ΔR, ΔG, ΔB' if clip[0] == 5 else f'{clip[0]} channels', clip, 'data'),
+            ('stem', 'I3D unit\n' + kernel(model.stem.conv).replace(', ', '\n'), stem, 'layer'),
+            ('max-pool', '1×3×3\n' + strides(stem, into1), into1, 'layer'),
+            ('CA-Inception', weights_of(model.block1), out1, 'network'),
+            ('max-pool', '1×3×3\n' + strides(out1, into2), into2, 'layer'),
+            ('CA-Inception', weights_of(model.block2), out2, 'network'),
             ('grid mean' if grid else 'flatten', f'{times(grid)} cells' if grid else 'all cells', flat, 'layer'),
-            ('linear', weights_of(model.head), f'{flat[0]} → {out[0]}', 'layer'), ('f', 'embedding, Eq. 5', out, 'result')]
+            ('linear', weights_of(model.head), f'{flat[0]} → {out[0]}', 'layer'),
+            ('f', 'embedding, Eq. 5', out, 'result')]
+
+def _trunk(d, model, seen, y): # Drawing, CAI3D, its shapes, height of the row
+    rows = _trunk_rows(model, seen)
     w = (d.width - .3)/len(rows)
     for i, (title, note, shape, kind) in enumerate(rows):
-        d.box(f'trunk{i}', .15 + w*(i + .5), y, title, note, shape if isinstance(shape, str) else times(shape), kind, w=w - .17, h=1.02)
+        shape = shape if isinstance(shape, str) else times(shape)
+        d.box(f'trunk{i}', .15 + w*(i + .5), y, title, note, shape, kind, w=w - .17, h=1.02)
         if i: d.arrow(f'trunk{i - 1}', f'trunk{i}')
 
 # %% ../../nbs/paper/03_drawings.ipynb #04b0ec95
 def _channels(seen, branch, parts=('',)):
     "Channels through a branch, a line a block: `64→96→128`, `256→128→192`."
-    def one(block): return '→'.join(str(n) for n in (seen[f'{block}.{branch}{parts[0]}'][0][0], *(seen[f'{block}.{branch}{p}'][1][0] for p in parts)))
+    def one(block):
+        into = seen[f'{block}.{branch}{parts[0]}'][0][0]
+        return '→'.join(map(str, (into, *(seen[f'{block}.{branch}{p}'][1][0] for p in parts))))
     return f'{one("block1")}\n{one("block2")}'
 
-# %% ../../nbs/paper/03_drawings.ipynb #99f45e1c
 def _inception(d, model, seen, x0, y0): # Drawing, CAI3D, its shapes, upper left corner of the panel
     "Both blocks in one picture."
-    d.panels.append((x0, y0, x0 + 5.75, y0 + 3.75, 'CA-Inception: channels of the first block, below them the second\'s'))
-    b, x = model.block1, [x0 + .88 + 1.333*i for i in range(4)]
-    d.box('in', x0 + 2.88, y0 + .55, 'map', kind='data', w=1.1, h=.3)
+    words = "CA-Inception: channels of the first block, below them the second's"
+    d.panels.append((x0, y0, x0 + 5.75, y0 + 3.75, words))
+    b, x, middle = model.block1, [x0 + .88 + 1.333*i for i in range(4)], x0 + 2.88
+    d.box('in', middle, y0 + .55, 'map', kind='data', w=1.1, h=.3)
     d.box('b0', x[0], y0 + 1.5, kernel(b.b0.conv), 'I3D unit', _channels(seen, 'b0'), w=1.27)
     for i, name in ((1, 'b1'), (2, 'b2')):
-        units = getattr(b, name)
-        d.box(name, x[i], y0 + 1.5, ' → '.join(kernel(u.conv) for u in units), f'{len(units)} I3D units', _channels(seen, name, ('.0', '.1')), w=1.27)
+        units, channels = getattr(b, name), _channels(seen, name, ('.0', '.1'))
+        title = ' → '.join(kernel(u.conv) for u in units)
+        d.box(name, x[i], y0 + 1.5, title, f'{len(units)} I3D units', channels, w=1.27)
     d.box('b3', x[3], y0 + 1.5, '3×3×3 max-pool', f'→ {kernel(b.b3.conv)} unit', _channels(seen, 'b3'), w=1.27)
-    d.box('cat', x0 + 2.88, y0 + 2.5, 'concatenate', '', f'{seen["block1"][1][0]}\n{seen["block2"][1][0]}', kind='data', w=4.6, h=.6)
+    both = f'{seen["block1"][1][0]}\n{seen["block2"][1][0]}'
+    d.box('cat', middle, y0 + 2.5, 'concatenate', '', both, kind='data', w=4.6, h=.6)
     for i in range(4): d.arrow('in', f'b{i}', 'b t').arrow(f'b{i}', 'cat', f'b t{(x[i] - x0 - 2.88)/2.3}')
-    after = ('coordinate attention', 'the shape stays', 'attention') if model.config.attention else ('no attention', '', 'data')
-    d.box('ca', x0 + 2.88, y0 + 3.3, after[0], after[1], kind=after[2], w=1.9, h=.5).arrow('cat', 'ca', 'b t')
+    after = 'no attention', '', 'data'
+    if model.config.attention: after = 'coordinate attention', 'the shape stays', 'attention'
+    d.box('ca', middle, y0 + 3.3, after[0], after[1], kind=after[2], w=1.9, h=.5).arrow('cat', 'ca', 'b t')
 
 # %% ../../nbs/paper/03_drawings.ipynb #8fc3ef28
 def _attention(d, model, seen, x0, y0):
     "Coordinate attention of the second block."
     d.panels.append((x0, y0, x0 + 5.45, y0 + 3.75, 'Coordinate attention, at the end of the second block'))
-    if not model.config.attention: return d.box('off', x0 + 2.7, y0 + 1.9, 'switched off', 'EncoderConfig(attention=False)', kind='data', w=2.4)
-    a, name, x = model.block2.attention, 'block2.attention', [x0 + 1.05 + 1.68*i for i in range(3)]
-    shape = seen[name][0]
+    if not model.config.attention:
+        return d.box('off', x0 + 2.7, y0 + 1.9, 'switched off', 'EncoderConfig(attention=False)', kind='data', w=2.4)
+    name, x = 'block2.attention', [x0 + 1.05 + 1.68*i for i in range(3)]
+    shape, (into, mixed) = seen[name][0], seen[f'{name}.shared']
     d.box('x', x[1], y0 + .6, 'x', '', times(shape), kind='data', w=1.5, h=.42)
     for i, (axis, n) in enumerate(zip('THW', shape[1:])):
-        d.box(f'mean{i}', x[i], y0 + 1.3, f'mean along {axis}', '', times((shape[0], n)), 'attention', w=1.4, h=.48).arrow('x', f'mean{i}', 'b t')
-        d.box(f'gate{i}', x[i], y0 + 2.75, f'$a_{axis.lower()}$', '1×1×1, sigmoid', times(seen[f'{name}.gates.{i}'][1]), 'attention', w=1.4, h=.54)
-    d.box('shared', x[1], y0 + 2.02, 'concatenate, shared 1×1×1, BN, h-swish', '', f'{times(seen[f"{name}.shared"][0])}  →  {times(seen[f"{name}.shared"][1])}', 'attention', w=4.75, h=.46)
+        d.box(f'mean{i}', x[i], y0 + 1.3, f'mean along {axis}', '', times((shape[0], n)), 'attention', w=1.4, h=.48)
+        d.arrow('x', f'mean{i}', 'b t')
+        out = times(seen[f'{name}.gates.{i}'][1])
+        d.box(f'gate{i}', x[i], y0 + 2.75, f'$a_{axis.lower()}$', '1×1×1, sigmoid', out, 'attention', w=1.4, h=.54)
+    through = f'{times(into)}  →  {times(mixed)}'
+    d.box('shared', x[1], y0 + 2.02, 'concatenate, shared 1×1×1, BN, h-swish', '', through, 'attention', w=4.75, h=.46)
     d.box('y', x[1], y0 + 3.43, '$x\\, a_t\\, a_h\\, a_w$', '', times(seen[name][1]), 'data', w=1.9, h=.42)
     for i in range(3):
         across = (i - 1)*1.68/4.75*2
-        d.arrow(f'mean{i}', 'shared', f'b t{across}').arrow('shared', f'gate{i}', f'b{across} t').arrow(f'gate{i}', 'y', f'b t{.5*(i - 1)}')
+        d.arrow(f'mean{i}', 'shared', f'b t{across}').arrow('shared', f'gate{i}', f'b{across} t')
+        d.arrow(f'gate{i}', 'y', f'b t{.5*(i - 1)}')
     return d
 
 # %% ../../nbs/paper/03_drawings.ipynb #b4388fb3
@@ -259,7 +323,25 @@ def _pair(preset, channels): # two encoders, as a fold has them after the two pr
     return CAI3D(channels, None, preset), CAI3D(channels, None, preset)
 
 # %% ../../nbs/paper/03_drawings.ipynb #4626b2a1
-def draw_parallel(preset='paper', clip=None, n_classes=3, gamma=.7) -> Drawing: # as above; classes; weight of the AFE
+def _branch(d, name, prior, seen, proto, scores, y): # 'gfe' or 'afe'; shapes of its prototypes and of the scores
+    "An encoder with what it makes of support and query."
+    up, out = name.upper(), times(seen[name][1])
+    words = f'CA-I3D, started from {prior}\nmap {times(seen[f"{name}.block2"][1])}'
+    d.box(name, 3.05, y, up, words, f'd = {out}', 'network', w=1.85, h=1.)
+    d.box(f'p{name}', 5.35, y - .4, 'prototypes', 'mean of a class', times(proto), 'layer', w=1.35, h=.66)
+    d.box(f'e{name}', 5.35, y + .4, 'embedding', 'of the query', out, 'layer', w=1.35, h=.66)
+    d.box(f'c{name}', 7.15, y, 'cosine', f'$s_{{{up}}}$', times(scores), 'layer', w=1.2, h=.74)
+    d.arrow('support', name, f'r l{-.4}').arrow('query', name, f'r l{.4}')
+    for part, at in (('p', -.5), ('e', .5)):
+        d.arrow(name, part + name, f'r{at} l').arrow(part + name, f'c{name}', f'r l{at}')
+
+# %% ../../nbs/paper/03_drawings.ipynb #b9bc589c
+def draw_parallel(
+    preset='paper',  # as of `draw_encoder`
+    clip=None,       # (C, T, H, W); None = the preset's
+    n_classes=3,     # K
+    gamma=.7,        # weight of the AFE
+) -> Drawing:
     "MPFNet-P, Fig. 6 (§3.4.1, Eq. 10–13)."
     clip = clip or clip_of(preset)
     model = MPFNetP(*_pair(preset, clip[0]), gamma).eval()
@@ -267,23 +349,42 @@ def draw_parallel(preset='paper', clip=None, n_classes=3, gamma=.7) -> Drawing: 
     seen = shapes_of(model, x)
     with torch.no_grad(): protos, scores = _episode_shapes(model(x), model.weights, n_classes)
     d = Drawing(11.6, 3.65, f'MPFNet-P{named(preset)}: two encoders side by side, {weights_of(model)}', STAMP)
-    d.box('support', .95, 1.1, 'support', f'{n_classes}-way {MetaConfig().shot}-shot, labelled', f'{n_classes*MetaConfig().shot} clips', 'data', w=1.55)
+    shot, g = MetaConfig().shot, f'{model.weights[1]:g}'
+    way = f'{n_classes}-way {shot}-shot, labelled'
+    d.box('support', .95, 1.1, 'support', way, f'{n_classes*shot} clips', 'data', w=1.55)
     d.box('query', .95, 2.75, 'query', 'clip F', times(clip), 'data', w=1.55)
     for i, (name, prior) in enumerate((('gfe', 'PLTN'), ('afe', 'PLSM'))):
-        y, up = 1.1 + 1.65*i, name.upper()
-        d.box(name, 3.05, y, up, f'CA-I3D, started from {prior}\nmap {times(seen[f"{name}.block2"][1])}', f'd = {times(seen[name][1])}', 'network', w=1.85, h=1.)
-        d.box(f'p{name}', 5.35, y - .4, 'prototypes', 'mean of a class', times(protos[i]), 'layer', w=1.35, h=.66)
-        d.box(f'e{name}', 5.35, y + .4, 'embedding', 'of the query', times(seen[name][1]), 'layer', w=1.35, h=.66)
-        d.box(f'c{name}', 7.15, y, 'cosine', f'$s_{{{up}}}$', times(scores), 'layer', w=1.2, h=.74)
-        d.arrow('support', name, f'r l{-.4}').arrow('query', name, f'r l{.4}')
-        for part, at in (('p', -.5), ('e', .5)): d.arrow(name, part + name, f'r{at} l').arrow(part + name, f'c{name}', f'r l{at}')
-    g = f'{model.weights[1]:g}'
-    d.box('sum', 8.75, 1.925, '$s_{GFE} + \\gamma\\, s_{AFE}$', f'γ = {g}', '', 'layer', w=1.45, h=.74).arrow('cgfe', 'sum', 'r t').arrow('cafe', 'sum', 'r b', f'× {g}')
-    d.box('class', 10.6, 1.925, 'class', 'the largest score', times(scores), 'result', w=1.3, h=.74).arrow('sum', 'class')
-    return d
+        _branch(d, name, prior, seen, protos[i], scores, 1.1 + 1.65*i)
+    d.box('sum', 8.75, 1.925, '$s_{GFE} + \\gamma\\, s_{AFE}$', f'γ = {g}', '', 'layer', w=1.45, h=.74)
+    d.arrow('cgfe', 'sum', 'r t').arrow('cafe', 'sum', 'r b', f'× {g}')
+    d.box('class', 10.6, 1.925, 'class', 'the largest score', times(scores), 'result', w=1.3, h=.74)
+    return d.arrow('sum', 'class')
 
 # %% ../../nbs/paper/03_drawings.ipynb #94a20b14
-def draw_cascade(preset='paper', clip=None, n_classes=3, k=None, residual=None) -> Drawing: # k, residual: None = the default of `CascadeConfig`
+def _bridge(d, model, seen, clip): # Drawing, MPFNetC, its shapes, (C, T, H, W)
+    "From the clip through the GFE to f′, Eq. 14–15."
+    last, fused, bridge = seen['gfe.block2'][1], seen['afe.stem'][0], model.bridge
+    added = (fused[0] - clip[0], *last[1:])
+    d.box('x', .95, 1.95, 'clip F', 'query or support', times(clip), 'data', w=1.5)
+    d.box('gfe', 2.95, 1.05, 'GFE', 'CA-I3D, started from PLTN\nlast map', times(last), 'network', w=1.85, h=1.)
+    words = f'{weights_of(bridge)}\n{added[0]} channels of the map'
+    d.box('bridge', 5.1, 1.05, kernel(bridge), words, times(added), 'layer', w=1.75, h=1.)
+    whole = times(added[0], *fused[1:])
+    d.box('resize', 7.2, 1.05, 'bilinear', 'to the grid of F\n(time has it already)', whole, 'layer', w=1.65, h=1.)
+    d.box('cat', 5.1, 2.85, "$f'$: F and the map", 'concatenate, Eq. 15', times(fused), 'data', w=1.75, h=.8)
+    words = f'CA-I3D, started from PLSM\nstem {fused[0]} → {seen["afe.stem"][1][0]}'
+    d.box('afe', 7.2, 2.85, 'AFE', words, f'd = {times(seen["afe"][1])}', 'network', w=1.75, h=1.)
+    d.arrow('x', 'gfe', 'r l').arrow('gfe', 'bridge').arrow('bridge', 'resize')
+    d.arrow('x', 'cat', 'b l').arrow('resize', 'cat', 'b t').arrow('cat', 'afe')
+
+# %% ../../nbs/paper/03_drawings.ipynb #42643727
+def draw_cascade(
+    preset='paper',  # as of `draw_encoder`
+    clip=None,       # (C, T, H, W); None = the preset's
+    n_classes=3,     # K
+    k=None,          # one in k channels of the map; None = the default of `CascadeConfig`
+    residual=None,   # whether the GFE's embedding is added; None = the same
+) -> Drawing:
     "MPFNet-C, Fig. 7 (§3.4.2, Eq. 14–17)."
     clip = clip or clip_of(preset)
     cfg = CascadeConfig(**{n: v for n, v in (('k', k), ('residual', residual)) if v is not None})
@@ -291,81 +392,100 @@ def draw_cascade(preset='paper', clip=None, n_classes=3, k=None, residual=None) 
     x = torch.zeros(1, *clip)
     seen = shapes_of(model, x)
     with torch.no_grad(): protos, scores = _episode_shapes(model(x), model.weights, n_classes)
-    last, fused, d_ = seen['gfe.block2'][1], seen['afe.stem'][0], seen['afe'][1]
-    added = (fused[0] - clip[0], *last[1:])
     d = Drawing(11.6, 3.6, f'MPFNet-C{named(preset)}: two encoders in a row, {weights_of(model)}', STAMP)
-    d.box('x', .95, 1.95, 'clip F', 'query or support', times(clip), 'data', w=1.5)
-    d.box('gfe', 2.95, 1.05, 'GFE', 'CA-I3D, started from PLTN\nlast map', times(last), 'network', w=1.85, h=1.)
-    d.box('bridge', 5.1, 1.05, kernel(model.bridge), f'{weights_of(model.bridge)}\n{added[0]} channels of the map', times(added), 'layer', w=1.75, h=1.)
-    d.box('resize', 7.2, 1.05, 'bilinear', 'to the grid of F\n(time has it already)', times(added[0], *fused[1:]), 'layer', w=1.65, h=1.)
-    d.box('cat', 5.1, 2.85, "$f'$: F and the map", 'concatenate, Eq. 15', times(fused), 'data', w=1.75, h=.8)
-    d.box('afe', 7.2, 2.85, 'AFE', f'CA-I3D, started from PLSM\nstem {fused[0]} → {seen["afe.stem"][1][0]}', f'd = {times(d_)}', 'network', w=1.75, h=1.)
-    d.arrow('x', 'gfe', 'r l').arrow('gfe', 'bridge').arrow('bridge', 'resize').arrow('x', 'cat', 'b l').arrow('resize', 'cat', 'b t').arrow('cat', 'afe')
-    d.box('e', 9.05, 2.85, 'embedding', 'AFE(f′) + GFE(x)' if cfg.residual else 'AFE(f′)', times(d_), 'layer', w=1.3, h=.8).arrow('afe', 'e')
+    _bridge(d, model, seen, clip)
+    joined = 'AFE(f′) + GFE(x)' if cfg.residual else 'AFE(f′)'
+    d.box('e', 9.05, 2.85, 'embedding', joined, times(seen['afe'][1]), 'layer', w=1.3, h=.8).arrow('afe', 'e')
     if cfg.residual:
         d.box('eg', 9.05, 1.05, 'GFE(x)', 'its own head', times(seen['gfe.head'][1]), 'layer', w=1.3, h=.8)
         d.arrows.append(([(2.95, .55), (2.95, .42), (9.05, .42), (9.05, .65)], 'residual'))
         d.arrow('eg', 'e', 'b t')
     d.box('p', 10.75, 1.05, 'prototypes', 'mean embedding\nof a class', times(protos[0]), 'layer', w=1.35, h=.9)
-    d.box('cos', 10.75, 2.85, 'cosine', 'the largest is the class', times(scores), 'result', w=1.4, h=.8).arrow('e', 'cos').arrow('p', 'cos', 'b t')
-    return d
+    d.box('cos', 10.75, 2.85, 'cosine', 'the largest is the class', times(scores), 'result', w=1.4, h=.8)
+    return d.arrow('e', 'cos').arrow('p', 'cos', 'b t')
 
 # %% ../../nbs/paper/03_drawings.ipynb #665a86ee
-def feature_shapes(size=128, length=11) -> dict:
+def feature_shapes(
+    size=128,   # S, px
+    length=11,  # L, frames
+) -> dict:
     "Shapes of Eq. 1–4, from the steps themselves run on noise; the quick back ends give the shapes of all."
     onset, apex = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     frames = interpolate(onset, apex, length, 'blend')
     motion = flow(frames[:-1], frames[1:], 'farneback').transpose(0, 1)
     fused = fuse(frames, 'farneback')
-    return dict(pair=(2, *onset.shape), frames=tuple(frames.shape), flow=tuple(motion.shape), difference=(fused.shape[0] - motion.shape[0], *fused.shape[1:]), fused=tuple(fused.shape))
+    difference = fused.shape[0] - motion.shape[0], *fused.shape[1:]
+    parts = dict(frames=frames.shape, flow=motion.shape, difference=difference, fused=fused.shape)
+    return dict(pair=(2, *onset.shape)) | {name: tuple(s) for name, s in parts.items()}
 
 # %% ../../nbs/paper/03_drawings.ipynb #c2558bf5
 def _features_row(d, shapes, y):
     "Frames to F, Eq. 1–4."
     d.panels.append((.15, y - .95, 11.45, y + .95, 'Features, once a clip'))
     d.box('frames', 1.05, y, 'frames', 'onset to apex, RGB', 'N × H × W × 3', 'data', w=1.4)
-    d.box('crop', 2.95, y, 'face crop', 'found once,\non the onset', times(shapes['pair']), w=1.5).arrow('frames', 'crop')
-    d.box('frames11', 5., y, 'interpolate', 'even in time, Eq. 1', times(shapes['frames']), w=1.6).arrow('crop', 'frames11')
+    d.box('crop', 2.95, y, 'face crop', 'found once,\non the onset', times(shapes['pair']), w=1.5)
+    d.box('frames11', 5., y, 'interpolate', 'even in time, Eq. 1', times(shapes['frames']), w=1.6)
+    d.arrow('frames', 'crop').arrow('crop', 'frames11')
     for name, title, eq, at in (('flow', 'optical flow', 'Eq. 2', -.4), ('difference', '|difference|', 'Eq. 3', .4)):
-        d.box(name, 7.3, y + at, title, f'of neighbours, {eq}', times(shapes[name]), w=1.6, h=.68).arrow('frames11', name)
-    d.box('F', 9.7, y, 'clip F', 'side by side, Eq. 4\nscaled by the training subjects', times(shapes['fused']), 'data', w=2., h=.9)
+        d.box(name, 7.3, y + at, title, f'of neighbours, {eq}', times(shapes[name]), w=1.6, h=.68)
+        d.arrow('frames11', name)
+    words = 'side by side, Eq. 4\nscaled by the training subjects'
+    d.box('F', 9.7, y, 'clip F', words, times(shapes['fused']), 'data', w=2., h=.9)
     d.arrow('flow', 'F', 'r l-0.4').arrow('difference', 'F', 'r l0.4')
 
 # %% ../../nbs/paper/03_drawings.ipynb #4d05a8dd
+def clips_and_copies() -> tuple: # (clips, with their magnified copies, subjects) of the composite
+    "From the class counts and the φ of each class, Table I."
+    copies = [n*(1 + phi) for d, (counts, _) in MEGC2019.items() for n, phi in zip(counts, PHI_MAX[d].values())]
+    return sum(sum(counts) for counts, _ in MEGC2019.values()), sum(copies), sum(n for _, n in MEGC2019.values())
+
 def _priors_row(d, encoder, y):
     "Two encoders for a fold, Eq. 5–9 and Table I."
     d.panels.append((.15, y - 1.1, 11.45, y + 1.1, 'Priors, once a fold'))
-    clips = sum(sum(counts) for counts, _ in MEGC2019.values())
-    copies = sum(n*(1 + phi) for name, (counts, _) in MEGC2019.items() for n, phi in zip(counts, PHI_MAX[name].values()))
-    subjects = sum(n for _, n in MEGC2019.values())
-    d.box('train', 1.05, y, 'training clips', f'all but one\nof {subjects} subjects', f'of {clips} clips', 'data', w=1.5).arrow('F', 'train', 'b t')
-    d.box('pltn', 6., y - .45, 'PLTN', 'CA-I3D, triplets in the batch, Eq. 6–7', weights_of(encoder), 'prior', w=2.5, h=.74)
-    d.box('magnify', 3.5, y + .5, 'magnify', 'copies (1 + φ)·δ that\nbalance the classes, Table I', f'{clips} → {copies} clips in all', 'prior', w=1.9, h=.8)
-    d.box('plsm', 6., y + .5, 'PLSM', 'CA-I3D, classifier, Eq. 8–9', weights_of(encoder), 'prior', w=2.5, h=.74)
-    d.box('gfe', 8.75, y - .45, 'GFE', 'generic features', f'd = {encoder.config.embedding}', 'network', w=1.5, h=.74)
-    d.box('afe', 8.75, y + .5, 'AFE', 'advanced features', f'd = {encoder.config.embedding}', 'network', w=1.5, h=.74)
-    d.arrow('train', 'pltn', 'r-0.4 l').arrow('train', 'magnify', 'r0.4 l').arrow('magnify', 'plsm').arrow('pltn', 'gfe').arrow('plsm', 'afe')
+    (clips, copies, subjects), up, low = clips_and_copies(), y - .45, y + .5
+    words = f'all but one\nof {subjects} subjects'
+    d.box('train', 1.05, y, 'training clips', words, f'of {clips} clips', 'data', w=1.5)
+    d.box('pltn', 6., up, 'PLTN', 'CA-I3D, triplets in the batch, Eq. 6–7', weights_of(encoder), 'prior', w=2.5, h=.74)
+    words = 'copies (1 + φ)·δ that\nbalance the classes, Table I'
+    d.box('magnify', 3.5, low, 'magnify', words, f'{clips} → {copies} clips in all', 'prior', w=1.9, h=.8)
+    d.box('plsm', 6., low, 'PLSM', 'CA-I3D, classifier, Eq. 8–9', weights_of(encoder), 'prior', w=2.5, h=.74)
+    wide = f'd = {encoder.config.embedding}'
+    d.box('gfe', 8.75, up, 'GFE', 'generic features', wide, 'network', w=1.5, h=.74)
+    d.box('afe', 8.75, low, 'AFE', 'advanced features', wide, 'network', w=1.5, h=.74)
+    d.arrow('F', 'train', 'b t').arrow('train', 'pltn', 'r-0.4 l').arrow('train', 'magnify', 'r0.4 l')
+    d.arrow('magnify', 'plsm').arrow('pltn', 'gfe').arrow('plsm', 'afe')
 
 # %% ../../nbs/paper/03_drawings.ipynb #a7a3cf85
 def _methods_row(d, encoders, x, n_classes, y):
     "Episodes, the two ways to join the encoders, prediction."
     d.panels.append((.15, y - 1., 11.45, y + 1., 'Episodes and prediction'))
     protos, scores = _episode_shapes([encoders[0](x)], (1.,), n_classes)
-    d.box('episode', 1.05, y, 'support, query', 'the subject left out\nis never support', f'{n_classes}-way {MetaConfig().shot}-shot', 'data', w=1.5).arrow('train', 'episode', 'b t', 'support')
-    for name, words, part, at in (('MPFNet-P', 'side by side: $s_{GFE} + \\gamma\\, s_{AFE}$, Fig. 6', MPFNetP(*encoders), -.42), ('MPFNet-C', 'in a row: AFE(F, GFE(F)), Fig. 7', MPFNetC(*_pair(encoders[0].config, x.shape[1])), .42)):
+    shot, tau = MetaConfig().shot, f'{MetaConfig().tau:g}'
+    never = 'the subject left out\nis never support'
+    d.box('episode', 1.05, y, 'support, query', never, f'{n_classes}-way {shot}-shot', 'data', w=1.5)
+    d.arrow('train', 'episode', 'b t', 'support')
+    cascade = MPFNetC(*_pair(encoders[0].config, x.shape[1]))
+    sums, row = 'side by side: $s_{GFE} + \\gamma\\, s_{AFE}$, Fig. 6', 'in a row: AFE(F, GFE(F)), Fig. 7'
+    for name, words, part, at in (('MPFNet-P', sums, MPFNetP(*encoders), -.42), ('MPFNet-C', row, cascade, .42)):
         d.box(name, 4.3, y + at, name, words, weights_of(part), 'network', w=2.7, h=.68).arrow('episode', name)
-    d.box('proto', 7.25, y, 'cosine to prototypes', 'class means of the support\nEq. 10–13', f'{times(protos[0])}  →  {times(scores)}', w=2.1, h=.9)
+    means = 'class means of the support\nEq. 10–13'
+    d.box('proto', 7.25, y, 'cosine to prototypes', means, f'{times(protos[0])}  →  {times(scores)}', w=2.1, h=.9)
     d.arrow('MPFNet-P', 'proto', 'r l-0.4').arrow('MPFNet-C', 'proto', 'r l0.4')
-    d.box('class', 9.95, y, 'class', f'training: softmax({MetaConfig().tau:g}·cos),\ncross-entropy, Eq. 18–19', times(scores), 'result', w=2.1, h=.9).arrow('proto', 'class')
+    loss = f'training: softmax({tau}·cos),\ncross-entropy, Eq. 18–19'
+    d.box('class', 9.95, y, 'class', loss, times(scores), 'result', w=2.1, h=.9).arrow('proto', 'class')
     d.panels.append((2.8, y - .85, 5.8, y + .85, ''))
     for name in ('gfe', 'afe'):                             # both start both variants
-        b, p = d.boxes[name], d.boxes['MPFNet-P']
-        gap = y - 1.07
+        b, p, gap = d.boxes[name], d.boxes['MPFNet-P'], y - 1.07
         d.arrows.append(([(b.x + b.w/2, b.y), (10.2, b.y), (10.2, gap), (p.x, gap), (p.x, y - .85)], ''))
 
 # %% ../../nbs/paper/03_drawings.ipynb #227005f2
 @torch.no_grad()
-def draw_system(preset='paper', size=None, length=11, n_classes=3) -> Drawing: # S in px, None = the preset's; L
+def draw_system(
+    preset='paper',  # as of `draw_encoder`
+    size=None,       # S in px; None = the preset's
+    length=11,       # L, frames
+    n_classes=3,     # K
+) -> Drawing:
     "The whole system, Fig. 2."
     shapes = feature_shapes(size or clip_of(preset)[-1], length)
     encoders = [e.eval() for e in _pair(preset, shapes['fused'][0])]

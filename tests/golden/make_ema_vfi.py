@@ -2,10 +2,11 @@
 
     python tests/golden/make_ema_vfi.py
 
-With these weights and frames the authors' program (github.com/MCG-NJU/EMA-VFI, commit 75b6f6a, on a CPU) drew the same pictures: the largest difference
-was 1.7e-6. Both official sizes, filled in the same way and read from a file by load_official, differed from it by at most 2.6e-5 at 128×128, 100×140
-and three other sizes. So the file stands for that program: a change of mpfnet.motion.ema_vfi that changes these numbers changes what the official weights
-mean. Do not write it anew to make a test pass.
+With these weights and frames the authors' program (github.com/MCG-NJU/EMA-VFI, commit 75b6f6a, on a CPU) drew the same
+pictures: the largest difference was 1.7e-6. Both official sizes, filled in the same way and read from a file by
+load_official, differed from it by at most 2.6e-5 at 128×128, 100×140 and three other sizes. So the file stands for that
+program: a change of mpfnet.motion.ema_vfi that changes these numbers changes what the official weights mean. Do not write it
+anew to make a test pass.
 """
 import math
 from pathlib import Path
@@ -24,7 +25,8 @@ COLUMNS = slice(40, 104)
 
 @torch.no_grad()
 def fill(net, seed=0):
-    "Weights from the seed alone, in the order of their names: spread ±√3/√(fan-in), slopes and scales 0.4–1.2, offsets ±0.35."
+    """Weights from the seed alone, in the order of their names: spread ±√3/√(fan-in), slopes and scales 0.4–1.2,
+    offsets ±0.35."""
     r, state = np.random.default_rng(seed), net.state_dict()
     for name in sorted(state):
         p = state[name]
@@ -39,7 +41,9 @@ def frames(h=40, w=140, seed=0):
     r = np.random.default_rng(seed)
     y, x = np.mgrid[:h, :w]
     waves = [[.5 + .3 * np.sin((x + d) / (5 + c)) * np.cos((y - d) / (7 + c)) for c in range(3)] for d in (0, 2)]
-    return torch.from_numpy((255 * np.clip(waves + .1 * (r.random((2, 3, h, w)) - .5), 0, 1)).round().astype(np.uint8))[:, None]
+    return torch.from_numpy(
+        (255 * np.clip(waves + 0.1 * (r.random((2, 3, h, w)) - 0.5), 0, 1)).round().astype(np.uint8)
+    )[:, None]
 
 
 def draw(images, case):

@@ -1,9 +1,11 @@
-"""Rows of the feature store as they were made before several clips could be computed together: `rows.safetensors`, and the code that made them.
+"""Rows of the feature store as they were made before several clips could be computed together: `rows.safetensors`, and
+the code that made them.
 
     python tests/golden/make_rows.py        # writes the file anew; only where rows are meant to change
 
-The functions are what the library computed at that time, one copy of one clip after the other (its matrices of blur, spline and time, grey levels and DIS are the library's own): on any machine the library's rows must be these, to the last bit.
-The file holds some of them in figures: on other processors the last digits differ.
+The functions are what the library computed at that time, one copy of one clip after the other (its matrices of blur,
+spline and time, grey levels and DIS are the library's own): on any machine the library's rows must be these, to the
+last bit. The file holds some of them in figures: on other processors the last digits differ.
 """
 from pathlib import Path
 
@@ -19,16 +21,24 @@ FILE = Path(__file__).with_name('rows.safetensors')
 
 
 def drawn(n, size, steps):
-    "Frames (steps, 3, size, size) of a texture of waves whose middle moves by up to 1.5 px, in 256 grey levels; clip n."
+    """Frames (steps, 3, size, size) of a texture of waves whose middle moves by up to 1.5 px, in 256 grey levels;
+    clip n."""
     r, (y, x) = np.random.default_rng(n), np.mgrid[:size, :size].astype(float)
     waves = r.uniform(.2, 1.2, (9, 2)), r.uniform(0, 7, (9, 3, 1, 1)), 1.5*r.uniform(-1, 1, 2)
     push = np.exp(-((x - size/2)**2 + (y - size/2)**2)/(size/4)**2)
-    def frame(t): return sum(np.sin(fx*(x - t*waves[2][0]*push) + fy*(y - t*waves[2][1]*push) + phase) for (fx, fy), phase in zip(waves[0], waves[1]))
-    return torch.from_numpy(np.stack([(frame(t)*14 + 128).round().clip(0, 255)/255 for t in np.linspace(0, 1, steps)])).float()
+
+    def frame(t):
+        return sum(np.sin(fx * (x - t * waves[2][0] * push) + fy * (y - t * waves[2][1] * push) + phase) for (fx, fy),
+                   phase in zip(waves[0], waves[1]))
+
+    return torch.from_numpy(
+        np.stack([(frame(t) * 14 + 128).round().clip(0, 255) / 255 for t in np.linspace(0, 1, steps)])
+    ).float()
 
 
 #: name → frames, length, what is asked of `interpolate`, φ of the copies, frame numbers
-CASES = {'two frames': (drawn(0, 32, 2), 5, 'flow', (0, 3), None), 'recorded frames': (drawn(1, 24, 6), 4, 'frames', (0, 2), [0, 1, 3, 4, 5, 9])}
+CASES = {'two frames': (drawn(0, 32, 2), 5, 'flow', (0, 3), None),
+         'recorded frames': (drawn(1, 24, 6), 4, 'frames', (0, 2), [0, 1, 3, 4, 5, 9])}
 
 
 def warp(image, flow, mode):
@@ -38,7 +48,8 @@ def warp(image, flow, mode):
     x = torch.arange(w, dtype=flow.dtype) + flow[..., 0, :, :]
     y = torch.arange(h, dtype=flow.dtype)[:, None] + flow[..., 1, :, :]
     grid = torch.stack([x*(2/(w - 1)) - 1, y*(2/(h - 1)) - 1], -1)
-    return F.grid_sample(image.reshape(-1, *image.shape[-3:]), grid.reshape(-1, h, w, 2), mode, 'border', align_corners=True)
+    return F.grid_sample(image.reshape(-1, *image.shape[-3:]), grid.reshape(-1, h, w, 2), mode, 'border',
+                         align_corners=True)
 
 
 def blur(x, sigma): return _blur_matrix(x.shape[-2], sigma, x.device) @ x @ _blur_matrix(x.shape[-1], sigma, x.device).T
@@ -114,7 +125,8 @@ def frames_to_features(frames, length, interpolated, phis, times, interpolate_fl
     copies = iter(lagrangian(frames, [1. + p for p in phis if p]) if any(phis) else ())
     for p in phis:
         moved = next(copies) if p else frames
-        even = sample_recorded(moved, times, length) if interpolated == 'frames' else interpolate(moved[0], moved[-1], length, flow)
+        even = (sample_recorded(moved, times, length) if interpolated == 'frames'
+                else interpolate(moved[0], moved[-1], length, flow))
         yield fuse(even).to(torch.float16)
 
 

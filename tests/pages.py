@@ -1,0 +1,99 @@
+"""`make notebooks`: nbdev_test, and beside it what each cell has stored against what it says now. One execution does
+both.
+
+All that `nbdev_test --help` lists may be asked here, too: `python tests/pages.py --path nbs/05a_metrics.ipynb`.
+"""
+import json
+import re
+
+import nbdev.test
+from execnb.shell import CaptureShell
+
+#: what may be another one every time
+VARIES = [
+    (r'<[^>]*>', ' '),                                                              # tags, and the address of an object
+    (r'\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:[.+]\S+)?)?', ' DATE '),
+    (r'(?<!\.)\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,64}(?:…|\b)', ' HASH '),
+    (r'(?<![\w.…])(?:~|[A-Z]:)?(?:[/\\][\w.+…-]+){2,}', ' PATH '),
+    (r'\btmp\w+', ' PATH '),
+    (r'\b\d+\.\d+\.\d+(?:[.+]\w+)*', ' VERSION '),
+    (r'-?\d[\d.]*(?:\s*(?:±|to|–|-)\s*\d[\d.]*)?\s*(?:µs|ms|s|seconds?|min|minutes?|h|hours?)\b(?:/\w+)?', ' TIME '),
+    (r'[-─=━]{3,}', ' '),
+]
+NUMBER = re.compile(r'[-−]?\d+(?:\.\d*)?(?:e[-+]?\d+)?')
+
+
+def tokens(text):
+    "Words and numbers of an output, without what varies."
+    for pattern, instead in VARIES: text = re.sub(pattern, instead, text)
+    return re.findall(rf'{NUMBER.pattern}|[^\W\d]+|[^\w\s]', text)
+
+
+def alike(a, b):
+    "Two words, or two numbers that differ by rounding at most."
+    if a == b: return True
+    if not (NUMBER.fullmatch(a) and NUMBER.fullmatch(b)): return False
+    x, y = (float(t.replace('−', '-')) for t in (a, b))
+    decimals = min(len(t.partition('e')[0].partition('.')[2]) for t in (a, b))
+    if 'e' not in a + b and not decimals: return x == y         # a count
+    last = 0 if 'e' in a + b else 1.01 * 10**-decimals
+    return abs(x - y) <= max(last, 2e-3 * max(abs(x), abs(y)), 1e-6)
+
+
+def said(outputs):
+    "What a cell said: its text, and whether there was a picture. Not what went to stderr."
+    text, picture = [], False
+    for o in outputs:
+        if o['output_type'] == 'stream':
+            if o['name'] == 'stdout': text.append(''.join(o['text']))
+            continue
+        data = o.get('data', {})
+        picture |= any(k.startswith('image/') for k in data)
+        shown = next((data[k] for k in ('text/html', 'text/markdown', 'text/plain') if k in data), '')
+        if not any(k.startswith('image/') for k in data):
+            text.append(re.sub(r'<style.*?</style>', '', ''.join(shown), flags=re.S))
+    return text, picture
+
+
+def difference(stored, now):
+    "In words, how two lists of outputs differ; '' if they say the same."
+    (a, picture), (b, pictured) = said(stored), said(now)
+    if picture != pictured:
+        return f'a picture is {"stored" if picture else "made"} and {"not made" if picture else "not stored"}'
+    a, b = (tokens('\n'.join(sorted(t))) for t in (a, b))
+    for k, (x, y) in enumerate(zip(a, b, strict=False)):
+        if not alike(x, y):
+            return f'stored “{" ".join(a[max(0, k - 6) : k + 6])}”, now “{" ".join(b[max(0, k - 6) : k + 6])}”'
+    return (
+        ''
+        if len(a) == len(b) else f'{len(a)} words are stored, now there are {len(b)}: '
+             f'“{" ".join((a if len(a) > len(b) else b)[min(len(a), len(b)) :][:12])}”'
+    )
+
+
+def compared(cell):
+    "Unless the page says why not; and execnb drops what a last line with ; prints."
+    return 'varies' not in cell.metadata.get('tags', []) and not cell.source.rstrip().endswith(';')
+
+
+class Compared(CaptureShell):
+    "Runs a page, then says which cells no longer say what they have stored."
+    def run_all(self, nb, exc_stop=False, preproc=None, **kwargs):
+        stored = {}
+
+        def before(cell):
+            if preproc(cell): return True
+            stored[cell.id], cell.outputs = json.loads(json.dumps(cell.outputs)), []
+        super().run_all(nb, exc_stop=exc_stop, preproc=before, **kwargs)
+        wrong = [f'cell {c.idx_} ({c.id}): {d}' for c in nb.cells if c.get('id') in stored and compared(c)
+                 if (d := difference(stored[c.id], c.outputs))]
+        if wrong:
+            self.exc = AssertionError(
+                '\n'.join(['another output is stored; run the page again, or give the cell the tag `varies`:', *wrong])
+            )
+            raise self.exc
+
+
+nbdev.test.CaptureShell = Compared
+
+if __name__ == '__main__': nbdev.test.nbdev_test()

@@ -6,7 +6,7 @@
 __all__ = ['COUNTED', 'FEW', 'MISSING', 'GRAVE', 'TITLES', 'OTHER_FOLDER', 'ABOUT', 'HELPS', 'complain', 'in_plain_words', 'show',
            'protocols', 'load_tasks', 'as_counts', 'counts', 'merged', 'describe', 'show_kind', 'show_report',
            'files_of', 'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words',
-           'check_one', 'show_composite', 'options_of', 'check', 'found', 'found_row', 'synth_row', 'how_to_get',
+           'check_one', 'show_composite', 'loader_options', 'check', 'found', 'found_row', 'synth_row', 'how_to_get',
            'where', 'lookalike', 'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs',
            'paper_of_args', 'make_paper', 'parser', 'main']
 
@@ -136,12 +136,12 @@ def _all_clips(clips, facts): # of `DATASETS`
 
 def _protocol(clips, expected, subjects): # published clips of each class, and subjects
     found = [int((clips['label'] == k).sum()) for k in range(len(expected))]
-    classes = list(zip(clips.attrs['classes'], found, expected))
+    classes = list(zip(clips.classes, found, expected))
     return [('clips', len(clips), sum(expected)), ('subjects', clips['subject'].nunique(), subjects), *classes]
 
 # %% ../nbs/08_cli.ipynb #f7965513
 def _released(clips, name): # of a dataset without a licence
-    out, classes = [], clips.attrs['classes']
+    out, classes = [], clips.classes
     for d, (found, subjects) in counts_of(clips).items():
         there, who = MEGC2019[d] if name == 'megc2019_flow' else ((None,)*len(found), None)
         out += [(f'{d}: {c}', n, p) for c, n, p in zip((*classes, 'subjects'), (*found, subjects), (*there, who))]
@@ -156,13 +156,13 @@ def counts(
     "Clips, subjects and classes beside the published numbers."
     if name not in LICENSED: pairs = _released(clips, name)
     elif task is None: pairs = _all_clips(clips, DATASETS.get(f'{name}_{modality}', DATASETS[name]))
-    else: pairs = _protocol(clips, *clips.attrs['report']['source']['expected'])
+    else: pairs = _protocol(clips, *clips.report['source']['expected'])
     return as_counts(task or 'all clips', pairs)
 
 # %% ../nbs/08_cli.ipynb #9d2251d9
 def merged(tables:dict) -> dict: # task → clips
     "One report of several tasks: every case once."
-    reports = [c.attrs['report'] for c in tables.values()]
+    reports = [c.report for c in tables.values()]
     cases = [tuple(f.items()) for r in reports for f in r['findings']]
     return {**reports[0], 'findings': list(map(dict, dict.fromkeys(cases)))}
 
@@ -171,7 +171,7 @@ def describe(
     name,   # of their dataset
 ):
     "Say what the clips are and where they came from."
-    source = clips.attrs['report']['source']
+    source = clips.report['source']
     sheet = f" (sheet {source['sheet']}, {source['rows']} rows)" if 'sheet' in source else ''
     frames = f" ({source['variant']}, {source['folders']} folders)" if 'variant' in source else ''
     names = 'none: emotions from the names of the clips'
@@ -292,7 +292,7 @@ def check_files(
     odd = pd.DataFrame(unalike, columns=['clip', 'problem'])
     show(odd, f'Clips whose frames are not alike: {len(odd)}' if len(odd) else '', range(len(odd)))
     told += [f'{len(bad)} damaged of {len(files)} files', *how_stored(files, heads, len(odd))]
-    unreadable = any(f['decision'] == 'frame-unreadable' for f in clips.attrs['report']['findings'])
+    unreadable = any(f['decision'] == 'frame-unreadable' for f in clips.report['findings'])
     return bool(len(bad) or len(odd)) or unreadable
 
 # %% ../nbs/08_cli.ipynb #1871865b
@@ -312,7 +312,7 @@ def check_one(
     tasks = [args.task] if args.task else [*([None] if name in LICENSED else []), *protocols(name)]
     tables, wrong = load_tasks(name, args.root, tasks, args.strict, options)
     clips, report = next(iter(tables.values())), merged(tables)
-    clips.attrs['report'] = report
+    clips.report = report
     describe(clips, name)
     camera = options.get('modality', 'hs')
     counted = pd.concat([counts(c, name, t, camera) for t, c in tables.items()], ignore_index=True)
@@ -345,7 +345,7 @@ def show_composite(
     print(f'\n{name}: ' + (f'problems in {", ".join(bad)}' if bad else 'counts as published'))
 
 # %% ../nbs/08_cli.ipynb #bcef65ad
-def options_of(args) -> dict: # what argparse read
+def loader_options(args) -> dict: # what argparse read
     "Which copy of the data was asked for; a slip ends the program."
     options = {k: v for k in ('variant', 'annotation', 'modality') if (v := getattr(args, k)) is not None}
     try: check_options(args.name, args.task or protocols(args.name)[0], 'given', options)
@@ -356,7 +356,7 @@ def options_of(args) -> dict: # what argparse read
 
 def check(args) -> int: # what argparse read
     "mpfnet data check"
-    options, parts, bad = options_of(args), {}, []
+    options, parts, bad = loader_options(args), {}, []
     if args.name in COMPOSITE: args.task = '3class'
     for name in COMPOSITE.get(args.name, (args.name,)):
         if name != args.name: print(f'== {name}, a part of {args.name}')

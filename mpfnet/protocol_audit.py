@@ -29,10 +29,10 @@ from .core.files import hash_of, make_way, write_json
 from .core.keep import file_name, write_atomically
 from .core.workers import in_order, one_thread
 from .folds import Fold
-from .harness import chosen_subjects, config_of, harness, prepare
+from .harness import chosen_subjects, config_of, experiment, harness
 from .methods import fit
 from .metrics import evaluate, per_class, subject_confusions
-from .parameters import check_parameters, resolve, seeds_of
+from .parameters import check_parameters, seeds_of
 from .results.compare import quantiles, score_stack, seed_weights, subject_draws
 from .results.records import read_config
 
@@ -169,11 +169,10 @@ def audit(
 ) -> Path:           # the audit's folder
     "Train every fold under watch, for each seed."
     p = check_parameters(parameters)
-    device, settings = resolve(p)
-    data = prepare(p, settings)
-    configs = {s: config_of(p, settings, device, data, s) for s in seeds_of(p.seed)}
-    harnesses = {s: harness(p, settings, device, data, s, hash_of(c)) for s, c in configs.items()}
-    wanted = chosen_subjects(p.subjects, data.clips)
+    e = experiment(p)
+    configs = {s: config_of(e, s) for s in seeds_of(p.seed)}
+    harnesses = {s: harness(e, s, hash_of(c)) for s, c in configs.items()}
+    wanted = chosen_subjects(p.subjects, e.data.clips)
     config = audit_config(configs, wanted)
     folder = Path(p.out_dir)/f'audit-{p.dataset}-{p.task}-{p.method}-{hash_of(config)[:8]}'
     trainings = [(s, how) for s, how in runs_of(p.method, list(configs)) if normalise or how is None]

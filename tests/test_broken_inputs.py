@@ -852,7 +852,7 @@ def test_broken(name, trees, place):
     hits = [f for f in hits if (where is None or f['clip'] == where)
             and (expected['column'] is None or f['column'] == expected['column'])
             and (not expected['row'] or f['row'] in (getattr(c, 'row', None), row_of(c)))]
-    assert hits, [f for f in table.attrs['report']['findings'] if f['decision'] not in ('partial-copy', 'whole-frames')]
+    assert hits, [f for f in table.report['findings'] if f['decision'] not in ('partial-copy', 'whole-frames')]
     old, new = lines(before, source), lines(table, c.root)
     if expected['touched'] != 'all':
         other = {f"{c.t['subject']}/{c.other()['clip']}"} if expected['touched'] == 'other' else set()

@@ -207,7 +207,7 @@ def test_a_csv_sheet_is_read_like_a_workbook(tmp_path, name):
     before = loaded(name, tmp_path)
     as_csv(book(folder), *{'mmew': (';', 'utf-16'), 'casme3': ('\t', 'gb18030')}.get(name, ()))
     after = loaded(name, tmp_path)
-    assert after.drop(columns='frames').equals(before.drop(columns='frames')) and after.attrs['report']['source'][
+    assert after.drop(columns='frames').equals(before.drop(columns='frames')) and after.report['source'][
         'annotation'
     ].endswith('.csv')
 
@@ -232,7 +232,7 @@ def test_a_workbook_beside_its_csv_copy_is_preferred(tmp_path):
     folder = tree('mmew', tmp_path, subjects=2)
     book(folder).with_suffix('.csv').write_text('Filename,OnsetFrame,Estimated Emotion\n')
     clips = loaded('mmew', tmp_path)
-    assert clips.attrs['report']['source']['annotation'].endswith('.xlsx') and [
+    assert clips.report['source']['annotation'].endswith('.xlsx') and [
         f['column'] for f in findings(clips, 'choice')
     ] == ['annotation']
 
@@ -254,7 +254,7 @@ def test_a_sheet_for_spotting_beside_the_annotation_is_set_aside(tmp_path, sheet
     clips = loaded('smic', tmp_path)
     assert len(clips) == len(before) and bool(findings(clips, 'no-sheet')) == (sheet is None)
     if sheet:
-        assert Path(clips.attrs['report']['source']['annotation']).name == sheet and clips.drop(
+        assert Path(clips.report['source']['annotation']).name == sheet and clips.drop(
             columns='frames'
         ).equals(before.drop(columns='frames'))
     if sheet != 'SMIC-HS-E_annotation.xlsx':
@@ -326,7 +326,7 @@ def test_mmew_comes_as_crops_and_larger_frames_are_told(tmp_path):
     folder = tree('mmew', tmp_path, subjects=2)
     assert clip_folders(folder) and cv2.imread(str(next(clip_folders(folder)[0].iterdir()))).shape == (231, 231, 3)
     clips = loaded('mmew', tmp_path)
-    assert (clips['cropped'].all() and clips.attrs['report']['source']['variant'] == 'cropped'
+    assert (clips['cropped'].all() and clips.report['source']['variant'] == 'cropped'
             and not findings(clips, 'whole-frames'))
     for p in Path(clips['frames'].iloc[0][clips['onset'].iloc[0]]).parent.iterdir(): grey(p, 400)
     clips = loaded('mmew', tmp_path)
@@ -351,7 +351,7 @@ def test_other_subjects_are_not_called_other_emotions(tmp_path):
     for d in path.parent.rglob('S02-*'): d.rename(d.with_name(d.name.replace('S02-', 'S01-9')))
     clips = loaded('mmew', tmp_path)
     assert clips['subject'].nunique() == 29 and [
-        f['decision'] for f in clips.attrs['report']['findings'] if f['kind'] == 'doubtful'
+        f['decision'] for f in clips.report['findings'] if f['kind'] == 'doubtful'
     ] == ['other-subjects']
     with pytest.raises(DataError, match='29 subjects.*a complete copy: 300 clips, 30 subjects'):
         load_clips('mmew', tmp_path, task=None, strict=True)
@@ -385,7 +385,7 @@ def test_twenty_thousand_rows_more_take_seconds(tmp_path, name):
     start = time.process_time()
     clips = loaded(name, tmp_path)
     assert (time.process_time() - start < 25
-            and sum(f['kind'] == 'dropped' for f in clips.attrs['report']['findings']) >= 20_000 and len(clips))
+            and sum(f['kind'] == 'dropped' for f in clips.report['findings']) >= 20_000 and len(clips))
 
 
 def test_a_subject_that_is_a_path_writes_nothing_outside(tmp_path):

@@ -382,7 +382,7 @@ def test_an_apex_that_somebody_turned_drops_its_clip_and_no_other(tmp_path):
     os.unlink(row.frames[row.apex])
     open(row.frames[row.apex], 'wb').write(turned)
     after = quiet('samm', tmp_path, task=None)
-    said = [f for f in after.attrs['report']['findings'] if f['decision'] == 'frames-differ']
+    said = [f for f in after.report['findings'] if f['decision'] == 'frames-differ']
     assert (len(after) == len(before) - 1 and [f['clip'] for f in said] == [f'{row["subject"]}/{row["clip"]}']
             and 'EXIF orientation' in said[0]['found'])
 
@@ -502,7 +502,7 @@ def test_a_clips_folder_full_of_them_loses_its_frames_and_nothing_waits(tmp_path
         what(type(tmp_path)(path))
     after = quiet('samm', tmp_path, task=None)
     assert len(after) == len(before) - 1 and {'no-file', 'link-outside', 'no-frames'} <= {
-        f['decision'] for f in after.attrs['report']['findings']
+        f['decision'] for f in after.report['findings']
     }
 
 

@@ -91,7 +91,7 @@ def test_every_form_a_dataset_comes_in_gives_the_same_clips(tmp_path, name, vari
     clips = load_clips(name, tmp_path, task=None, **options)
     facts = DATASETS[f'smic_{variant}' if options else name]
     assert (len(clips), clips['subject'].nunique()) == (facts.clips, facts.subjects) and not report_table(
-        clips.attrs['report']
+        clips.report
     )['kind'].isin(['dropped']).any()
     for r in clips.itertuples():
         t = truth[r.subject, r.clip]
@@ -114,7 +114,7 @@ def test_long_clips_are_cut_by_their_sheet_and_useless_without_a_row(tmp_path):
     folder = make_lookalike('smic', tmp_path, variant='long', blank=True, progress=False)
     truth = {(t['subject'], t['clip']): t for t in lookalike_truth(folder)}
     with pytest.warns(UserWarning, match='2 dropped'): clips = load_clips('smic', tmp_path)
-    assert {f['clip']: f['decision'] for f in clips.attrs['report']['findings'] if f['kind'] == 'dropped'} == {
+    assert {f['clip']: f['decision'] for f in clips.report['findings'] if f['kind'] == 'dropped'} == {
         's01/s01_ne_02': 'too-long', 's02/s02_sur_05': 'too-long',
     } and len(clips) == 162
     assert all((r.onset, r.offset) == tuple(truth[r.subject, r.clip][k] for k in ('onset', 'offset'))
@@ -129,8 +129,8 @@ def test_a_slow_camera_of_smic_has_its_own_counts_and_its_own_name(tmp_path, cam
         f'LOOK-ALIKE of SMIC-{camera.upper()}:'
     )
     if camera == 'vis':  # in the workbook of HS, whose own sheet has 162 rows; one label against its name, as in HS
-        source, said = (clips.attrs['report']['source'],
-                        [f for f in clips.attrs['report']['findings'] if f['decision'] == 'label-from-name'])
+        source, said = (clips.report['source'],
+                        [f for f in clips.report['findings'] if f['decision'] == 'label-from-name'])
         assert (Path(source['annotation']).name, source['sheet'], source['rows']) == (
             'SMIC-HS-E_annotation.xlsx', 'VIS', 71,
         ) and [f['clip'] for f in said] == ['s18/s18_sur_03']
@@ -139,10 +139,10 @@ def test_a_slow_camera_of_smic_has_its_own_counts_and_its_own_name(tmp_path, cam
 def test_a_third_expression_is_noted(tmp_path):
     make_lookalike('smic', tmp_path, variant='2019', blank=True, progress=False)
     clips = load_clips('smic', tmp_path, strict=True)
-    found = [f['decision'] for f in clips.attrs['report']['findings']]
+    found = [f['decision'] for f in clips.report['findings']]
     assert (found.count('third-expression') == 5 and found.count('second-expression') == 1
             and found.count('row-from-folder') == 7 and counts_of(clips) == {'smic': MEGC2019['smic']})
-    row = next(f for f in clips.attrs['report']['findings'] if f['decision'] == 'row-from-folder')
+    row = next(f for f in clips.report['findings'] if f['decision'] == 'row-from-folder')
     assert row['found'].endswith('frames') and 'onset' in row['done'] and 'offset' in row['done']
 
 
@@ -165,7 +165,7 @@ def test_the_sheet_of_2018_is_another_list(tmp_path):
 def test_missing_folders_are_reported_clip_by_clip(tmp_path):
     make_lookalike('smic', tmp_path, blank=True, defects='missing', progress=False)
     with pytest.warns(UserWarning, match='5 dropped'): clips = load_clips('smic', tmp_path)
-    gone = {f['clip'] for f in clips.attrs['report']['findings'] if f['decision'] == 'no-folder'}
+    gone = {f['clip'] for f in clips.report['findings'] if f['decision'] == 'no-folder'}
     assert (gone == {'s03/s03_ne_03', 's03/s03_ne_20', 's04/s04_ne_05', 's04/s04_ne_06', 's09/s09_sur_02'}
             and len(clips) == 159)
     with pytest.raises(ValueError, match='s03/s03_ne_03'): load_clips('smic', tmp_path, strict=True)
@@ -206,7 +206,7 @@ def test_a_look_alike_is_known_without_its_marker(tmp_path):
 
 
 def test_what_a_task_has_no_class_for_is_counted(full):
-    report = load_clips('casme2', full).attrs['report']
+    report = load_clips('casme2', full).report
     assert {f['found'] for f in report['findings'] if f['decision'] == 'no-class'} == {'99 × others', '7 × sadness',
                                                                                        '2 × fear'}
     assert {f['clip'] for f in report['findings'] if f['decision'] == 'left-out'} == {

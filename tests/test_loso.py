@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mpfnet import loso, methods
 from mpfnet.results import records as kept
 from mpfnet.motion.face import blaze_lacks
-from mpfnet.loso import options_of, run, validate
+from mpfnet.loso import run, validate
+from mpfnet.parameters import options_of
 from mpfnet.methods import METHODS, Method, one
 from mpfnet.metrics import read_predictions
 from mpfnet.paper.plan import find_runs

@@ -135,9 +135,7 @@ class Tree:
         with soon(), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             table = load_clips(self.dataset, self.root, task=None)
-        return {f'{r["subject"]}/{r["clip"]}': r for r in table.astype(object).to_dict('records')}, table.attrs[
-            'report'
-        ]
+        return {f'{r["subject"]}/{r["clip"]}': r for r in table.astype(object).to_dict('records')}, table.report
 
     def owner(self, at):
         "The clip that a row is about: what changes when the row is not there."

@@ -24,7 +24,7 @@ from safetensors.torch import load
 from torch.nn import functional as F
 
 from ..ca_i3d import CAI3D
-from ..clips import load_clips, stamp
+from ..clips import load_clips
 from ..core.artefacts import sha256_of
 from ..core.checks import pyplot, wanted
 from ..data.action_units import au_field
@@ -190,10 +190,9 @@ def run_data(
         clips = load_clips(config['dataset'], root, task=config['task'], apex=told['apex'], **told['options'])
     kind, _ = input_of(config, settings)
     store = FeatureStore(cache/'features', recipe_of(config['method'], settings), kind)
-    rows, report, what = store.ensure(clips, progress=False), clips.attrs['report'], stamp(clips)
-    clips.attrs = {}
+    rows = store.ensure(clips, progress=False)
     where = store.root, store.config, kind
-    return Data(clips=clips, store=where, rows=rows, copies={}, digests=None, report=report, stamp=what)
+    return Data(clips=clips.table, store=where, rows=rows, copies={}, digests=None, report=clips.report, stamp=clips.stamp)
 
 # %% ../../nbs/paper/05_explain.ipynb #8ea80039
 def clips_of(

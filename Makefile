@@ -52,16 +52,16 @@ paper: $(READY) ## every table and figure of the paper; DATA=lookalike|public_fl
 	"$(BIN)/mpfnet" paper $(DATA) --workers $(WORKERS) --seed "$(SEED)" $(if $(PRESET),--preset $(PRESET)) $(if $(PLAN),--plan) $(if $(ONLY),--only $(ONLY)) $(PAPER)
 
 test: $(READY) ## everything that must hold: drift gate, every notebook, pytest
-	@$(MAKE) --no-print-directory drift
-	@$(MAKE) --no-print-directory notebooks
+	@$(MAKE) --no-print-directory -j 2 drift notebooks
 	@$(MAKE) --no-print-directory pytest
 
 notebooks: $(READY) ## run every notebook of nbs/ as a test
 	$(ONE_THREAD) "$(BIN)/nbdev_test" --n_workers $(WORKERS)
 
+# A process gets whole files, whose tests share what they made, in the order of tests/conftest.py: the longest first.
 # A test that hangs ends its process after ten minutes, with every stack; pytest-xdist would then try it again, up to eight times.
 pytest: $(READY) ## run tests/
-	$(ONE_THREAD) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadfile --max-worker-restart 0 --timeout 600 --timeout-method thread
+	$(ONE_THREAD) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --timeout 600 --timeout-method thread
 
 bench: $(READY) ## measure speed and quality, into benchmarks/RESULTS.md; BENCH=train_step for one of them
 	for b in $(BENCH); do $(ONE_THREAD) "$(BIN)/python" benchmarks/$$b.py || exit 1; done

@@ -1,7 +1,5 @@
 """The benchmarks run, measure what they say, and leave the rest of RESULTS.md alone."""
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 import torch
 
 from mpfnet.flow import warp
+from warm import warm
 
 FOLDER = Path(__file__).parents[1] / 'benchmarks'
 
@@ -28,7 +27,7 @@ def rows(text, title):
 def test_quality_runs_and_keeps_what_others_wrote(tmp_path):
     out = tmp_path / 'RESULTS.md'
     out.write_text('# Benchmarks\n\n<!-- quality: written by hand -->\nstale\n<!-- end of quality -->\n\nafter\n', encoding='utf-8')
-    done = subprocess.run([sys.executable, FOLDER / 'quality.py', '--quick', '--out', out], capture_output=True, text=True)
+    done = warm(FOLDER / 'quality.py', '--quick', '--out', out)
     assert done.returncode == 0, done.stderr[-2000:]
     text = out.read_text(encoding='utf-8')
     assert text.startswith('# Benchmarks\n\n<!-- quality: ') and text.endswith('<!-- end of quality -->\n\nafter\n') and 'stale' not in text and text.count('## Quality') == 1
@@ -66,7 +65,7 @@ def test_a_target_can_be_missed(quality):
 def test_each_runs(tmp_path, name, words):
     "They compare outputs before they time anything, so a run is a test of those."
     out = tmp_path / 'RESULTS.md'
-    done = subprocess.run([sys.executable, FOLDER / f'{name}.py', '--quick', '--out', out], capture_output=True, text=True)
+    done = warm(FOLDER / f'{name}.py', '--quick', '--out', out)
     assert done.returncode == 0, done.stderr[-2000:]
     assert words in out.read_text(encoding='utf-8') and f'python benchmarks/{name}.py --quick' in out.read_text(encoding='utf-8')
 

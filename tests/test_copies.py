@@ -323,8 +323,8 @@ def test_twenty_thousand_rows_more_take_seconds(tmp_path, name):
     assert time.process_time() - start < 25 and sum(f['kind'] == 'dropped' for f in clips.attrs['report']['findings']) >= 20_000 and len(clips)
 
 
-def test_a_subject_that_is_a_path_writes_nothing_outside(tmp_path):
-    load_clips('synth', tmp_path / 'data')
+def test_a_subject_that_is_a_path_writes_nothing_outside(tmp_path, synth_root):
+    shutil.copytree(synth_root, tmp_path / 'data')
     path = tmp_path / 'data' / 'synth' / 'annotation.csv'
     good = path.read_text()
     for bad in ('../../../out', 'a\\b', '..'):

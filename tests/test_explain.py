@@ -1,8 +1,6 @@
 """Fitted folds are rebuilt from what a run has kept, exactly; pages of figures say what is missing instead of failing."""
 import json
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from mpfnet.loso import run
 from mpfnet.clips import load_clips
 from mpfnet.preprocess import PreprocessConfig
 from mpfnet.synth import make_lookalike
+from warm import warm
 
 ROOT = Path(__file__).parents[1]
 LITTLE = 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,meta.average=0,encoder.width=0.0625'
@@ -152,7 +151,6 @@ def test_regions_of_a_run(runs, folder):
 
 @pytest.mark.parametrize('name, data', [('fig10', 'public_flow'), ('fig11', 'lookalike')])
 def test_pages_without_runs_end_with_a_sentence(tmp_path, name, data):
-    done = subprocess.run([sys.executable, '-m', 'papermill', str(ROOT/f'paper_figures/{name}.ipynb'), str(tmp_path/'out.ipynb'), '--no-progress-bar', '-r', 'data', data, '-r', 'out_dir', str(tmp_path/'runs')],
-                          capture_output=True, text=True, cwd=ROOT)
+    done = warm('-m', 'papermill', ROOT/f'paper_figures/{name}.ipynb', tmp_path/'out.ipynb', '--no-progress-bar', '-r', 'data', data, '-r', 'out_dir', tmp_path/'runs', cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     assert f'{name}: no finished run' in (tmp_path/'out.ipynb').read_text()

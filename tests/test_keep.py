@@ -24,6 +24,7 @@ from mpfnet.loso import run
 from mpfnet.methods import METHODS
 from mpfnet.preprocess import RowFile, corrupt_rows, open_rows
 from mpfnet.priors import read_checked
+from warm import warm
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(p.stem for p in ROOT.glob('mpfnet/*.py') if not p.stem.startswith('_'))
@@ -32,8 +33,7 @@ pytestmark = [pytest.mark.filterwarnings('ignore:megc2019_flow. checksum'), pyte
 
 
 def python(code, *args, **environment):
-    return subprocess.run([sys.executable, '-c', code, *map(str, args)], env=os.environ | dict(PYTHONPATH=str(ROOT)) | environment, cwd=ROOT,
-                          capture_output=True, text=True, encoding='utf-8', errors='replace')
+    return warm('-c', code, *args, env=os.environ | dict(PYTHONPATH=str(ROOT)) | environment, cwd=ROOT)
 
 
 def go(root, out, **kwargs):
@@ -364,7 +364,8 @@ def test_runs_without_what_windows_lacks(reference, flow_root, tmp_path):
     needed = ('SIGCHLD', 'SIGPIPE', 'uname', 'fchmod')                        # by Python and filelock on this system
     missing = {m: [n for n in names if n not in needed] for m, names in POSIX_ONLY.items()}
     code = ELSEWHERE.format(modules=[m for m in NO_SUCH_MODULES if m != 'posix'], missing=missing, ours=MODULES)
-    done = python(code, flow_root, tmp_path, CHEAP)
+    command = [sys.executable, '-c', code, str(flow_root), str(tmp_path), CHEAP]                # a fresh one: to import is what is tested
+    done = subprocess.run(command, env=os.environ | dict(PYTHONPATH=str(ROOT)), cwd=ROOT, capture_output=True, text=True, encoding='utf-8', errors='replace')
     assert done.returncode == 0, done.stderr[-2000:]
     assert learnt(Path(done.stdout.strip().splitlines()[-1])) == {k: v for k, v in learnt(reference).items() if 'sa00' in k}
 

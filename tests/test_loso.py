@@ -71,7 +71,7 @@ def test_killed_run_continues_to_the_same_numbers(reference, flow_root, tmp_path
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL, start_new_session=True)
     folder = tmp_path / reference.name
     end = time.time() + 120
-    while len(records(folder)) < 2 and process.poll() is None and time.time() < end: time.sleep(.02)
+    while len(records(folder)) < 2 and process.poll() is None and time.time() < end: time.sleep(.05)
     os.killpg(process.pid, signal.SIGKILL); process.wait()
     before = {n: p.stat().st_mtime_ns for n, p in records(folder).items()}
     assert 2 <= len(before) < 6, 'the kill came too late to test anything'

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 import torch
-from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, judge, ms, timed
+from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, few_faces, judge, ms, timed
 
 from mpfnet.clips import load_clips
 from mpfnet.flow import flow, one_thread
@@ -66,6 +66,7 @@ def whole_recipe():
 
 
 def main():
+    few_faces()
     with attempt('rows'): whole_recipe()
     found = {}
     for device in ('cpu', DEVICE):

@@ -56,9 +56,8 @@ results: $(READY) ## the numbers and pictures of the front page; ONLY=system,dem
 	"$(BIN)/python" benchmarks/published.py --workers $(WORKERS) $(if $(ONLY),--only $(ONLY))
 
 test: $(READY) ## everything that must hold: drift gate, lint, every notebook, pytest
-	@$(MAKE) --no-print-directory drift
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory notebooks
+	@$(MAKE) --no-print-directory -j 2 drift notebooks
 	@$(MAKE) --no-print-directory pytest
 
 lint: $(READY) ## look for unused and undefined names, long lines, imports out of order, … in notebooks and .py (ruff.toml)
@@ -68,9 +67,10 @@ lint: $(READY) ## look for unused and undefined names, long lines, imports out o
 notebooks: $(READY) ## run every notebook of nbs/ as a test, and compare what it has stored
 	$(ONE_THREAD) "$(BIN)/python" tests/pages.py --n_workers $(WORKERS)
 
+# A process gets whole files, whose tests share what they made, in the order of tests/conftest.py: the longest first.
 # A test that hangs ends its process after ten minutes, with every stack; pytest-xdist would then try it again, up to eight times.
 pytest: $(READY) ## run tests/
-	$(ONE_THREAD) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadfile --max-worker-restart 0 --timeout 600 --timeout-method thread
+	$(ONE_THREAD) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --timeout 600 --timeout-method thread
 
 bench: $(READY) ## measure speed and quality, into benchmarks/RESULTS.md; BENCH=train_step for one of them
 	for b in $(BENCH); do $(ONE_THREAD) "$(BIN)/python" benchmarks/$$b.py || exit 1; done

@@ -17,11 +17,11 @@ from quality import filmed, moved, photograph
 from skimage import data
 from turns import machine, parser, publish, verdict
 
-from mpfnet.motion.face import Face, FaceNotFound, apply_affine, blaze_lacks, find_face, similarity
-from mpfnet.data.action_units import CENTRE, EXTENT
-from mpfnet.synthetic.faces import draw_face, subject_traits
-from mpfnet.motion.flow import flow
 from mpfnet.core.workers import one_thread
+from mpfnet.data.action_units import CENTRE, EXTENT
+from mpfnet.motion.face import Face, FaceNotFound, apply_affine, blaze_lacks, find_face, similarity
+from mpfnet.motion.flow import flow
+from mpfnet.synthetic.faces import draw_face, subject_traits
 
 EYES, SIZE, NEAR = ((203.2, 101.5), (246.8, 104.0)), 128, 13
 FINDERS = ('blaze', 'haar')

@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from turns import machine, parser, publish, verdict
 
+from mpfnet.core.artefacts import Artefacts
 from mpfnet.folds import Fold
 from mpfnet.harness import moved
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.plsm import plsm_prior
 from mpfnet.pltn import pltn_prior
-from mpfnet.core.artefacts import Artefacts
 from mpfnet.priors import Prepared
 
 # subjects, clips of the three classes

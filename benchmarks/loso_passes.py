@@ -16,11 +16,11 @@ import torch
 from turns import parser, publish, verdict
 
 from mpfnet.ca_i3d import CAI3D
+from mpfnet.core.artefacts import Artefacts
 from mpfnet.folds import loso_folds
 from mpfnet.methods import Context, fit, override, settings_preset
 from mpfnet.paper.plan import clip_passes, paid_epochs
 from mpfnet.plsm import copies_of
-from mpfnet.core.artefacts import Artefacts
 from mpfnet.train import ComputeConfig
 
 TABLE4 = ('scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c')   # P, C and the ablations

@@ -61,8 +61,9 @@ def main(argv=None):
     args = parser(__doc__).parse_args(argv)
     shape, n = ((5, 10, 32, 32), 8) if args.quick else ((5, 10, 64, 64), 64)
     clip = 4*np.prod(shape)/2**20                                       # MB of a clip in float32
-    copies = {k: anonymous(n, k, shape) for k in (4, 8, 16)}            # the same clips, more copies
-    clips = {k: anonymous(k*n, 4, shape) for k in (1, 2, 4)}            # more clips
+    first = anonymous(n, 4, shape)
+    copies = {4: first} | {k: anonymous(n, k, shape) for k in (8, 16)}  # the same clips, more copies
+    clips = {1: first} | {k: anonymous(k*n, 4, shape) for k in (2, 4)}  # more clips
     per_copy = np.polyfit([n*k for k in copies], list(copies.values()), 1)[0]
     per_clip = np.polyfit([n*k for k in clips], list(clips.values()), 1)[0]
     def cells(d): return ' | '.join(f'{v:.0f}' for v in d.values())

@@ -12,13 +12,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from turns import parser, publish, verdict
 
-from mpfnet.rivals.afn import AFNNet
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.episodes import encoders
-from mpfnet.rivals.fdp import FDPNet, fdp_loss
 from mpfnet.methods import settings_preset
 from mpfnet.mpfnet_c import MPFNetC
 from mpfnet.mpfnet_p import MPFNetP, Single
+from mpfnet.rivals.afn import AFNNet
+from mpfnet.rivals.fdp import FDPNet, fdp_loss
 
 CLIPS, COPIES, SHAPE = 442, 3580, (5, 10, 128, 128)                     # the composite's rows
 # clips of an update, at most: 4 episodes of 3 classes, 5 supports and 5 queries

@@ -24,26 +24,26 @@ from torch import nn
 from torch.nn import functional as F
 from turns import in_turns, machine, parser, publish, ratio, shown, verdict
 
-from mpfnet.rivals.baselines import Dropout, FittedSTSTNet, STSTNet
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.clips import load_clips
-from mpfnet.rivals.descriptors import bi_woof, lbp_top, optical_strain
-from mpfnet.episodes import draw_episode, episode_loss, train_episodes
-from mpfnet.synthetic.faces import draw_clip, invert, motion
-from mpfnet.motion.flow import flow
 from mpfnet.core.workers import keep_freed_memory, one_thread
-from mpfnet.folds import Fold
 from mpfnet.data.labels import MEGC2019
+from mpfnet.episodes import draw_episode, episode_loss, train_episodes
+from mpfnet.folds import Fold
+from mpfnet.inputs import NO_AUGMENT
 from mpfnet.methods import Context, override, settings_preset
+from mpfnet.motion.flow import flow
 from mpfnet.mpfnet_c import MPFNetC
 from mpfnet.mpfnet_p import MPFNetP, Single
 from mpfnet.plsm import balanced_items, copies_of, train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.inputs import NO_AUGMENT
 from mpfnet.priors import Prepared
-from mpfnet.train import batches, generator, seeded, stage_generator
+from mpfnet.rivals.baselines import Dropout, FittedSTSTNet, STSTNet
+from mpfnet.rivals.descriptors import bi_woof, lbp_top, optical_strain
+from mpfnet.synthetic.faces import draw_clip, invert, motion
 from mpfnet.synthetic.lookalike import make_lookalike
 from mpfnet.synthetic.synth import plan
+from mpfnet.train import batches, generator, seeded, stage_generator
 
 PEER, OURS = 'as one would first write it', 'mpfnet'
 

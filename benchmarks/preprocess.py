@@ -14,8 +14,8 @@ import pandas as pd
 from turns import in_turns, machine, parser, publish, shown
 
 from mpfnet.clips import load_clips
-from mpfnet.motion.flow import flow
 from mpfnet.core.workers import one_thread
+from mpfnet.motion.flow import flow
 from mpfnet.motion.interpolate import interpolate
 from mpfnet.motion.magnify import magnify
 from mpfnet.preprocess import PreprocessConfig, clip_features

@@ -25,11 +25,11 @@ from skimage import __version__ as skimage_version
 from skimage import data
 from skimage.registration import optical_flow_ilk
 
-from mpfnet.synthetic.faces import invert
-from mpfnet.motion.flow import flow, gray, warp
 from mpfnet.core.workers import one_thread
+from mpfnet.motion.flow import flow, gray, warp
 from mpfnet.motion.interpolate import intermediate_flows, interpolate
 from mpfnet.motion.magnify import magnify
+from mpfnet.synthetic.faces import invert
 
 N = 128            # px along a side
 # of the peak; the mean motion there, which is what the answer "nothing moves" errs by, is 0.58 of the peak

@@ -2,12 +2,14 @@
 hand."""
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from mpfnet.synthetic import synth
 from mpfnet.synthetic.synth import make_synth
 
 # read when triton is imported: kernels of our own on CPU tensors
@@ -24,6 +26,21 @@ from flow_lookalike import write_flow_release
 CHEAP = 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,encoder.width=0.125'
 CHEAP_RIVALS = 'fdp.updates=1,afn.epochs=1,ststnet.epochs=2,lbp_top.size=32,bi_woof.size=32,strain.size=32'
 
+# what `synth_root` holds: five subjects of ten clips
+FEW_FACES = dict(subjects=5, size=48)
+
+
+# the files that take longest: they are begun first, so that no process is left with one of them when the others are
+# done
+LONGEST = ('benchmarks leakage loso gpu_day site papermill cli paper keep ray kernels copies explain gpu '
+           'structure frames guard face fdp broken_inputs compare drift').split()
+
+
+def pytest_collection_modifyitems(items):
+    "Whole files, the longest first; the order in a file stays."
+    rank = {f'test_{name}': k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
 
 @pytest.fixture(scope='session')
 def flow_root(tmp_path_factory):
@@ -33,10 +50,12 @@ def flow_root(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def synth_root(tmp_path_factory):
-    "Data root with the synthetic clips; do not change it."
-    root = tmp_path_factory.mktemp('synth')
-    make_synth(root / 'synth')
-    return root
+    "Data root with synthetic clips, fewer and smaller than a user's; do not change it."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synth, 'make_synth', partial(make_synth, **FEW_FACES))
+        root = tmp_path_factory.mktemp('synth')
+        make_synth(root / 'synth', **FEW_FACES)
+        yield root
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 """AFN: the leakage canary for its variants and its augmentation, determinism, edges, bad settings."""
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpfnet.rivals.afn import AFN, AFNConfig, AFNNet, afn_preset, class_weights, phase_samples, to_scale
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold
+from mpfnet.rivals.afn import AFN, AFNConfig, AFNNet, afn_preset, class_weights, phase_samples, to_scale
 
 SMALL = dict(widths=(4, 8), blocks=1, stem=2, embedding=8, epochs=2, batch=8, lr=5e-3)
 VARIANTS = [dict(), dict(variant='dianet'), dict(augment='phase'), dict(scale='train', average=0.8),

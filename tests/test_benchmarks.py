@@ -1,12 +1,11 @@
 """The benchmarks run, measure what they say, and leave the rest of RESULTS.md alone."""
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from warm import warm
 
 from mpfnet.motion.flow import warp
 
@@ -31,8 +30,7 @@ def test_quality_runs_and_keeps_what_others_wrote(tmp_path):
     out.write_text(
         '# Benchmarks\n\n<!-- quality: written by hand -->\nstale\n<!-- end of quality -->\n\nafter\n', encoding='utf-8'
     )
-    done = subprocess.run([sys.executable, FOLDER / 'quality.py', '--quick', '--out', out], capture_output=True,
-                          text=True)
+    done = warm(FOLDER / 'quality.py', '--quick', '--out', out)
     assert done.returncode == 0, done.stderr[-2000:]
     text = out.read_text(encoding='utf-8')
     assert (
@@ -107,8 +105,7 @@ def test_a_target_can_be_missed(quality):
 def test_each_runs(tmp_path, name, words):
     "They compare outputs before they time anything, so a run is a test of those."
     out = tmp_path / 'RESULTS.md'
-    done = subprocess.run([sys.executable, FOLDER / f'{name}.py', '--quick', '--out', out], capture_output=True,
-                          text=True)
+    done = warm(FOLDER / f'{name}.py', '--quick', '--out', out)
     assert done.returncode == 0, done.stderr[-2000:]
     assert words in out.read_text(encoding='utf-8') and f'python benchmarks/{name}.py --quick' in out.read_text(
         encoding='utf-8'

@@ -19,9 +19,9 @@ from openpyxl import Workbook, load_workbook
 from mpfnet.cli import main
 from mpfnet.clips import LICENSED, load_clips
 from mpfnet.data.frames import list_frames
+from mpfnet.data.readers import FLOW_LIST, SOURCES, DataError, smic
 from mpfnet.loso import run
 from mpfnet.metrics import read_predictions
-from mpfnet.data.readers import FLOW_LIST, SOURCES, DataError, smic
 from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
 
 
@@ -388,8 +388,8 @@ def test_twenty_thousand_rows_more_take_seconds(tmp_path, name):
             and sum(f['kind'] == 'dropped' for f in clips.report['findings']) >= 20_000 and len(clips))
 
 
-def test_a_subject_that_is_a_path_writes_nothing_outside(tmp_path):
-    load_clips('synth', tmp_path / 'data')
+def test_a_subject_that_is_a_path_writes_nothing_outside(tmp_path, synth_root):
+    shutil.copytree(synth_root, tmp_path / 'data')
     path = tmp_path / 'data' / 'synth' / 'annotation.csv'
     good = path.read_text()
     for bad in ('../../../out', 'a\\b', '..'):

@@ -11,13 +11,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpfnet.rivals.descriptors import (
-    LBPTOP, PLANES, BiWOOF, FlowStrain, bi_woof, block_numbers, in_time, lbp_codes, lbp_top, optical_strain,
-    ring, stretched, uniform_codes,
-)
-from mpfnet.preprocess import PreprocessConfig, clip_features
-from mpfnet.store import FeatureStore
 from mpfnet.inputs import Scaling
+from mpfnet.preprocess import PreprocessConfig, clip_features
+from mpfnet.rivals.descriptors import (
+    LBPTOP,
+    PLANES,
+    BiWOOF,
+    FlowStrain,
+    bi_woof,
+    block_numbers,
+    in_time,
+    lbp_codes,
+    lbp_top,
+    optical_strain,
+    ring,
+    stretched,
+    uniform_codes,
+)
+from mpfnet.store import FeatureStore
 from mpfnet.synthetic.synth import make_synth
 
 RECIPES = [LBPTOP, BiWOOF, FlowStrain]

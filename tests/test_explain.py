@@ -2,8 +2,6 @@
 failing."""
 import json
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -11,14 +9,28 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from warm import warm
 
 from mpfnet.clips import load_clips
-from mpfnet.paper.explain import (
-    clips_of, drawn_scripts, features_at, fold_record, fused, grad_cam, kept_folds, load_fold, moving_region,
-    onset_face, regions, run_data, seen, settings_of_config, similarities,
-)
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.loso import run
+from mpfnet.paper.explain import (
+    clips_of,
+    drawn_scripts,
+    features_at,
+    fold_record,
+    fused,
+    grad_cam,
+    kept_folds,
+    load_fold,
+    moving_region,
+    onset_face,
+    regions,
+    run_data,
+    seen,
+    settings_of_config,
+    similarities,
+)
 from mpfnet.preprocess import PreprocessConfig
 from mpfnet.synthetic.lookalike import make_lookalike
 
@@ -183,14 +195,9 @@ def test_regions_of_a_run(runs, folder):
 
 @pytest.mark.parametrize('name, data', [('fig10', 'public_flow'), ('fig11', 'lookalike')])
 def test_pages_without_runs_end_with_a_sentence(tmp_path, name, data):
-    done = subprocess.run(
-        [
-            sys.executable, '-m', 'papermill', str(ROOT / f'paper_figures/{name}.ipynb'), str(tmp_path / 'out.ipynb'),
-            '--no-progress-bar', '-r', 'data', data, '-r', 'out_dir', str(tmp_path / 'runs'),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+    done = warm(
+        '-m', 'papermill', ROOT / f'paper_figures/{name}.ipynb', tmp_path / 'out.ipynb', '--no-progress-bar', '-r',
+        'data', data, '-r', 'out_dir', tmp_path / 'runs', cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert f'{name}: no finished run' in (tmp_path/'out.ipynb').read_text()

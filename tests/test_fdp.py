@@ -9,11 +9,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpfnet.rivals.fdp import (
-    FDP, VARIANTS, DropPath, FDPConfig, FDPNet, RankPool, fdp_preset, interleave, rank_loss,
-)
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold, LeakageError
+from mpfnet.rivals.fdp import (
+    FDP,
+    VARIANTS,
+    DropPath,
+    FDPConfig,
+    FDPNet,
+    RankPool,
+    fdp_preset,
+    interleave,
+    rank_loss,
+)
 
 TEST = ('demo', 's2')
 CHEAP = dict(updates=3, batch=6)

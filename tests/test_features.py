@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mpfnet import preprocess
+from mpfnet.methods import override, settings_preset
 from mpfnet.motion.face import best_finder, blaze_lacks
 from mpfnet.motion.magnet import seeded
-from mpfnet.methods import override, settings_preset
 from mpfnet.preprocess import PreprocessConfig, clip_features, files_used, job_of, settled_face
 from mpfnet.store import FeatureStore, verify_folder
 

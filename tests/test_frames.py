@@ -21,16 +21,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpfnet import cli
-from mpfnet.motion.checkpoints import fingerprint, read_checkpoint
 from mpfnet.clips import load_clips
-from mpfnet.motion.face import read_landmarks
 from mpfnet.data.frames import (
-    MAX_PIXELS, decode_image, decode_raw, frame_number, frame_problem, header, image_problem, read_image,
+    MAX_PIXELS,
+    decode_image,
+    decode_raw,
+    frame_number,
+    frame_problem,
+    header,
+    image_problem,
+    read_image,
 )
-from mpfnet.preprocess import PreprocessConfig, clip_features
-from mpfnet.store import FeatureStore
 from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST, DataError, flow_list, flow_problems
 from mpfnet.data.sheets import SheetError, read_workbook
+from mpfnet.motion.checkpoints import fingerprint, read_checkpoint
+from mpfnet.motion.face import read_landmarks
+from mpfnet.preprocess import PreprocessConfig, clip_features
+from mpfnet.store import FeatureStore
 from mpfnet.synthetic.lookalike import make_lookalike
 
 Image = pytest.importorskip('PIL.Image')

@@ -14,10 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mpfnet import ca_i3d, episodes, loso, priors
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.folds import Fold
-from mpfnet.methods import METHODS as TABLE, Context, build, fit, fit_matcher, override, settings_preset
+from mpfnet.inputs import NO_AUGMENT, AugmentConfig
+from mpfnet.methods import METHODS as TABLE
+from mpfnet.methods import Context, build, fit, fit_matcher, override, settings_preset
 from mpfnet.plsm import Copies, train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.inputs import NO_AUGMENT, AugmentConfig
 from mpfnet.priors import Prepared
 from mpfnet.train import ComputeConfig
 
@@ -35,8 +36,9 @@ class Untrained(priors.Artefacts):
     def get(self, stage, key, make): return CAI3D(5, embedding=None, preset=SETTINGS.encoder).state_dict()
 
 
-def stages(data, aug=AugmentConfig()):
+def stages(data, aug=None):
     "Each stage of training, ready to be called. Networks are made on the CPU, and then moved."
+    aug = aug or AugmentConfig()
     yield lambda: train_pltn(data, SETTINGS.encoder, SETTINGS.pltn, aug)
     yield lambda: train_plsm(data, SETTINGS.encoder, SETTINGS.plsm, aug, 3)
     for m in METHODS:

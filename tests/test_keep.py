@@ -17,27 +17,33 @@ import numpy as np
 import pytest
 import torch
 from conftest import CHEAP
+from warm import warm
 
 from mpfnet.core import keep
 from mpfnet.core.artefacts import read_checked, sha256_of
 from mpfnet.core.keep import (
-    file_name, locked, temporary_for, this_machine, versions, write_atomically, write_text,
+    file_name,
+    locked,
+    temporary_for,
+    this_machine,
+    versions,
+    write_atomically,
+    write_text,
 )
 from mpfnet.loso import run
 from mpfnet.methods import METHODS
 from mpfnet.store import RowFile, corrupt_rows, open_rows
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted('.'.join(p.relative_to(ROOT/'mpfnet').with_suffix('').parts) for p in ROOT.glob('mpfnet/**/*.py') if not p.stem.startswith('_'))
+MODULES = sorted('.'.join(p.relative_to(ROOT / 'mpfnet').with_suffix('').parts) for p in ROOT.glob('mpfnet/**/*.py')
+                 if not p.stem.startswith('_'))
 posix = pytest.mark.skipif(os.name != 'posix', reason='kills and users as POSIX has them')
 pytestmark = [pytest.mark.filterwarnings('ignore:megc2019_flow. checksum'),
               pytest.mark.filterwarnings('ignore:overrides that')]
 
 
 def python(code, *args, **environment):
-    return subprocess.run([sys.executable, '-c', code, *map(str, args)],
-                          env=os.environ | dict(PYTHONPATH=str(ROOT)) | environment, cwd=ROOT, capture_output=True,
-                          text=True, encoding='utf-8', errors='replace')
+    return warm('-c', code, *args, env=os.environ | dict(PYTHONPATH=str(ROOT)) | environment, cwd=ROOT)
 
 
 def go(root, out, **kwargs):
@@ -94,8 +100,10 @@ def test_killed_while_writing(tmp_path, when):
     done = python(DIES, when, path)
     assert done.returncode == -signal.SIGKILL and path.read_text(encoding='utf-8') == 'old'
     assert len(left := [p.name for p in tmp_path.iterdir() if keep.UNDER_WAY.fullmatch(p.name) and p != alive]) == 1
-    assert (python('import sys; from mpfnet.core.keep import write_text; write_text(sys.argv[1], "new")', path).returncode
-            == 0)
+    assert (
+        python('import sys; from mpfnet.core.keep import write_text; write_text(sys.argv[1], "new")', path).returncode
+        == 0
+    )
     assert (sorted(p.name for p in tmp_path.iterdir())
             == sorted([path.name, '.x.json-a1b2c3d4', '.x.json~', alive.name]) and left)
     assert path.read_text(encoding='utf-8') == 'new'
@@ -436,7 +444,10 @@ def test_runs_without_what_windows_lacks(reference, flow_root, tmp_path):
     needed = ('SIGCHLD', 'SIGPIPE', 'uname', 'fchmod')                        # by Python and filelock on this system
     missing = {m: [n for n in names if n not in needed] for m, names in POSIX_ONLY.items()}
     code = ELSEWHERE.format(modules=[m for m in NO_SUCH_MODULES if m != 'posix'], missing=missing, ours=MODULES)
-    done = python(code, flow_root, tmp_path, CHEAP)
+    # a fresh one: to import is what is tested
+    command = [sys.executable, '-c', code, str(flow_root), str(tmp_path), CHEAP]
+    done = subprocess.run(command, env=os.environ | dict(PYTHONPATH=str(ROOT)), cwd=ROOT, capture_output=True,
+                          text=True, encoding='utf-8', errors='replace')
     assert done.returncode == 0, done.stderr[-2000:]
     assert learnt(Path(done.stdout.strip().splitlines()[-1])) == {k: v
                                                                   for k, v in learnt(reference).items() if 'sa00' in k}

@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpfnet import loso, methods
-from mpfnet.results import records as kept
-from mpfnet.motion.face import blaze_lacks
+from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST, DataError
 from mpfnet.loso import run, validate
-from mpfnet.parameters import options_of
 from mpfnet.methods import METHODS, Method, one
 from mpfnet.metrics import read_predictions
+from mpfnet.motion.face import blaze_lacks
 from mpfnet.paper.plan import find_runs
-from mpfnet.results.runs import configs
-from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST, DataError
+from mpfnet.parameters import options_of
+from mpfnet.results import records as kept
 from mpfnet.results.report import collect
+from mpfnet.results.runs import configs
 from mpfnet.synthetic.lookalike import make_lookalike
 
 SIX = 'casme2/ca00,casme2/ca01,samm/sa00,samm/sa01,smic/sm00,smic/sm01'
@@ -88,7 +88,7 @@ def test_killed_run_continues_to_the_same_numbers(reference, flow_root, tmp_path
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL, start_new_session=True)
     folder = tmp_path / reference.name
     end = time.time() + 120
-    while len(records(folder)) < 2 and process.poll() is None and time.time() < end: time.sleep(.02)
+    while len(records(folder)) < 2 and process.poll() is None and time.time() < end: time.sleep(.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = {n: p.stat().st_mtime_ns for n, p in records(folder).items()}

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mpfnet.synthetic import synth
 from mpfnet.data.labels import DATASETS, MEGC2019
+from mpfnet.synthetic import synth
 from mpfnet.synthetic.lookalike import TREES, lookalike_truth, make_lookalike
 
 BLANK = dict(blank=True, progress=False)

@@ -14,13 +14,15 @@ import pytest
 from conftest import CHEAP, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from warm import warm
 
 from mpfnet import loso
-from mpfnet.paper import plan as paper, tables
-from mpfnet.paper.plan import Paper, Wanted, find_runs, look_for, merged, plan, runs_of, save_figure
 from mpfnet.metrics import evaluate, read_predictions
-from mpfnet.results.runs import stamp_of
+from mpfnet.paper import plan as paper
+from mpfnet.paper import tables
+from mpfnet.paper.plan import Paper, Wanted, find_runs, look_for, merged, plan, runs_of, save_figure
 from mpfnet.results.records import with_hash
+from mpfnet.results.runs import stamp_of
 
 TWO = dict(
     table3=[Wanted(dataset='megc2019_flow', method='majority'), Wanted(dataset='megc2019_flow', method='pca_lda')]
@@ -143,15 +145,15 @@ def test_killed_and_made_again(flow_root, tmp_path, monkeypatch):
         len(list((tmp_path / 'out').glob('*pca_lda*/folds/*.json'))) < 3 and time.time() < deadline
         and first.poll() is None
     ):
-        time.sleep(0.2)
+        time.sleep(0.05)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    time.sleep(4)                                            # the kernel notices that nobody is left to work for
+    time.sleep(2.5)                                          # the kernel notices that nobody is left to work for
     folder, = (tmp_path / 'out').glob('*pca_lda*/folds')
     before = {f.name: f.stat().st_mtime_ns for f in folder.glob('*.json')}
-    time.sleep(3)
+    time.sleep(1.5)
     assert 3 <= len(before) < 68 and len(list(folder.glob('*.json'))) == len(before)
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    second = warm(*command[1:], cwd=ROOT)
     assert second.returncode == 0, second.stderr[-3000:]
     after = {f.name: f.stat().st_mtime_ns for f in folder.glob('*.json')}
     assert {k: after[k] for k in before} == before and len(after) > len(before)
@@ -273,8 +275,7 @@ def test_latex_escapes(names):
 )
 def test_slips(tmp_path, args, says):
     env = {k: v for k, v in os.environ.items() if k != 'MPFNET_DATA'}
-    done = subprocess.run([sys.executable, '-m', 'mpfnet', 'paper', *args, '--out-dir', str(tmp_path)], cwd=ROOT,
-                          capture_output=True, text=True, env=env, timeout=120)
+    done = warm('-m', 'mpfnet', 'paper', *args, '--out-dir', tmp_path, cwd=ROOT, env=env)
     assert done.returncode != 0 and says in done.stderr + done.stdout and 'Traceback' not in done.stderr
 
 

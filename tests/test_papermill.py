@@ -2,8 +2,7 @@
 JupyterLab, again and again."""
 import ast
 import json
-import subprocess
-import sys
+import shutil
 
 import nbformat
 import pandas as pd
@@ -11,6 +10,7 @@ import pytest
 from conftest import CHEAP, ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from warm import warm
 
 from mpfnet.synthetic.lookalike import make_lookalike
 
@@ -18,10 +18,7 @@ LOSO = ROOT / 'nbs' / '05_loso.ipynb'
 
 
 def papermill(tmp_path, *args, page=LOSO):
-    return subprocess.run(
-        [sys.executable, '-m', 'papermill', str(page), str(tmp_path / 'out.ipynb'), '--no-progress-bar', *args],
-        cwd=tmp_path, capture_output=True, text=True, timeout=600,
-    )
+    return warm('-m', 'papermill', page, tmp_path / 'out.ipynb', '--no-progress-bar', *args, cwd=tmp_path)
 
 
 def of_ours(stderr):
@@ -33,9 +30,25 @@ def of_ours(stderr):
     return [l for l in stderr.splitlines() if l.strip() and not l.startswith(own)]
 
 
-def test_synth_end_to_end(tmp_path):
-    done = papermill(tmp_path, '-p', 'method', 'mpfnet_c', '-p', 'overrides', CHEAP, '-p', 'subjects',
-                     'synth/sub01,synth/sub02', '-p', 'workers', '2')
+SMALL = 'preprocess.size=16'
+
+
+@pytest.fixture(scope='module')
+def from_nothing(tmp_path_factory):
+    "A run whose synthetic clips have to be drawn first: its folder, and what papermill said."
+    folder = tmp_path_factory.mktemp('from_nothing')
+    return folder, papermill(folder, '-p', 'method', 'mpfnet_c', '-p', 'overrides', f'{CHEAP},{SMALL}', '-p',
+                             'subjects', 'synth/sub01,synth/sub02', '-p', 'workers', '2')
+
+
+@pytest.fixture
+def drawn(from_nothing, tmp_path):
+    "The same clips, with what was computed of them, in the test's own folder: they are not drawn again."
+    shutil.copytree(from_nothing[0] / 'runs' / 'cache', tmp_path / 'runs' / 'cache')
+
+
+def test_synth_end_to_end(from_nothing):
+    tmp_path, done = from_nothing
     assert done.returncode == 0, done.stderr[-3000:]
     folder, = (tmp_path / 'runs').glob('synth-3class-mpfnet_c-*')
     m = json.loads((folder / 'metrics.json').read_text())
@@ -137,11 +150,12 @@ def say(kernel, code):
     return kernel.execute_cell(cell, len(kernel.nb.cells) - 1).outputs[0]['data']['text/plain']
 
 
-def test_run_all_twice_runs_what_the_cell_says(kernel, tmp_path, monkeypatch):
+def test_run_all_twice_runs_what_the_cell_says(drawn, kernel, tmp_path, monkeypatch):
     "In one kernel, where somebody had a variable of a parameter's name before; a line of the cell has a type."
     monkeypatch.delenv('IN_TEST', raising=False)
     say(kernel, 'seed = 7; seed')
-    few = dict(subjects="subjects = 'synth/sub01,synth/sub02'", preset="preset = 'tiny'")
+    few = dict(subjects="subjects = 'synth/sub01,synth/sub02'", preset="preset = 'tiny'",
+               overrides=f'overrides = {SMALL!r}')
     def text(nb): return '\n'.join(str(o) for c in nb.cells for o in c.get('outputs', []))
     def config(): return json.loads((tmp_path / say(kernel, 'str(folder)').strip("'") / 'config.json').read_text())
     first = text(run_all(kernel, LOSO, method="method = 'majority'", seed='seed = 3', **few))
@@ -162,9 +176,10 @@ def test_run_all_twice_runs_what_the_cell_says(kernel, tmp_path, monkeypatch):
     assert len(list((tmp_path / 'runs').glob('synth-*'))) == 3 and 'SYNTHETIC' in first
 
 
-def test_an_audit_run_twice_audits_what_the_cell_says(kernel, tmp_path, monkeypatch):
+def test_an_audit_run_twice_audits_what_the_cell_says(drawn, kernel, tmp_path, monkeypatch):
     monkeypatch.delenv('IN_TEST', raising=False)
-    few = dict(subjects="subjects = 'synth/sub01,synth/sub02'", normalise='normalise = False', seed='seed = 0')
+    few = dict(subjects="subjects = 'synth/sub01,synth/sub02'", normalise='normalise = False', seed='seed = 0',
+               overrides=f'overrides = {SMALL!r}')
     run_all(kernel, PAGES[1], method="method = 'majority'", **few)
     notebook = run_all(kernel, PAGES[1], method="method = 'pca_lda'", **few)
     assert 'audit-synth-3class-pca_lda-' in say(kernel, 'str(folder)') and any(

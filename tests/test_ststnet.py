@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mpfnet.rivals import baselines
-from mpfnet.rivals.baselines import Dropout, FittedSTSTNet, Largest, STSTNet, STSTNetConfig, kept
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold
+from mpfnet.rivals import baselines
+from mpfnet.rivals.baselines import Dropout, FittedSTSTNet, Largest, STSTNet, STSTNetConfig, kept
 from mpfnet.train import seeded, stage_generator
 
 

@@ -6,10 +6,10 @@ from peak import LIMIT, beside, of_episodes, of_prior
 
 from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, forget_peak, held_gb, judge, peak_gb, timed
 from mpfnet.ca_i3d import CAI3D
+from mpfnet.core.artefacts import Artefacts
 from mpfnet.methods import Context, fit_matcher, override, settings_preset
 from mpfnet.plsm import train_plsm
 from mpfnet.pltn import train_pltn
-from mpfnet.core.artefacts import Artefacts
 from mpfnet.priors import Prepared
 
 

@@ -3,7 +3,7 @@ memory."""
 import json
 import shutil
 
-from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, emit, forget_peak, judge, peak_gb, timed
+from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, emit, few_faces, forget_peak, judge, peak_gb, timed
 from mpfnet.loso import run
 from mpfnet.methods import METHODS, unused
 
@@ -44,6 +44,7 @@ def large(method):
 
 
 def main():
+    few_faces()
     for method in ('scratch', 'fdp') if SMOKE else ON_THE_GPU:
         with attempt(method): twice(method)
     if SMOKE: return

@@ -6,10 +6,10 @@ from dataclasses import fields
 import numpy as np
 import torch
 
-from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, judge, ms, timed
+from gpu_parts.tools import DEVICE, SCRATCH, SMOKE, attempt, cores, emit, few_faces, judge, ms, timed
 from mpfnet.clips import load_clips
-from mpfnet.motion.flow import flow
 from mpfnet.core.workers import one_thread
+from mpfnet.motion.flow import flow
 from mpfnet.motion.interpolate import interpolate
 from mpfnet.motion.magnify import magnify
 from mpfnet.preprocess import PreprocessConfig
@@ -70,6 +70,7 @@ def whole_recipe():
 
 
 def main():
+    few_faces()
     with attempt('rows'): whole_recipe()
     found = {}
     for device in ('cpu', DEVICE):

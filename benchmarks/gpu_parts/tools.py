@@ -7,6 +7,7 @@ import statistics
 import time
 import traceback
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,6 +60,13 @@ def free():
     "Give back the memory of what is no longer needed."
     gc.collect()
     if DEVICE == 'cuda': torch.cuda.empty_cache()
+
+
+def few_faces():
+    "In small, `synth` is three faces of ten small clips."
+    if not SMOKE: return
+    from mpfnet.data import readers
+    readers.make_synth = partial(readers.make_synth, subjects=3, size=32)
 
 
 def cores(spare): return max(1, min(14, (os.cpu_count() or 2) - spare))

@@ -5,8 +5,8 @@
 With these weights and frames the authors' program (github.com/MCG-NJU/EMA-VFI, commit 75b6f6a, on a CPU) drew the same
 pictures: the largest difference was 1.7e-6. Both official sizes, filled in the same way and read from a file by
 load_official, differed from it by at most 2.6e-5 at 128×128, 100×140 and three other sizes. So the file stands for that
-program: a change of mpfnet.motion.ema_vfi that changes these numbers changes what the official weights mean. Do not write it
-anew to make a test pass.
+program: a change of mpfnet.motion.ema_vfi that changes these numbers changes what the official weights mean. Do not
+write it anew to make a test pass.
 """
 import math
 from pathlib import Path

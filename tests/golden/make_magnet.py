@@ -1,5 +1,5 @@
-"""Writes magnet.safetensors: frames, factors and what the network of `mpfnet.motion.magnet` with the weights `seeded(3)` makes
-of them.
+"""Writes magnet.safetensors: frames, factors and what the network of `mpfnet.motion.magnet` with the weights
+`seeded(3)` makes of them.
 
 The numbers were compared with the public PyTorch port on the day this was made:
 ZhengPeng7/motion_magnification_learning-based, commit 6093402, `MagNet.forward(..., mode='evaluate')` on 2x − 1 with

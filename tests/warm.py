@@ -1,0 +1,136 @@
+"""Python programs that start at once. A process has imported what most of them need, and forks for each: none imports
+torch again.
+
+`warm(*args)` does what `subprocess.run([sys.executable, *args])` does: a process of its own, with its own arguments,
+directory, environment and files, for `SCRIPT`, `-m MODULE` and `-c CODE`. What is about starting itself (what is
+imported, in which encoding) takes a fresh Python.
+"""
+import atexit
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+import types
+from pathlib import Path
+
+HERE = Path(__file__).resolve()
+NEEDED = ('mpfnet.cli', 'mpfnet.paper', 'mpfnet.paper.explain', 'sklearn.manifold', 'papermill.cli', 'nbclient')
+
+
+class Warm:
+    "The waiting process; it starts when it is first asked for something."
+    process = None
+
+    def start(self):
+        self.process = subprocess.Popen([sys.executable, str(HERE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        atexit.register(self.end)
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def told(self, timeout=None):
+        "The next line of the waiting process; None if it takes longer than that."
+        if not select.select([self.process.stdout], [], [], timeout)[0]: return None
+        return int(self.process.stdout.readline())
+
+    def __call__(self, *args, cwd=None, env=None, text=True, timeout=300, input=''):
+        "Run a program; a CompletedProcess."
+        args = [*map(str, args)]
+        if not hasattr(os, 'fork'):
+            more = dict(input=input if text else input.encode()) | (dict(text=True, encoding='utf-8') if text else {})
+            return subprocess.run([sys.executable, *args], cwd=cwd, env=env, capture_output=True, timeout=timeout,
+                                  **more)
+        if not self.process: self.start()
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder)/name for name in ('in', 'out', 'err')]
+            files[0].write_text(input, encoding='utf-8')
+            request = dict(args=args, cwd=str(cwd or os.getcwd()), env=dict(os.environ if env is None else env),
+                           files=[*map(str, files)])
+            self.process.stdin.write(json.dumps(request).encode() + b'\n')
+            self.process.stdin.flush()
+            pid, status = self.told(), self.told(timeout)
+            if status is None:
+                os.killpg(pid, signal.SIGKILL)
+                self.told()
+                raise subprocess.TimeoutExpired(args, timeout)
+            out, err = (f.read_bytes() for f in files[1:])
+        if text: out, err = (s.decode('utf-8') for s in (out, err))
+        return subprocess.CompletedProcess(args, status, out, err)
+
+
+warm = Warm()
+
+
+# --- in the waiting process ---
+
+def wait_for_requests():
+    "Fork for each request, say its pid and then its status; returns in the fork, with what is asked for."
+    for line in sys.stdin.buffer:
+        if not (pid := os.fork()): return json.loads(line)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    os._exit(0)
+
+
+def become(args, cwd, env, files):
+    "Make this process look like one that was started so; what it has to run."
+    os.setsid()
+    modes = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)
+    for k, (file, mode) in enumerate(zip(files, modes)):
+        opened = os.open(file, mode)
+        os.dup2(opened, k)
+        os.close(opened)
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(k, 'rw'[k > 0], encoding='utf-8', errors=('strict', 'strict', 'backslashreplace')[k], closefd=False)
+        for k in range(3)
+    )
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    ours = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    kind, what = (args[0], args[1]) if args[0] in ('-c', '-m') else ('', args[0])
+    sys.argv = [kind or what, *args[2 if kind else 1:]]
+    first = {'-c': '', '-m': cwd}.get(kind, str(Path(what).resolve().parent))
+    theirs = env.get('PYTHONPATH', '').split(os.pathsep)
+    sys.path[:] = [first, *filter(None, theirs), *(p for p in sys.path[1:] if p not in ours)]
+    return kind, what
+
+
+def run_it(kind, what):
+    if kind == '-m': runpy.run_module(what, run_name='__main__', alter_sys=True)
+    elif not kind: runpy.run_path(what, run_name='__main__')
+    else:
+        sys.modules['__main__'] = main = types.ModuleType('__main__')
+        exec(compile(what, '<string>', 'exec'), main.__dict__)
+
+
+def run_and_leave(kind, what):
+    "Run it, and end as Python does, but without taking all modules apart: that would take longer than most programs."
+    status = 0
+    try: run_it(kind, what)
+    except SystemExit as e:
+        if isinstance(e.code, str): print(e.code, file=sys.stderr)
+        status = e.code if isinstance(e.code, int) else int(e.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status & 255)
+
+
+if __name__ == '__main__':
+    for name in NEEDED: __import__(name)
+    gc.freeze()                                        # a fork copies what it touches
+    run_and_leave(*become(**wait_for_requests()))

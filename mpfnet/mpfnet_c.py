@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .ca_i3d import convolve, widen
+from .checks import need, patch
 
 # %% ../nbs/04c_mpfnet_c.ipynb #94309210
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -21,14 +22,17 @@ class CascadeConfig:
     "How the two encoders are joined; the paper gives neither field."
     k: int = 8              # channels of GFE's map laid beside the clip
     residual: bool = True   # embedding = AFE(f') + GFE(x)
-    def __post_init__(self):
-        if self.k < 1: raise ValueError(f'cascade.k is at least 1, got {self.k}')
+    def __post_init__(self): need(self.k >= 1, 'cascade.k', self.k, '1 or more')
 
 # %% ../nbs/04c_mpfnet_c.ipynb #9d35c55f
 class MPFNetC(nn.Module):
     "The cascade: (B, C, T, H, W) → [embedding (B, d)]."
     weights = (1.,)
-    def __init__(self, gfe, afe, k=8, residual=True): # CA-I3D encoders, started from the two priors; the AFE is widened in place
+    def __init__(self,
+                 gfe,             # CA-I3D, started from PLTN
+                 afe,             # CA-I3D, started from PLSM; widened in place
+                 k=8,             # channels of GFE's map laid beside the clip
+                 residual=True):  # whether GFE's embedding is added
         super().__init__()
         self.gfe, self.afe, self.residual = gfe, widen(afe, k), residual
         self.bridge = nn.Conv3d(gfe.channels, k, 1)
@@ -41,21 +45,31 @@ class MPFNetC(nn.Module):
 
 # %% ../nbs/04c_mpfnet_c.ipynb #642b99d8
 @lru_cache(32)
-def resizer(n, m, dtype, device): # lengths before and after
+def resizer(
+    n,       # length before
+    m,       # length after
+    dtype,   # of the matrix
+    device,  # of the matrix
+):
     "Linear interpolation along an axis, as a matrix (m, n)."
     with torch.inference_mode(False):
         return F.interpolate(torch.eye(n)[None], m, mode='linear')[0].T.contiguous().to(device, dtype)
 
-def resize(f, size): # (…, h, w); (H, W)
+def resize(
+    f,     # (…, h, w)
+    size,  # (H, W)
+):
     "Bilinear: (…, H, W)."
     down, across = (resizer(n, m, f.dtype, f.device) for n, m in zip(f.shape[-2:], size))
     return down @ f @ across.T
 
-
 # %% ../nbs/04c_mpfnet_c.ipynb #6cb09dda
-def _fuse(self:MPFNetC, x, features): # (B, C, T, H, W), GFE's last map
+@patch
+def fuse(
+    self:MPFNetC,
+    x,         # (B, C, T, H, W)
+    features,  # GFE's last map (B, channels, T, h, w)
+):
     "f′ (B, C + k, T, H, W), Eq. 15."
     f = convolve(self.bridge, features)                       # time is never strided: only space is resized
     return torch.cat([x, resize(f, x.shape[3:])], 1)
-MPFNetC.fuse = _fuse
-

@@ -9,11 +9,15 @@ __all__ = ['GAMMA', 'MPFNetP', 'Single']
 from torch import nn
 
 # %% ../nbs/04b_mpfnet_p.ipynb #129a8df1
-GAMMA = dict(smic=.8, casme2=.7, samm=.6, megc2019_cd=.7, megc2019_flow=.7) # §5, Fig. 8; 0.7 for any other dataset
+#: γ of §5, Fig. 8; 0.7 for any other dataset
+GAMMA = dict(smic=.8, casme2=.7, samm=.6, megc2019_cd=.7, megc2019_flow=.7)
 
 class MPFNetP(nn.Module):
     "The parallel variant: (B, C, T, H, W) → [e_GFE (B, d), e_AFE (B, d)], weighed (1, γ)."
-    def __init__(self, gfe, afe, gamma=.7): # CA-I3D encoders, started from the two priors
+    def __init__(self,
+                 gfe,        # CA-I3D, started from PLTN
+                 afe,        # CA-I3D, started from PLSM
+                 gamma=.7):  # γ
         super().__init__()
         self.gfe, self.afe, self.weights = gfe, afe, (1., float(gamma))
     def forward(self, x): return [self.gfe(x), self.afe(x)]
@@ -22,5 +26,7 @@ class MPFNetP(nn.Module):
 class Single(nn.Module):
     "One encoder as a matcher: the rows of Table IV with one prior or none."
     weights = (1.,)
-    def __init__(self, encoder): super().__init__(); self.encoder = encoder
+    def __init__(self, encoder): # CA-I3D
+        super().__init__()
+        self.encoder = encoder
     def forward(self, x): return [self.encoder(x)]

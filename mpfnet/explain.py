@@ -219,7 +219,7 @@ def check_scores(
     data,               # the run's
     record,             # the fold's
     path='the model',   # for errors
-    tolerance=1e-5,
+    tolerance=1e-5,     # of a score
 ):
     "Raise unless the model says of the test clips what the record says."
     subject = record['dataset'], record['subject']

@@ -143,6 +143,7 @@ def fold_record(
     known = sorted(p.stem.replace('__', '/') for p in path.parent.glob('*.json'))
     raise ValueError(f'{folder} has no finished fold {name.replace("__", "/")}; known: {", ".join(known) or "none"}')
 
+# %% ../nbs/06d_explain.ipynb #cac095c9
 def kept_folds(folder) -> list: # of a run
     "(dataset, subject) of the folds that are finished and have kept weights."
     done = {p.stem for p in Path(folder).glob('folds/*.json')}
@@ -202,6 +203,7 @@ def clips_of(
     here = list(zip(data.clips['dataset'], data.clips['subject']))
     return np.array([i for i, s in enumerate(here) if s != but and subject in (None, s)], int)
 
+# %% ../nbs/06d_explain.ipynb #2487e9cb
 def features_at(
     data,       # Data
     positions,  # in the table
@@ -259,6 +261,7 @@ def tsne(
     tsne = TSNE(2, perplexity=min(perplexity, (len(z) - 1)/3), init=init, random_state=seed)
     return tsne.fit_transform(np.asarray(z, np.float64))
 
+# %% ../nbs/06d_explain.ipynb #40cfbc0b
 def silhouette(
     z,                   # (n, d) points
     labels,              # (n,) classes
@@ -291,6 +294,7 @@ def mean_known(values) -> tuple: # [(silhouette or nan, clips)] → (mean, how m
     if not known: return float('nan'), 0
     return float(np.average([v for v, _ in known], weights=[n for _, n in known])), len(known)
 
+# %% ../nbs/06d_explain.ipynb #3e7f1407
 def shared_map(
     folder,  # of a run
     data,    # the run's
@@ -338,6 +342,7 @@ def seen(
     m = x.flip(-1)
     return torch.cat([x, torch.cat([-m[:, :1], m[:, 1:]], 1) if model.flow else m])
 
+# %% ../nbs/06d_explain.ipynb #a00b0129
 def fused(
     model,  # a fold's
     z,      # what `seen` returns
@@ -353,6 +358,7 @@ def encoders_of(model) -> tuple:
     "Names of the encoders whose last maps are looked at, unless others are asked for."
     return {MPFNetP: ('gfe', 'afe'), MPFNetC: ('afe',), Single: ('encoder',)}[type(model.matcher)]
 
+# %% ../nbs/06d_explain.ipynb #fd5c960b
 def heat_maps(
     explained,  # inputs → the numbers to explain
     layer,      # module whose output is looked at
@@ -399,6 +405,7 @@ def onset_face(
     first = list(job.paths.values())[0]
     return faces_of([read_image(first, job.depth)], job, {})[0].permute(1, 2, 0).numpy()
 
+# %% ../nbs/06d_explain.ipynb #308fdb1a
 def overlay(
     face,          # (S, S, 3) in [0, 1]
     heat,          # (T, H, W) or (H, W), scaled by its own maximum
@@ -421,6 +428,7 @@ def drawn_scripts(folder) -> dict: # a finished synthetic dataset, or a look-ali
     clips = lookalike_clips(tree.source or p['dataset'], tree, seed=p['seed'], size=p['size'], defects=p['defects'])
     return {(c.subject, c.clip): c.script for c in clips if c.frames}
 
+# %% ../nbs/06d_explain.ipynb #f0fad171
 def drawn_motion(
     script,      # of a clip
     stray=True,  # with the units that move along but do not belong to the emotion
@@ -447,6 +455,7 @@ def moving_region(
     matrix = align_clip([onset], recipe.size, job.face, fallback=recipe.no_face)[1]['matrix']
     return sample(np.float32(length), matrix, recipe.size) >= share*length.max()
 
+# %% ../nbs/06d_explain.ipynb #5cf3fca8
 def mass_inside(
     heat,  # (T, H, W) or (H, W) ≥ 0
     mask,  # (H, W) bool
@@ -564,6 +573,7 @@ def first_of_each(
     def first(k): return next((i for i in sorted(able) if y[i] == k), None)
     return [(i, able[i]) for i in map(first, range(classes)) if i is not None]
 
+# %% ../nbs/06d_explain.ipynb #4f48b748
 def heats_of_clip(
     runs,      # {strategy: run folder}
     data,      # theirs

@@ -55,9 +55,9 @@ def in_plain_words(e) -> str: # an exception
 
 # %% ../nbs/08_cli.ipynb #00271ee0
 def show(
-    table:pd.DataFrame,
-    title='',
-    red=(),             # positions of rows that need a look
+    table:pd.DataFrame,  # a row a line
+    title='',            # above it
+    red=(),              # positions of rows that need a look
 ):
     "Print a table."
     if title: print(f'\n{printable(title)}')
@@ -335,7 +335,8 @@ def show_composite(
     "The sums over the parts."
     there = [t['3class'] for t in parts.values() if '3class' in t]
     classes, people = zip(*(MEGC2019[d] for d in parts))             # as published, one a part
-    found = [sum(int((t['label'] == k).sum()) for t in there) for k in range(len(TASKS['3class']['']))]
+    def clips_of(k): return sum(int((t['label'] == k).sum()) for t in there)
+    found = [clips_of(k) for k in range(len(TASKS['3class']['']))]
     published = [sum(n) for n in zip(*classes)]
     pairs = [('clips', sum(map(len, there)), sum(published)),
              ('subjects', sum(c['subject'].nunique() for c in there), sum(people)),

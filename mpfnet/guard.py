@@ -601,8 +601,8 @@ def reference_frames(
     "The points of frames of all licensed datasets."
     found = [frames_in(top) for top in folders_of(root, lookalikes)] or [looked_at([])]
     starts = np.concatenate([np.zeros(1, int), *(np.diff(f.starts) for f in found)]).cumsum()
-    points, looks = (np.concatenate([getattr(f, k) for f in found]) for k in ('points', 'looks'))
-    return Frames(sum((f.names for f in found), []), points, looks, starts)
+    def joined(k): return np.concatenate([getattr(f, k) for f in found])
+    return Frames(sum((f.names for f in found), []), joined('points'), joined('looks'), starts)
 
 # %% ../nbs/08a_guard.ipynb #6ed35485
 def checked_frames(
@@ -658,7 +658,7 @@ def wrong(
     path,        # name of a file
     data,        # its bytes
     frames,      # as for `shows_a_frame`
-    clean=None,
+    clean=None,  # as there
 ) -> str:        # '' if it may
     "Why it must not be committed: the first of the five reasons."
     return (bad_name(path) or bad_kind(path, data) or (bad_notebook(data) if path.lower().endswith('.ipynb') else '')

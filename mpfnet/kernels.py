@@ -35,7 +35,10 @@ class Kernel:
     def __init__(self, f): self.f = f
     @cached_property
     def compiled(self): return triton().jit(self.f)
-    def __call__(self, programs, *args, **sizes): # how many of them run, a tuple; what each of them is given
+    def __call__(self,
+                 programs,  # how many of them run, a tuple
+                 *args,     # what each of them is given
+                 **sizes):  # what it is compiled for
         with torch.cuda.device_of(args[0]): self.compiled[programs](*args, **sizes)
 
 # %% ../nbs/02c_kernels.ipynb #6f41548e
@@ -52,12 +55,12 @@ def map_of(
     b, c, *axes = size
     return r.unflatten(0, (b, *axes)).movedim(-1, 1)
 
-def power(n): return 1 << (n - 1).bit_length()
+def power(n): return 1 << (n - 1).bit_length()      # the next power of two
 
 def tile(
-    n:int,       # rows
-    c:int,       # channels
-    area=4096,   # numbers of a tile
+    n:int,      # rows
+    c:int,      # channels
+    area=4096,  # numbers of a tile
 ):
     "A tile's size, and how many tiles cover a table."
     wide = min(64, power(c))
@@ -66,7 +69,16 @@ def tile(
 
 # %% ../nbs/02c_kernels.ipynb #13170ebd
 @Kernel
-def moments(x, found, n, per, to_next, C, R: tl.constexpr, CB: tl.constexpr):
+def moments(
+    x,        # rows (n, C)
+    found,    # to be filled: (stretches, 2, C), float32
+    n,        # rows
+    per,      # rows of a stretch
+    to_next,  # numbers from a row of x to the next
+    C,        # channels
+    R: tl.constexpr,   # rows of a tile
+    CB: tl.constexpr,  # channels of a tile
+):
     "Of each stretch of `per` rows: the mean of a channel, and the sum of squares about it."
     p, c = tl.program_id(0).to(tl.int64), tl.program_id(1)*CB + tl.arange(0, CB)
     mean, squares, seen = tl.zeros([CB], tl.float32), tl.zeros([CB], tl.float32), 0.
@@ -83,14 +95,30 @@ def moments(x, found, n, per, to_next, C, R: tl.constexpr, CB: tl.constexpr):
     tl.store(found + (2*p + 1)*C + c, squares, c < C)
 
 # %% ../nbs/02c_kernels.ipynb #dd4b8457
-def stretches(n, high): # rows; rows of a tile
+def stretches(
+    n,     # rows
+    high,  # rows of a tile
+):
     "How many rows a stretch has, whole tiles of them, and how many stretches there are: at most 1024."
     per = -(-n//(1024*high))*high
     return per, -(-n//per)
 
 # %% ../nbs/02c_kernels.ipynb #82fdd0e8
 @Kernel
-def settle(found, running_mean, running_var, stats, n, per, P, C, eps, share, R: tl.constexpr, CB: tl.constexpr):
+def settle(
+    found,         # what `moments` has found
+    running_mean,  # (C,), changed in place
+    running_var,   # (C,), changed in place
+    stats,         # to be filled: mean and 1/σ (2, C)
+    n,             # rows
+    per,           # rows of a stretch
+    P,             # stretches
+    C,             # channels
+    eps,           # added to the variance
+    share,         # of the batch in the running averages
+    R: tl.constexpr,   # stretches of a tile
+    CB: tl.constexpr,  # channels of a tile
+):
     "Mean and 1/σ of each channel from its stretches; running averages take in their share of mean and variance."
     c = tl.program_id(0)*CB + tl.arange(0, CB)
     mean, squares = tl.zeros([CB], tl.float32), tl.zeros([CB], tl.float32)
@@ -111,7 +139,19 @@ def settle(found, running_mean, running_var, stats, n, per, P, C, eps, share, R:
 
 # %% ../nbs/02c_kernels.ipynb #5d00b608
 @Kernel
-def rectify(x, stats, weight, bias, y, n, x_next, y_next, C, R: tl.constexpr, CB: tl.constexpr):
+def rectify(
+    x,       # rows (n, C)
+    stats,   # mean and 1/σ (2, C)
+    weight,  # (C,)
+    bias,    # (C,)
+    y,       # to be filled (n, C)
+    n,       # rows
+    x_next,  # numbers from a row of x to the next
+    y_next,  # the same of y
+    C,       # channels
+    R: tl.constexpr,   # rows of a tile
+    CB: tl.constexpr,  # channels of a tile
+):
     "relu((x − mean)/σ · weight + bias)"
     r, c = tl.program_id(0).to(tl.int64)*R + tl.arange(0, R)[:, None], tl.program_id(1)*CB + tl.arange(0, CB)
     there, known = (r < n) & (c < C), c < C
@@ -122,7 +162,21 @@ def rectify(x, stats, weight, bias, y, n, x_next, y_next, C, R: tl.constexpr, CB
 
 # %% ../nbs/02c_kernels.ipynb #46a79278
 @Kernel
-def slopes(g, x, stats, weight, bias, found, n, per, g_next, x_next, C, R: tl.constexpr, CB: tl.constexpr):
+def slopes(
+    g,       # gradient of y, rows (n, C)
+    x,       # rows (n, C)
+    stats,   # mean and 1/σ (2, C)
+    weight,  # (C,)
+    bias,    # (C,)
+    found,   # to be filled (stretches, 2, C)
+    n,       # rows
+    per,     # rows of a stretch
+    g_next,  # numbers from a row of g to the next
+    x_next,  # the same of x
+    C,       # channels
+    R: tl.constexpr,   # rows of a tile
+    CB: tl.constexpr,  # channels of a tile
+):
     "Of each stretch of rows: Σ d and Σ d·x̂."
     p, c = tl.program_id(0).to(tl.int64), tl.program_id(1)*CB + tl.arange(0, CB)
     mean, scale = tl.load(stats + c, c < C, 0), tl.load(stats + C + c, c < C, 0)
@@ -137,8 +191,24 @@ def slopes(g, x, stats, weight, bias, found, n, per, g_next, x_next, C, R: tl.co
     tl.store(found + 2*p*C + c, d_sum, c < C)
     tl.store(found + (2*p + 1)*C + c, dx_sum, c < C)
 
+# %% ../nbs/02c_kernels.ipynb #ec0bf9a7
 @Kernel
-def descend(g, x, stats, weight, bias, sums, gx, n, g_next, x_next, gx_next, C, R: tl.constexpr, CB: tl.constexpr):
+def descend(
+    g,        # as in `slopes`
+    x,        # as in `slopes`
+    stats,    # as in `slopes`
+    weight,   # as in `slopes`
+    bias,     # as in `slopes`
+    sums,     # of all stretches: Σ d and Σ d·x̂ (2, C)
+    gx,       # to be filled (n, C)
+    n,        # rows
+    g_next,   # numbers from a row to the next
+    x_next,   # the same of x
+    gx_next,  # the same of gx
+    C,        # channels
+    R: tl.constexpr,   # rows of a tile
+    CB: tl.constexpr,  # channels of a tile
+):
     "∂x"
     r, c = tl.program_id(0).to(tl.int64)*R + tl.arange(0, R)[:, None], tl.program_id(1)*CB + tl.arange(0, CB)
     there, known = (r < n) & (c < C), c < C
@@ -154,7 +224,11 @@ def share_of(norm): # nn.BatchNorm3d
     if norm.num_batches_tracked is not None: norm.num_batches_tracked.add_(1)
     return 1/float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
 
-def normed(x, norm): # rows (n, C); nn.BatchNorm3d
+# %% ../nbs/02c_kernels.ipynb #52c2f329
+def normed(
+    x,     # rows (n, C)
+    norm,  # nn.BatchNorm3d
+):
     "relu(norm(x)), and what the gradient needs of the statistics (2, C)."
     (n, c), (sizes, tiles) = x.shape, tile(*x.shape)
     if n < 2: raise ValueError(f'batch norm in training: expected two voxels or more, found {n}: larger batches')
@@ -167,7 +241,14 @@ def normed(x, norm): # rows (n, C); nn.BatchNorm3d
     rectify(tiles, x, stats, norm.weight, norm.bias, y, n, x.stride(0), c, c, **sizes)
     return y, stats
 
-def back(g, x, gx, stats, weight, bias): # rows (n, C) of the gradient of y, of x, of the gradient of x
+def back(
+    g,       # gradient of y, rows (n, C)
+    x,       # rows (n, C)
+    gx,      # gradient of x, to be filled
+    stats,   # what `normed` returned
+    weight,  # (C,)
+    bias,    # (C,)
+):
     "Fills gx; returns the gradients of weight and bias."
     (n, c), (sizes, tiles) = x.shape, tile(*x.shape)
     per, count = stretches(n, sizes['R'])
@@ -182,7 +263,8 @@ class NormReLU(Function):
     "relu(norm(map)) of each of the maps that lie side by side in x (B, C, T, H, W)."
     @staticmethod
     def forward(ctx, x, norms, *affine): # the norms; their weights, then their biases
-        done = [normed(part, norm) for part, norm in zip(rows(x).split([n.num_features for n in norms], 1), norms)]
+        sizes = [n.num_features for n in norms]
+        done = [normed(part, norm) for part, norm in zip(rows(x).split(sizes, 1), norms)]
         ctx.save_for_backward(x, *(stats for _, stats in done), *affine)
         return tuple(map_of(y, (len(x), y.shape[1], *x.shape[2:])) for y, _ in done)
     @staticmethod
@@ -191,7 +273,8 @@ class NormReLU(Function):
         k, (x, *rest) = len(g), ctx.saved_tensors
         stats, weights, biases = rest[:k], rest[k:2*k], rest[2*k:]
         gx = torch.empty_like(rows(x), memory_format=torch.contiguous_format)
-        parts = [r.split([len(w) for w in weights], 1) for r in (rows(x), gx)]
+        sizes = [len(w) for w in weights]
+        parts = [r.split(sizes, 1) for r in (rows(x), gx)]
         slopes_of = [back(rows(a), *rest) for a, *rest in zip(g, *parts, stats, weights, biases)]
         return map_of(gx, x.shape), None, *(w for w, _ in slopes_of), *(b for _, b in slopes_of)
 
@@ -204,8 +287,17 @@ def norm_relu(
 
 # %% ../nbs/02c_kernels.ipynb #b8f625a6
 @Kernel
-def pool(x, y, place, n, T, H, W, h, w, C,
-         DEPTH: tl.constexpr, STRIDE: tl.constexpr, R: tl.constexpr, CB: tl.constexpr):
+def pool(
+    x,      # (B, T, H, W, C)
+    y,      # to be filled (B, T, h, w, C): the maxima
+    place,  # to be filled, uint8: which place of its window each maximum was at
+    n,      # voxels of y
+    T, H, W, h, w, C,      # sizes
+    DEPTH: tl.constexpr,   # frames of a window
+    STRIDE: tl.constexpr,  # along H and W
+    R: tl.constexpr,       # voxels of a tile
+    CB: tl.constexpr,      # channels of a tile
+):
     "y (B, T, h, w, C): maxima of x (B, T, H, W, C) over DEPTH×3×3 voxels, and which place of the window each was at."
     r, c = tl.program_id(0).to(tl.int64)*R + tl.arange(0, R)[:, None], tl.program_id(1)*CB + tl.arange(0, CB)
     frame, i, j = r//(h*w), r//w % h*STRIDE, r % w*STRIDE
@@ -222,8 +314,17 @@ def pool(x, y, place, n, T, H, W, h, w, C,
 
 # %% ../nbs/02c_kernels.ipynb #fc4f09e2
 @Kernel
-def unpool(g, place, gx, n, T, H, W, h, w, C,
-           DEPTH: tl.constexpr, STRIDE: tl.constexpr, R: tl.constexpr, CB: tl.constexpr):
+def unpool(
+    g,      # gradient of y (B, T, h, w, C)
+    place,  # what `pool` noted
+    gx,     # to be filled (B, T, H, W, C)
+    n,      # voxels of gx
+    T, H, W, h, w, C,      # sizes
+    DEPTH: tl.constexpr,   # frames of a window
+    STRIDE: tl.constexpr,  # along H and W
+    R: tl.constexpr,       # voxels of a tile
+    CB: tl.constexpr,      # channels of a tile
+):
     "gx (B, T, H, W, C): for each voxel of x the gradients of the maxima that it was."
     r, c = tl.program_id(0).to(tl.int64)*R + tl.arange(0, R)[:, None], tl.program_id(1)*CB + tl.arange(0, CB)
     frame, i, j = r//(H*W), r//W % H, r % W
@@ -270,7 +371,16 @@ def max_pool(
 
 # %% ../nbs/02c_kernels.ipynb #a94f8501
 @Kernel
-def line_sums(x, y, lines, columns, H, W, C, BOTH: tl.constexpr, WB: tl.constexpr, CB: tl.constexpr):
+def line_sums(
+    x,        # frames (B·T, H, W, C)
+    y,        # the same, or x again
+    lines,    # to be filled (B·T, H, C)
+    columns,  # to be filled (B·T, W, C)
+    H, W, C,  # sizes
+    BOTH: tl.constexpr,  # whether it is x·y that is added up
+    WB: tl.constexpr,    # places of a line's tile
+    CB: tl.constexpr,    # channels of a tile
+):
     "Of each frame of x, or of x·y: sums along its lines (H, C) and down its columns (W, C)."
     frame, c = tl.program_id(0).to(tl.int64), tl.program_id(1)*CB + tl.arange(0, CB)
     j = tl.arange(0, WB)[:, None]
@@ -303,7 +413,10 @@ def axis_sums(
     return torch.cat([lines.sum(2), lines.sum(1), columns.sum(1)], 1)
 
 @lru_cache(32)
-def box_sizes(size, device): # (T, H, W)
+def box_sizes(
+    size,    # (T, H, W)
+    device,  # of the result
+):
     "How many voxels each of these sums has (T+H+W, 1)."
     t, h, w = size
     with torch.inference_mode(False):
@@ -311,8 +424,17 @@ def box_sizes(size, device): # (T, H, W)
 
 # %% ../nbs/02c_kernels.ipynb #a319d9be
 @Kernel
-def gate(x, a, more, y, T, H, W, C, MORE: tl.constexpr, WB: tl.constexpr, CB: tl.constexpr):
-    "y = x · a_t · a_h · a_w, plus more_t + more_h + more_w; a and more are (B, T+H+W, C)."
+def gate(
+    x,     # frames (B·T, H, W, C)
+    a,     # gates (B, T+H+W, C)
+    more,  # what is added, of the same shape, or a again
+    y,     # to be filled (B·T, H, W, C)
+    T, H, W, C,          # sizes
+    MORE: tl.constexpr,  # whether anything is added
+    WB: tl.constexpr,    # places of a line's tile
+    CB: tl.constexpr,    # channels of a tile
+):
+    "y = x · a_t · a_h · a_w, plus more_t + more_h + more_w."
     frame, c = tl.program_id(0).to(tl.int64), tl.program_id(1)*CB + tl.arange(0, CB)
     j = tl.arange(0, WB)[:, None]
     there, first = (j < W) & (c < C), frame//T*(T + H + W)
@@ -390,7 +512,10 @@ def check_kernels(
                          "Leave compute.kernels empty: PyTorch's own operations compute the same")
     triton()
 
-def use_kernels(net, which): # '' or 'triton'
+def use_kernels(
+    net,    # nn.Module
+    which,  # '' or 'triton'
+):
     "Let every module of a network that can compute with these kernels, or with PyTorch's operations again."
     for m in net.modules():
         if isinstance(m, Switched): m.kernels = which

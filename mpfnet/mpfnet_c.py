@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .ca_i3d import convolve, widen
-from .checks import need, patch
+from .core.checks import need, patch
 
 # %% ../nbs/04c_mpfnet_c.ipynb #94309210
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -251,7 +251,7 @@ def best_epoch_each(
 def uf1(
     labels,       # (N,)
     predictions,  # (N,)
-    n_classes,
+    n_classes,    # K
 ) -> float:
     "Of all clips together."
     return evaluate(labels, predictions, n_classes)['uf1']
@@ -434,7 +434,7 @@ def draw_curves(
 def picture(
     c:Curves,  # of an audit
     measured,  # of `measure`
-    title='',
+    title='',  # above it
 ):             # the figure
     "Habits as a forest, and the curves that they choose from."
     size = 9.6, .34*len(measured) + 1.2

@@ -8,24 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpfnet.core.workers import one_thread
-from mpfnet.motion import flow as flow_module
-from mpfnet.motion import flownet2, magnet
+from mpfnet.motion import flow as flow_module, flownet2, magnet
 from mpfnet.motion.checkpoints import loaded
 from mpfnet.motion.ema_vfi import EMAVFI, ema_vfi
-from mpfnet.motion.flow import CHUNK, COLOUR, FLOWS, flow, gray, ilk, warp
-from mpfnet.motion.flow import LEARNED as LEARNED_FLOWS
+from mpfnet.motion.flow import CHUNK, COLOUR, FLOWS, LEARNED as LEARNED_FLOWS, flow, gray, ilk, warp
 from mpfnet.motion.interpolate import (
-    INTERPOLATORS,
-    by_flow,
-    interpolate,
-    sample_recorded,
-    time_weights,
+    INTERPOLATORS, LEARNED as LEARNED_INTERPOLATORS, by_flow, interpolate, sample_recorded, time_weights,
 )
-from mpfnet.motion.interpolate import (
-    LEARNED as LEARNED_INTERPOLATORS,
-)
-from mpfnet.motion.magnify import LEARNED as LEARNED_MAGNIFIERS
-from mpfnet.motion.magnify import MAGNIFIERS, magnify
+from mpfnet.motion.magnify import LEARNED as LEARNED_MAGNIFIERS, MAGNIFIERS, magnify
 
 REGISTRIES = [(FLOWS, LEARNED_FLOWS), (INTERPOLATORS, LEARNED_INTERPOLATORS), (MAGNIFIERS, LEARNED_MAGNIFIERS)]
 

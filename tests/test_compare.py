@@ -12,24 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from mpfnet.metrics import evaluate, summarise
 from mpfnet.results.compare import (
-    AVERAGED,
-    MEAN,
-    ONE,
-    SCORES,
-    compare,
-    compare_matrices,
-    comparison_table,
-    differences,
-    drawn,
-    find_run,
-    forest,
-    matrices,
-    quantiles,
-    score_stack,
-    seed_weights,
-    subject_draws,
-    swap_test,
-    verdict,
+    AVERAGED, MEAN, ONE, SCORES, compare, compare_matrices, comparison_table, differences, drawn, find_run,
+    forest, matrices, quantiles, score_stack, seed_weights, subject_draws, swap_test, verdict,
 )
 
 NEVER = np.zeros(3, bool)

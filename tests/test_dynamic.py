@@ -9,18 +9,8 @@ from hypothesis import strategies as st
 
 from mpfnet.preprocess import clip_features
 from mpfnet.rivals.dynamic import (
-    IMAGES,
-    INTENSITIES,
-    DynamicImages,
-    GrayFrames,
-    by_intensity,
-    dynamic_image,
-    exact_dynamic_image,
-    frame_positions,
-    min_max,
-    motion_intensity,
-    phases,
-    rank_weights,
+    IMAGES, INTENSITIES, DynamicImages, GrayFrames, by_intensity, dynamic_image, exact_dynamic_image,
+    frame_positions, min_max, motion_intensity, phases, rank_weights,
 )
 from mpfnet.store import FeatureStore
 

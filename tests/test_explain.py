@@ -15,21 +15,8 @@ from mpfnet.clips import load_clips
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.loso import run
 from mpfnet.paper.explain import (
-    clips_of,
-    drawn_scripts,
-    features_at,
-    fold_record,
-    fused,
-    grad_cam,
-    kept_folds,
-    load_fold,
-    moving_region,
-    onset_face,
-    regions,
-    run_data,
-    seen,
-    settings_of_config,
-    similarities,
+    clips_of, drawn_scripts, features_at, fold_record, fused, grad_cam, kept_folds, load_fold, moving_region,
+    onset_face, regions, run_data, seen, settings_of_config, similarities,
 )
 from mpfnet.preprocess import PreprocessConfig
 from mpfnet.synthetic.lookalike import make_lookalike

@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold, LeakageError
 from mpfnet.rivals.fdp import (
-    FDP,
-    VARIANTS,
-    DropPath,
-    FDPConfig,
-    FDPNet,
-    RankPool,
-    fdp_preset,
-    interleave,
-    rank_loss,
+    FDP, VARIANTS, DropPath, FDPConfig, FDPNet, RankPool, fdp_preset, interleave, rank_loss,
 )
 
 TEST = ('demo', 's2')

@@ -15,20 +15,8 @@ import pytest
 
 from mpfnet import guard
 from mpfnet.guard import (
-    ALIKE,
-    DRAWINGS,
-    allowed_place,
-    bad_kind,
-    bad_name,
-    bad_notebook,
-    checked_frames,
-    grey,
-    kind_of,
-    likeness,
-    problems,
-    reference_frames,
-    shows_a_frame,
-    tracked,
+    ALIKE, DRAWINGS, allowed_place, bad_kind, bad_name, bad_notebook, checked_frames, grey, kind_of,
+    likeness, problems, reference_frames, shows_a_frame, tracked,
 )
 from mpfnet.synthetic.lookalike import make_lookalike
 

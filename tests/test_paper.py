@@ -18,8 +18,7 @@ from warm import warm
 
 from mpfnet import loso
 from mpfnet.metrics import evaluate, read_predictions
-from mpfnet.paper import plan as paper
-from mpfnet.paper import tables
+from mpfnet.paper import plan as paper, tables
 from mpfnet.paper.plan import Paper, Wanted, find_runs, look_for, merged, plan, runs_of, save_figure
 from mpfnet.results.records import with_hash
 from mpfnet.results.runs import stamp_of

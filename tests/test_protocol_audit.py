@@ -10,16 +10,7 @@ from hypothesis import strategies as st
 
 from mpfnet.loso import run
 from mpfnet.protocol_audit import (
-    Curves,
-    audit,
-    best_epoch_all,
-    best_epoch_each,
-    best_of,
-    last_epoch,
-    measure,
-    read_curves,
-    runs_of,
-    uf1,
+    Curves, audit, best_epoch_all, best_epoch_each, best_of, last_epoch, measure, read_curves, runs_of, uf1,
 )
 
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release

@@ -25,37 +25,55 @@ def _numpy_scalars():
     import numpy as np
     try: from numpy._core.multiarray import scalar
     except ImportError: from numpy.core.multiarray import scalar
-    return [scalar, (scalar, 'numpy.core.multiarray.scalar'), np.dtype, *{type(np.dtype(t)) for t in ('f4', 'f8', 'i4', 'i8')}]
+    numbers = {type(np.dtype(t)) for t in ('f4', 'f8', 'i4', 'i8')}
+    return [scalar, (scalar, 'numpy.core.multiarray.scalar'), np.dtype, *numbers]
 
-def read_checkpoint(path,         # a .pth, .pt, .pkl, .pth.tar or .safetensors file
-                    published='', # where the right file is published, for errors
-                   ) -> dict:
+# %% ../../nbs/motion/08_checkpoints.ipynb #342b921a
+_UNREADABLE = (EOFError, SafetensorError, RuntimeError, KeyError, ValueError, AttributeError, UnicodeDecodeError,
+               zipfile.BadZipFile)
+
+def _why(error):
+    "What an error of the readers says about a file."
+    if not isinstance(error, pickle.UnpicklingError):
+        first_line = str(error).splitlines()[0][:150] if str(error) else 'cut off'
+        return f'cannot be read as a checkpoint ({type(error).__name__}: {first_line})'
+    asked = re.search(r'GLOBAL (\S+)', str(error))
+    if not asked: return 'refused, it is no checkpoint'
+    return f'refused, it asks for {asked[1]}, and a checkpoint is tensors and plain values only'
+
+# %% ../../nbs/motion/08_checkpoints.ipynb #b1642b35
+def read_checkpoint(
+    path,         # a .pth, .pt, .pkl, .pth.tar or .safetensors file
+    published='', # where the right file is published, for errors
+) -> dict:
     "The content of a checkpoint: tensors, numbers, text, lists and dicts."
     path, where = Path(path).expanduser(), f' It is published at {published}' if published else ''
-    if not path.is_file(): raise ValueError(f'{path}: {"not an ordinary file" if path.exists() else "no such file"}.{where}')
+    if not path.is_file():
+        raise ValueError(f'{path}: {"not an ordinary file" if path.exists() else "no such file"}.{where}')
     try:
-        if path.suffix == '.safetensors': return load(path.read_bytes())     # not load_file: some drives map no files
-        with torch.serialization.safe_globals(_numpy_scalars()): found = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as e:
-        what = re.search(r'GLOBAL (\S+)', str(e))
-        raise ValueError(f'{path}: refused, {f"it asks for {what[1]}, and a checkpoint is tensors and plain values only" if what else "it is no checkpoint"}.{where}') from None
-    except (EOFError, SafetensorError, RuntimeError, KeyError, ValueError, AttributeError, UnicodeDecodeError, zipfile.BadZipFile) as e:
-        raise ValueError(f'{path}: cannot be read as a checkpoint ({type(e).__name__}: {str(e).splitlines()[0][:150] if str(e) else "cut off"}).{where}') from None
-    if not isinstance(found, dict): raise ValueError(f'{path}: expected a dict of weights, found {type(found).__name__}.{where}')
+        if path.suffix == '.safetensors': return load(path.read_bytes())  # not load_file: some drives map no files
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            found = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, *_UNREADABLE) as e: raise ValueError(f'{path}: {_why(e)}.{where}') from None
+    if not isinstance(found, dict):
+        raise ValueError(f'{path}: expected a dict of weights, found {type(found).__name__}.{where}')
     return found
 
 # %% ../../nbs/motion/08_checkpoints.ipynb #7b50cec9
-def load_strict(module:torch.nn.Module,
-                state:dict,   # name → tensor, as the module calls them
-                path='',      # for errors
-               ) -> torch.nn.Module: # in eval mode, without gradients
+def load_strict(
+    module:torch.nn.Module, # whose weights are replaced
+    state:dict,   # name → tensor, as the module calls them
+    path='',      # for errors
+) -> torch.nn.Module: # in eval mode, without gradients
     "Load weights; names and shapes must be exactly the module's."
     own = module.state_dict()
     wrong = [f'{n} is missing' for n in own if n not in state] + [f'{n} is not known' for n in state if n not in own]
-    wrong += [f'{n} has the shape {tuple(state[n].shape)}, expected {tuple(own[n].shape)}' for n in own if n in state and state[n].shape != own[n].shape]
+    wrong += [f'{n} has the shape {tuple(state[n].shape)}, expected {tuple(own[n].shape)}'
+              for n in own if n in state and state[n].shape != own[n].shape]
     if wrong:
         more = f' … and {len(wrong) - 8} more' if len(wrong) > 8 else ''
-        raise ValueError(f'{path}: the weights of another network: {len(wrong)} of {len(own)} names do not fit: ' + '; '.join(wrong[:8]) + more)
+        how_many = f'{len(wrong)} of {len(own)} names do not fit: '
+        raise ValueError(f'{path}: the weights of another network: {how_many}' + '; '.join(wrong[:8]) + more)
     module.load_state_dict(state)
     return module.eval().requires_grad_(False)
 
@@ -74,29 +92,34 @@ def _sha256(path, size, mtime):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
 # %% ../../nbs/motion/08_checkpoints.ipynb #9418dfbb
-def loaded(load,    # a function path → module, such as `mpfnet.motion.flownet2.load_official`
-           weights, # path of the checkpoint, or a module
-           device='cpu', # where the frames are
-          ) -> torch.nn.Module: # on the device
+def loaded(
+    load,    # a function path → module, such as `mpfnet.motion.flownet2.load_official`
+    weights, # path of the checkpoint, or a module
+    device='cpu', # where the frames are
+) -> torch.nn.Module: # on the device
     "The network of a checkpoint, loaded once in a process."
     if isinstance(weights, torch.nn.Module): return weights.to(device)
-    known = Path(weights).expanduser().is_file()
-    return (_loaded(load, *_state_of(weights)) if known else load(weights)).to(device)  # what is no file: `load` says what it expected
+    known = Path(weights).expanduser().is_file()  # what is no file: `load` says what it expected
+    return (_loaded(load, *_state_of(weights)) if known else load(weights)).to(device)
 
-def fingerprint(path, # of a checkpoint
-               ) -> str: # SHA-256, in hex
+def fingerprint(
+    path, # of a checkpoint
+) -> str: # SHA-256, in hex
     "What decides a learned back end's results, so it belongs into the key of whatever is computed with it."
     return _sha256(*_state_of(path))
 
 # %% ../../nbs/motion/08_checkpoints.ipynb #e5564752
-def check_weights(method,  # the back end asked for
-                  weights, # its checkpoint, or None
-                  learned, # back end → the file it expects, where it is published, its licence
-                  known,   # all back ends of the step
-                 ):
+def check_weights(
+    method,  # the back end asked for
+    weights, # its checkpoint, or None
+    learned, # back end → the file it expects, where it is published, its licence
+    known,   # all back ends of the step
+):
     "Say which checkpoint is missing, and what works without one."
     if method in learned and weights is None:
         free = ', '.join(sorted(set(known) - set(learned)))
-        raise ValueError(f'{method} expects weights=PATH of its checkpoint, found none. The file: {learned[method]}. It is not fetched for you. Without weights: {free}')
+        raise ValueError(f'{method} expects weights=PATH of its checkpoint, found none. The file: {learned[method]}. '
+                         f'It is not fetched for you. Without weights: {free}')
     if method not in learned and weights is not None:
-        raise ValueError(f'{method} has no weights, found weights={weights}; those with weights: {", ".join(sorted(learned)) or "none"}')
+        those = ', '.join(sorted(learned)) or 'none'
+        raise ValueError(f'{method} has no weights, found weights={weights}; those with weights: {those}')

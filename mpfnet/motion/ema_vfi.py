@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core.checks import pick
+from ..core.checks import need, pick
 from .checkpoints import load_strict, read_checkpoint
 from .flow import warp
 
@@ -21,7 +21,7 @@ from .flow import warp
 def conv(
     a: int, # channels in
     b: int, # channels out
-    stride: int = 1,
+    stride: int = 1, # px between its places
 ) -> nn.Sequential:
     "3×3 convolution, then a PReLU with a slope for each channel."
     return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1), nn.PReLU(b))
@@ -39,7 +39,7 @@ WINDOW = 7
 
 def padding(
     n: int, # length of a side
-    multiple: int,
+    multiple: int, # of what it should be
 ) -> tuple: # before, after: as equal as possible, the odd one after
     "What makes a side a multiple."
     extra = -n % multiple
@@ -50,16 +50,17 @@ def cut(
     shift: int, # roll by so much first
 ) -> torch.Tensor: # (B, windows, 49, C)
     "Pad, roll and cut into windows."
-    x = F.pad(x, (0, 0, *padding(x.shape[2], WINDOW), *padding(x.shape[1], WINDOW))).roll((-shift, -shift), (1, 2))
+    x = F.pad(x, (0, 0, *padding(x.shape[2], WINDOW), *padding(x.shape[1], WINDOW)))
+    x = x.roll((-shift, -shift), (1, 2))
     x = x.unflatten(2, (-1, WINDOW)).unflatten(1, (-1, WINDOW)) # (B, rows, 7, columns, 7, C)
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 # %% ../../nbs/motion/05_ema_vfi.ipynb #fbc74bd6
 def paste(
     windows: torch.Tensor, # (B, windows, 49, C)
-    shift: int,
-    h: int, # size of the map that was cut
-    w: int,
+    shift: int, # by which it was rolled
+    h: int, # height of the map that was cut
+    w: int, # and its width
 ) -> torch.Tensor: # (B, h, w, C)
     "The way back."
     (top, bottom), (left, right) = padding(h, WINDOW), padding(w, WINDOW)
@@ -79,16 +80,18 @@ def _apart(rows, columns):
     return label[:, :, None] != label[:, None, :]
 
 def attention_mask(
-    h: int, # size of the map, before padding
-    w: int,
-    shift: int,
-    device = None,
+    h: int, # height of the map, before padding
+    w: int, # and its width
+    shift: int, # by which it is rolled
+    device = None, # where the mask is wanted
 ) -> torch.Tensor: # (windows, 1, 49, 49) float, 0 or −100
     "What to add to the attention."
     (top, bottom), (left, right) = padding(h, WINDOW), padding(w, WINDOW)
     H, W = top + h + bottom, left + w + right
     apart = _apart(_pieces(H, top, top + h, device), _pieces(W, left, left + w, device))
-    if shift: apart = apart | _apart(_pieces(H, H - WINDOW, H - shift, device), _pieces(W, W - WINDOW, W - shift, device))
+    if shift:
+        rolled = _apart(_pieces(H, H - WINDOW, H - shift, device), _pieces(W, W - WINDOW, W - shift, device))
+        apart = apart | rolled
     return -100.*apart[:, None]
 
 # %% ../../nbs/motion/05_ema_vfi.ipynb #9f120952
@@ -114,7 +117,8 @@ class Mlp(nn.Module):
     def __init__(self, dim):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(dim, 4*dim), nn.Linear(4*dim, dim)
-        self.dwconv = nn.ModuleDict({'dwconv': nn.Conv2d(4*dim, 4*dim, 3, 1, 1, groups=4*dim)}) # named twice in the checkpoint
+        neighbours = nn.Conv2d(4*dim, 4*dim, 3, 1, 1, groups=4*dim)
+        self.dwconv = nn.ModuleDict({'dwconv': neighbours}) # named twice in the checkpoint
 
     def forward(self, x): # (2B, h, w, dim)
         x = self.dwconv['dwconv'](self.fc1(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -130,7 +134,7 @@ class MotionFormerBlock(nn.Module):
         self.attn, self.mlp = InterFrameAttention(dim, motion_dim), Mlp(dim)
 
     def forward(self, x, grid):
-        "(2B, h, w, dim), all frames 0 before all frames 1; grid (1, h, w, 2) → the same shape, and motion (2B, h, w, motion_dim)."
+        "(2B, h, w, dim), all frames 0 first, grid (1, h, w, 2) → the same shape, and motion (2B, h, w, motion_dim)."
         h, w = x.shape[1:3]
         own = self.norm1(cut(x, self.shift))
         other = own.roll(len(own)//2, 0)
@@ -139,8 +143,11 @@ class MotionFormerBlock(nn.Module):
         return x + self.mlp(self.norm2(x)), motion
 
 # %% ../../nbs/motion/05_ema_vfi.ipynb #09209e63
-def tokens(x, norm):
-    "(B, C, h, w) → (B, h, w, C), normalised."
+def tokens(
+    x: torch.Tensor, # (B, C, h, w)
+    norm: nn.Module, # of the last axis
+) -> torch.Tensor: # (B, h, w, C), normalised
+    "A map as a transformer reads it."
     return norm(x.permute(0, 2, 3, 1))
 
 class CrossScalePatchEmbed(nn.Module):
@@ -171,7 +178,8 @@ def coordinates(x):
 
 class Stage(nn.ModuleList):
     "The blocks of stage 4 or 5; every second one is shifted."
-    def __init__(self, dim, depth): super().__init__(MotionFormerBlock(dim, dim//depth, WINDOW//2*(i % 2)) for i in range(depth))
+    def __init__(self, dim, depth):
+        super().__init__(MotionFormerBlock(dim, dim//depth, WINDOW//2*(i % 2)) for i in range(depth))
 
     def forward(self, x, norm):
         "(2B, h, w, dim) → appearance and motion, both (2B, dim, h, w)."
@@ -199,10 +207,16 @@ class Backbone(nn.Module):
         three = self.block3(self.patch_embed3(two))
         four, motion4 = self.block4(self.patch_embed4([one, two, three]), self.norm4)
         five, motion5 = self.block5(self.patch_embed5(four), self.norm5)
-        return tuple([x.unflatten(0, (2, -1)) for x in maps] for maps in ((one, two, three, four, five), (motion4, motion5)))
+        def in_pairs(*maps): return [x.unflatten(0, (2, -1)) for x in maps]
+        return in_pairs(one, two, three, four, five), in_pairs(motion4, motion5)
 
 # %% ../../nbs/motion/05_ema_vfi.ipynb #48c8ec7a
-def rescale(x, factor): return F.interpolate(x, scale_factor=factor, mode='bilinear', align_corners=False)
+def rescale(
+    x: torch.Tensor, # (B, C, h, w)
+    factor: float, # of both sides
+) -> torch.Tensor: # (B, C, factor·h, factor·w)
+    "A map of another size, bilinearly."
+    return F.interpolate(x, scale_factor=factor, mode='bilinear', align_corners=False)
 
 class Head(nn.Module):
     "Features and frames → flow to both frames (B, 4, H, W) in px, and the mask before its sigmoid (B, 1, H, W)."
@@ -213,7 +227,8 @@ class Head(nn.Module):
 
     def forward(self, features, images, flow=None):
         "features (B, 4 dim, h, w); images (B, 6 or 13, H, W); flow (B, 4, H, W) so far."
-        x = [F.pixel_shuffle(F.pixel_shuffle(features, 2), 2), rescale(images, 1/self.shrink)] # twice 2 orders the channels otherwise than once 4
+        spread = F.pixel_shuffle(F.pixel_shuffle(features, 2), 2)  # twice 2 orders the channels otherwise than once 4
+        x = [spread, rescale(images, 1/self.shrink)]
         if flow is not None: x.append(rescale(flow, 1/self.shrink)/self.shrink)
         x = rescale(self.conv(torch.cat(x, 1)), self.shrink)
         return x[:, :4]*self.shrink, x[:, 4:]
@@ -239,7 +254,8 @@ class Unet(nn.Module):
     def __init__(self, width):
         super().__init__()
         c = 2*width
-        self.down0, self.down1, self.down2, self.down3 = DoubleConv(17 + c, 2*c), DoubleConv(4*c, 4*c), DoubleConv(8*c, 8*c), DoubleConv(16*c, 16*c)
+        self.down0, self.down1 = DoubleConv(17 + c, 2*c), DoubleConv(4*c, 4*c)
+        self.down2, self.down3 = DoubleConv(8*c, 8*c), DoubleConv(16*c, 16*c)
         self.up0, self.up1, self.up2, self.up3 = Up(32*c, 8*c), Up(16*c, 4*c), Up(8*c, 2*c), Up(4*c, c)
         self.conv = nn.Conv2d(c, 3, 3, 1, 1)
 
@@ -256,17 +272,25 @@ class Unet(nn.Module):
 # %% ../../nbs/motion/05_ema_vfi.ipynb #4720c4bb
 def check_frames(*frames):
     "Frames of one shape (B, 3, H, W), float, not 0–255; else an error that says so."
-    if len({tuple(x.shape) for x in frames}) > 1 or frames[0].ndim != 4 or frames[0].shape[1] != 3 or not frames[0].numel():
-        raise ValueError(f'expected frames of one shape (B, 3, H, W), found {" and ".join(str(tuple(x.shape)) for x in frames)}')
-    if not all(x.is_floating_point() for x in frames): raise ValueError(f'expected float frames in [0, 1], found {frames[0].dtype}: divide by 255')
+    shapes, first = {tuple(x.shape) for x in frames}, frames[0]
+    if len(shapes) > 1 or first.ndim != 4 or first.shape[1] != 3 or not first.numel():
+        found = ' and '.join(str(tuple(x.shape)) for x in frames)
+        raise ValueError(f'expected frames of one shape (B, 3, H, W), found {found}')
+    if not all(x.is_floating_point() for x in frames):
+        raise ValueError(f'expected float frames in [0, 1], found {first.dtype}: divide by 255')
     top = torch.stack([x.detach().abs().amax().float().cpu() for x in frames]).max()
-    if not top <= 2: raise ValueError(f'expected values in [0, 1], found {top:.4g}: divide by 255, or look for the NaN') # 2: room for overshoot
+    if not top <= 2: # there is room for overshoot
+        raise ValueError(f'expected values in [0, 1], found {top:.4g}: divide by 255, or look for the NaN')
 
-def as_time(t, frames):
-    "A number or a (B,) tensor → (B, 1, 1, 1)."
+def as_time(
+    t, # a number, or (B,)
+    frames: torch.Tensor, # (B, …): how many, of which type, and where
+) -> torch.Tensor: # (B, 1, 1, 1)
+    "A time for each pair."
     batch, t = len(frames), torch.as_tensor(t, dtype=frames.dtype, device=frames.device)
-    if t.ndim and t.shape != (batch,): raise ValueError(f't: expected one number, or one for each of {batch} pairs; found the shape {tuple(t.shape)}')
-    if not ((t >= 0) & (t <= 1)).all(): raise ValueError(f't: expected times from 0 (first frame) to 1 (second), found {t.tolist()}')
+    if t.ndim and t.shape != (batch,):
+        raise ValueError(f't: expected one number, or one for each of {batch} pairs; found the shape {tuple(t.shape)}')
+    need(((t >= 0) & (t <= 1)).all(), 't', t.tolist(), 'times from 0 (first frame) to 1 (second)')
     return t.expand(batch).view(-1, 1, 1, 1)
 
 # %% ../../nbs/motion/05_ema_vfi.ipynb #5f4b119e
@@ -274,8 +298,12 @@ def pad_to_32(x):
     "(B, 3, H, W) → both sides multiples of 32, the border repeated."
     return F.pad(x, (*padding(x.shape[-1], 32), *padding(x.shape[-2], 32)), mode='replicate')
 
-def unpad(x, h, w):
-    "The way back to h × w."
+def unpad(
+    x: torch.Tensor, # (B, 3, H, W), padded
+    h: int, # height before
+    w: int, # and width
+) -> torch.Tensor: # (B, 3, h, w)
+    "The way back."
     top, left = padding(h, 32)[0], padding(w, 32)[0]
     return x[..., top:top + h, left:left + w]
 
@@ -329,7 +357,8 @@ class EMAVFI(nn.Module):
             return unpad(self.decode(frames, *features, as_time(t, frames[0])), *I0.shape[2:])
 
 # %% ../../nbs/motion/05_ema_vfi.ipynb #f909572d
-PUBLISHED = 'https://drive.google.com/drive/folders/16jUa3HkQ85Z5lb5gce1yoaWkP-rdCd0o (ours_t.pkl, ours_small_t.pkl; linked from https://github.com/MCG-NJU/EMA-VFI)'
+PUBLISHED = ('https://drive.google.com/drive/folders/16jUa3HkQ85Z5lb5gce1yoaWkP-rdCd0o '
+             '(ours_t.pkl, ours_small_t.pkl; linked from https://github.com/MCG-NJU/EMA-VFI)')
 SIZES = {
     'ours':       dict(width=32, depths=(4, 4)), # 65,662,359 parameters in 266 tensors
     'ours_small': dict(width=16, depths=(2, 2)), # 14,489,815 parameters in 186 tensors
@@ -337,7 +366,7 @@ SIZES = {
 
 def ema_vfi(
     size: str = 'ours_small', # a key of `SIZES`
-    device = None,            # 'meta' to look only at shapes
+    device = None, # 'meta' to look only at shapes
 ) -> EMAVFI:                  # with random weights
     "One of the official sizes."
     with torch.device(device or torch.get_default_device()): return EMAVFI(**pick(SIZES, size, 'size of EMA-VFI'))
@@ -346,12 +375,15 @@ def ema_vfi(
 def _weights(found, path):
     "The content of a checkpoint → name → tensor, as `EMAVFI` calls them."
     found = {str(k): v for k, v in found.items()}
-    if any(k.startswith('module.') for k in found): found = {k.removeprefix('module.'): v for k, v in found.items() if k.startswith('module.')}
+    wrapped = {k.removeprefix('module.'): v for k, v in found.items() if k.startswith('module.')}
+    found = wrapped or found
     found = {k: v for k, v in found.items() if k.rsplit('.', 1)[-1] not in ('attn_mask', 'HW')}
     if other := [k for k, v in found.items() if not torch.is_tensor(v)]:
-        raise ValueError(f'{path}: expected a flat dict of tensors, but these are none: {", ".join(other[:8])}. It is published at {PUBLISHED}')
+        expected = f'expected a flat dict of tensors, but these are none: {", ".join(other[:8])}'
+        raise ValueError(f'{path}: {expected}. It is published at {PUBLISHED}')
     return found
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #de673e11
 def _size_of(state):
     "The size whose names and shapes differ least."
     def shapes(tensors): return {(k, v.shape) for k, v in tensors.items()}
@@ -375,12 +407,13 @@ def interpolate_between(
     batch: int = 8,       # times decoded together
 ) -> torch.Tensor:        # (length, 3, S, S), where the onset is
     "Onset, the frames between, apex (Eq. 1)."
-    if length < 2: raise ValueError(f'length: expected 2 or more (onset and apex are two), found {length}')
+    need(length >= 2, 'length', length, '2 or more (onset and apex are two)')
     check_frames(onset[None], apex[None])
     where = module.unet.conv.weight.device
     frames, appearance, motion = module.encode(onset[None].to(where), apex[None].to(where))
     between = []
     for t in (torch.arange(1, length - 1, device=where)/(length - 1)).to(frames.dtype).split(batch):
-        frames_, *features = frames.expand(2, len(t), -1, -1, -1), *([x.expand(2, len(t), -1, -1, -1) for x in maps] for maps in (appearance, motion))
-        between += [*unpad(module.decode(frames_, *features, as_time(t, frames_[0])), *onset.shape[1:]).to(onset)]
+        def each(x): return x.expand(2, len(t), -1, -1, -1)  # the one pair, for every time
+        drawn = module.decode(each(frames), [*map(each, appearance)], [*map(each, motion)], as_time(t, each(frames)[0]))
+        between += [*unpad(drawn, *onset.shape[1:]).to(onset)]
     return torch.stack([onset, *between, apex.to(onset)])

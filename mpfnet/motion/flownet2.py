@@ -28,7 +28,9 @@ def resample(
     def at(y, x):
         i = y.nan_to_num().clamp(0, h - 1).long()*w + x.nan_to_num().clamp(0, w - 1).long()
         return flat.gather(2, i.view(b, 1, -1).expand(-1, c, -1)).view(b, c, h, w)
-    return (1 - fy)*((1 - fx)*at(y0, x0) + fx*at(y0, x0 + 1)) + fy*((1 - fx)*at(y0 + 1, x0) + fx*at(y0 + 1, x0 + 1))
+    above = (1 - fx)*at(y0, x0) + fx*at(y0, x0 + 1)
+    below = (1 - fx)*at(y0 + 1, x0) + fx*at(y0 + 1, x0 + 1)
+    return (1 - fy)*above + fy*below
 
 # %% ../../nbs/motion/06_flownet2.ipynb #9408968f
 def correlate(
@@ -190,10 +192,12 @@ class FlowNet2(nn.Module):
 
     def estimates(self, I0, I1) -> dict: # the flows c, s1, s2, sd and fused, each (B, 2, H, W) px
         if I0.ndim != 4 or I0.shape[1] != 3 or I0.shape != I1.shape:
-            raise ValueError(f'FlowNet2 expects two RGB batches of one shape (B, 3, H, W), found {tuple(I0.shape)} and {tuple(I1.shape)}')
+            found = f'{tuple(I0.shape)} and {tuple(I1.shape)}'
+            raise ValueError(f'FlowNet2: expected two RGB batches of one shape (B, 3, H, W), found {found}')
         h, w = I0.shape[-2:]
         left, _, top, _ = margins = _margins(h, w)
-        return {k: f[..., top:top + h, left:left + w] for k, f in self._wire(*_centred(I0, I1, margins)).items()}
+        flows = self._wire(*_centred(I0, I1, margins))
+        return {k: f[..., top:top + h, left:left + w] for k, f in flows.items()}
 
     def _wire(self, a, b):
         def up(flow, mode): return F.interpolate(flow, scale_factor=4, mode=mode)
@@ -208,18 +212,20 @@ class FlowNet2(nn.Module):
         s1 = up(20*self.flownets_1(evidence(c)), 'bilinear')
         s2 = up(20*self.flownets_2(evidence(s1)), 'nearest')
         sd = up(self.flownets_d(both)/20, 'nearest')
-        fused = self.flownetfusion(torch.cat([a, sd, s2, _length(sd), _length(s2), error(sd)[1], error(s2)[1]], 1))
+        told = [a, sd, s2, _length(sd), _length(s2), error(sd)[1], error(s2)[1]]
+        fused = self.flownetfusion(torch.cat(told, 1))
         return dict(c=c, s1=s1, s2=s2, sd=sd, fused=fused)
 
     def forward(self, I0, I1):
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()): return self.estimates(I0, I1)['fused']
 
 # %% ../../nbs/motion/06_flownet2.ipynb #6bf3c05a
-_LAST = {'flownetc.predict_flow2': 1/4, 'flownets_1.predict_flow2': 1/8, 'flownets_2.predict_flow2': 1/8, 'flownets_d.predict_flow2': 80, 'flownetfusion.predict_flow0': 1/4}
+_LAST = {'flownetc.predict_flow2': 1/4, 'flownets_1.predict_flow2': 1/8, 'flownets_2.predict_flow2': 1/8,
+         'flownets_d.predict_flow2': 80, 'flownetfusion.predict_flow0': 1/4}
 
 def random_init(
     width: float = 1/16, # of every layer; 1 is the official size: 650 MB
-    seed: int = 0,
+    seed: int = 0, # of the weights
 ) -> nn.Module: # in eval mode
     "A FlowNet2 with seeded weights: the same on every machine."
     net, draw = FlowNet2(width), np.random.default_rng(seed)
@@ -233,7 +239,8 @@ def random_init(
     return net.eval()
 
 # %% ../../nbs/motion/06_flownet2.ipynb #332d3480
-PUBLISHED = 'https://github.com/NVIDIA/flownet2-pytorch (README, "Converted Caffe Pre-trained Models": FlowNet2, 620 MB)'
+PUBLISHED = ('https://github.com/NVIDIA/flownet2-pytorch '
+             '(README, "Converted Caffe Pre-trained Models": FlowNet2, 620 MB)')
 
 def load_official(
     path, # FlowNet2_checkpoint.pth.tar
@@ -244,10 +251,13 @@ def load_official(
     found = read_checkpoint(path, PUBLISHED)
     state = found.get('state_dict', found)
     if not isinstance(state, dict) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise ValueError(f'{path}: expected the key "state_dict" with a dict of tensors, found {", ".join(map(str, list(found)[:8])) or "nothing"}. The right file is published at {PUBLISHED}')
+        there = ', '.join(map(str, list(found)[:8])) or 'nothing'
+        expected = f'expected the key "state_dict" with a dict of tensors, found {there}'
+        raise ValueError(f'{path}: {expected}. The right file is published at {PUBLISHED}')
     with torch.device('meta'): net = FlowNet2(width)
     try: return load_strict(net.to_empty(device='cpu'), state, path)
-    except ValueError as e: raise ValueError(f'{e}. Expected FlowNet2_checkpoint.pth.tar, published at {PUBLISHED}') from None
+    except ValueError as e:
+        raise ValueError(f'{e}. Expected FlowNet2_checkpoint.pth.tar, published at {PUBLISHED}') from None
 
 # %% ../../nbs/motion/06_flownet2.ipynb #816619c2
 @torch.no_grad()

@@ -12,24 +12,48 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..core.checks import need
 from .checkpoints import load_strict, read_checkpoint
 
 # %% ../../nbs/motion/07_magnet.ipynb #97893792
-PUBLISHED = 'https://github.com/ZhengPeng7/motion_magnification_learning-based/releases/tag/v1.0 (magnet_epoch12_loss7.28e-02.pth)'
+PUBLISHED = ('https://github.com/ZhengPeng7/motion_magnification_learning-based/releases/tag/v1.0 '
+             '(magnet_epoch12_loss7.28e-02.pth)')
 
-#: What each published network does where they differ. `port` is built here; `original` (TensorFlow 1) and `laboratory` are documented, from reading their code.
+#: What each published network does where they differ. `port` is built here;
+#: `original` (TensorFlow 1) and `laboratory` are documented, from reading their code.
 VARIANTS = {
-    'port': {'g': '3×3', 'factor on g': 'α', 'conv before the shape blocks': '3×3, ReLU', 'conv after the texture is upsampled': 'none',
-             'convs after the last upsampling': '3×3, 7×7', 'border of the stride-2 convs': 'reflected, 1 on every side', 'bias': 'none', 'parameters': 877_968},
-    'original': {'g': '7×7', 'factor on g': 'α − 1', 'conv before the shape blocks': 'none', 'conv after the texture is upsampled': '3×3, ReLU',
-                 'convs after the last upsampling': '3×3, 7×7', 'border of the stride-2 convs': 'zeros, below and right (even sizes)', 'bias': 'none', 'parameters': 918_928},
-    'laboratory': {'g': '7×7', 'factor on g': 'α', 'conv before the shape blocks': '3×3, ReLU', 'conv after the texture is upsampled': '3×3, ReLU',
-                   'convs after the last upsampling': '3×3 (64), 3×3, 7×7', 'border of the stride-2 convs': 'reflected, 1 on every side', 'bias': 'every conv', 'parameters': 966_979},
+    'port': {
+        'g': '3×3',
+        'factor on g': 'α',
+        'conv before the shape blocks': '3×3, ReLU',
+        'conv after the texture is upsampled': 'none',
+        'convs after the last upsampling': '3×3, 7×7',
+        'border of the stride-2 convs': 'reflected, 1 on every side',
+        'bias': 'none',
+        'parameters': 877_968},
+    'original': {
+        'g': '7×7',
+        'factor on g': 'α − 1',
+        'conv before the shape blocks': 'none',
+        'conv after the texture is upsampled': '3×3, ReLU',
+        'convs after the last upsampling': '3×3, 7×7',
+        'border of the stride-2 convs': 'zeros, below and right (even sizes)',
+        'bias': 'none',
+        'parameters': 918_928},
+    'laboratory': {
+        'g': '7×7',
+        'factor on g': 'α',
+        'conv before the shape blocks': '3×3, ReLU',
+        'conv after the texture is upsampled': '3×3, ReLU',
+        'convs after the last upsampling': '3×3 (64), 3×3, 7×7',
+        'border of the stride-2 convs': 'reflected, 1 on every side',
+        'bias': 'every conv',
+        'parameters': 966_979},
 }
 
 # %% ../../nbs/motion/07_magnet.ipynb #eb79ca92
 class Conv(nn.Module):
-    "Reflected border, k×k convolution without bias, ReLU if asked: (B, c_in, H, W) → (B, c_out, ⌈H/stride⌉, ⌈W/stride⌉)."
+    "Reflected border, k×k conv without bias, ReLU if asked: (B, c_in, H, W) → (B, c_out, ⌈H/stride⌉, ⌈W/stride⌉)."
     def __init__(self, c_in, c_out, k=3, stride=1, relu=True):
         super().__init__()
         self.conv2d = nn.Conv2d(c_in, c_out, k, stride, k//2, padding_mode='reflect', bias=False)
@@ -83,21 +107,26 @@ class Decoder(nn.Module):
         return self.cba_2(self.cba_1(h))[..., :size[0], :size[1]]
 
 # %% ../../nbs/motion/07_magnet.ipynb #03c69de8
-def _check_frames(x, # what should be frames
-                  name='frames', # for errors
-                 ):
+def _check_frames(
+    x, # what should be frames
+    name='frames', # for errors
+):
     "(B, 3, H, W), floating point, in [0, 1] (interpolated frames may overshoot a little), at least 5 px high and wide."
     found = f'found {tuple(getattr(x, "shape", ()))} {getattr(x, "dtype", type(x).__name__)}'
     if not (isinstance(x, torch.Tensor) and x.ndim == 4 and x.shape[1] == 3 and x.is_floating_point()):
         raise ValueError(f'{name}: expected a floating-point tensor (B, 3, H, W), {found}')
-    if not len(x) or min(x.shape[-2:]) < 5: raise ValueError(f'{name}: expected at least one frame of at least 5×5 px, {found}')
+    if not len(x) or min(x.shape[-2:]) < 5:
+        raise ValueError(f'{name}: expected at least one frame of at least 5×5 px, {found}')
     low, high = (float(v) for v in x.detach().aminmax())
-    if not (low >= -.5 and high <= 1.5): raise ValueError(f'{name}: expected RGB in [0, 1], found values from {low:.3g} to {high:.3g}; divide bytes by 255')
+    if not (low >= -.5 and high <= 1.5):
+        there = f'found values from {low:.3g} to {high:.3g}; divide bytes by 255'
+        raise ValueError(f'{name}: expected RGB in [0, 1], {there}')
 
-def _factor(alpha, # a number or (B,)
-            n:int, # B
-            like,  # a tensor whose type and device to take
-           ) -> torch.Tensor: # (1 or B, 1, 1, 1)
+def _factor(
+    alpha, # a number or (B,)
+    n:int, # B
+    like,  # a tensor whose type and device to take
+) -> torch.Tensor: # (1 or B, 1, 1, 1)
     "One factor for all frames, or one for each."
     alpha = torch.as_tensor(alpha, dtype=like.dtype, device=like.device)
     if alpha.ndim > 1 or alpha.numel() not in (1, n) or not alpha.isfinite().all():
@@ -108,74 +137,97 @@ def _factor(alpha, # a number or (B,)
 class MagNet(nn.Module):
     "Oh et al. 2018 as the PyTorch port has it: (A, B, α) → B with its motion away from A magnified α times."
     variant = 'port' # a key of `VARIANTS`: which published network this is
-    def __init__(self, *,
-                 width:int=32, # channels of texture and of shape, even; the checkpoint has 32
-                 n_blocks:int=9, # residual blocks of the decoder; the checkpoint has 9
-                ):
+    def __init__(
+        self,
+        *,
+        width:int=32, # channels of texture and of shape, even; the checkpoint has 32
+        n_blocks:int=9, # residual blocks of the decoder; the checkpoint has 9
+    ):
         super().__init__()
-        if width < 2 or width % 2 or n_blocks < 0: raise ValueError(f'expected an even width and n_blocks ≥ 0, found {width}, {n_blocks}')
-        self.encoder, self.manipulator, self.decoder = Encoder(width), Manipulator(width), Decoder(width, n_blocks)
+        sizes = 'an even width and n_blocks ≥ 0'
+        need(width >= 2 and width % 2 == 0 and n_blocks >= 0, 'MagNet', (width, n_blocks), sizes)
+        self.encoder, self.manipulator = Encoder(width), Manipulator(width)
+        self.decoder = Decoder(width, n_blocks)
+
     def encode(self, x): # (B, 3, H, W) in [0, 1] → texture, shape
         return self.encoder(x.to(self.encoder.cba_1.conv2d.weight)*2 - 1)
+
     def paint(self, texture, a, b, alpha, size): # texture of B, shapes of A and B, α, (H, W) → (B, 3, H, W) in [0, 1]
         x = self.decoder(texture, self.manipulator(a, b, _factor(alpha, len(b), b)), size)
         return x.clamp(-1, 1)*.5 + .5
-    def forward(self,
-                A, # (B, 3, H, W) RGB in [0, 1]: where the motion starts (the onset)
-                B, # the same shape: the frame to magnify
-                alpha, # total factor 1 + φ: a number, or (B,)
-               ): # (B, 3, H, W) in [0, 1], on the weights' device; in eval mode without gradients
-        _check_frames(A, 'A'); _check_frames(B, 'B')
-        if A.shape != B.shape: raise ValueError(f'A and B: expected the same shape, found {tuple(A.shape)} and {tuple(B.shape)}')
+
+    def forward(
+        self,
+        A, # (B, 3, H, W) RGB in [0, 1]: where the motion starts (the onset)
+        B, # the same shape: the frame to magnify
+        alpha, # total factor 1 + φ: a number, or (B,)
+    ): # (B, 3, H, W) in [0, 1], on the weights' device; in eval mode without gradients
+        _check_frames(A, 'A')
+        _check_frames(B, 'B')
+        need(A.shape == B.shape, 'A and B', (tuple(A.shape), tuple(B.shape)), 'the same shape')
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
             (_, a), (texture, b) = self.encode(A), self.encode(B)
             return self.paint(texture, a, b, alpha, B.shape[-2:])
 
 # %% ../../nbs/motion/07_magnet.ipynb #e9c2d0b4
-def seeded(seed:int=0,
-           **sizes, # of `MagNet`; the published ones by default
-          ) -> MagNet: # in eval mode, without gradients
+def _gain(name):
+    "He's scale of a layer's weights, less at the end of the decoder and of a block."
+    if name == 'decoder.cba_2.conv2d.weight': return .15
+    return .5 if 'resblk' in name and 'cba_2' in name else 2**.5
+
+def seeded(
+    seed:int=0, # of the weights
+    **sizes, # of `MagNet`; the published ones by default
+) -> MagNet: # in eval mode, without gradients
     "A network with made-up weights, the same on every machine and in every version of torch."
     module, rng = MagNet(**sizes), np.random.default_rng(seed)
     with torch.no_grad():
-        for name, w in sorted(module.state_dict().items()): # He's scale, less at the end of a block and of the decoder
-            gain = .15 if name == 'decoder.cba_2.conv2d.weight' else .5 if 'resblk' in name and 'cba_2' in name else 2**.5
+        for name, w in sorted(module.state_dict().items()):
+            gain = _gain(name)
             w.copy_(torch.from_numpy(rng.standard_normal(w.shape)*gain/w[0].numel()**.5))
     return module.eval().requires_grad_(False)
 
 # %% ../../nbs/motion/07_magnet.ipynb #bf3f95c2
-def weights_of(found:dict, # a checkpoint's content
-               path='', # for errors
-              ) -> dict: # name → tensor
+def weights_of(
+    found:dict, # a checkpoint's content
+    path='', # for errors
+) -> dict: # name → tensor
     "The weights in a checkpoint, under the names of `MagNet`."
     for key in ('state_dict', 'model', 'model_state_dict'):
         if isinstance(found.get(key), dict): found = found[key]
     if not found or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in found.items()):
-        raise ValueError(f'{path}: expected tensors by name, bare or under state_dict or model, found {list(found)[:5]}. The weights are published at {PUBLISHED}')
+        expected = f'expected tensors by name, bare or under state_dict or model, found {list(found)[:5]}'
+        raise ValueError(f'{path}: {expected}. The weights are published at {PUBLISHED}')
     if all(k.startswith('module.') for k in found): found = {k.removeprefix('module.'): v for k, v in found.items()}
     if any(k.startswith('res_manipulator.') for k in found):
-        raise ValueError(f'{path}: the weights of postech-ami/Deep-Motion-Mag-Pytorch, a different network (`VARIANTS["laboratory"]`). This page loads {PUBLISHED}')
+        what = 'the weights of postech-ami/Deep-Motion-Mag-Pytorch, a different network (`VARIANTS["laboratory"]`)'
+        raise ValueError(f'{path}: {what}. This page loads {PUBLISHED}')
     return found
 
-def load_official(path, # the port's checkpoint
-                 ) -> MagNet: # (A, B, alpha) → magnified B; eval mode, without gradients, on the CPU
+# %% ../../nbs/motion/07_magnet.ipynb #bd3cf34d
+def load_official(
+    path, # the port's checkpoint
+) -> MagNet: # (A, B, alpha) → magnified B; eval mode, without gradients, on the CPU
     "The network with published weights; every name and shape must fit. Move it with `.to(device)`."
     if str(path).endswith(('.index', '.meta', '.ckpt')) or '.data-' in str(path):
-        raise ValueError(f'{path}: looks like a TensorFlow checkpoint, of a different network (`VARIANTS["original"]`). This page loads {PUBLISHED}')
+        what = 'looks like a TensorFlow checkpoint, of a different network (`VARIANTS["original"]`)'
+        raise ValueError(f'{path}: {what}. This page loads {PUBLISHED}')
     return load_strict(MagNet(), weights_of(read_checkpoint(path, PUBLISHED), path), path)
 
 # %% ../../nbs/motion/07_magnet.ipynb #d4a42752
 @torch.no_grad()
-def magnify_frames(module:MagNet,
-                   frames:torch.Tensor, # (N, 3, H, W) in [0, 1]; the first is the onset
-                   factors:list, # K total factors α = 1 + φ
-                   *,
-                   batch:int=16, # frames at once
-                  ) -> torch.Tensor: # (K, N, 3, H, W) in [0, 1], float32, on the frames' device
+def magnify_frames(
+    module:MagNet, # from `load_official`
+    frames:torch.Tensor, # (N, 3, H, W) in [0, 1]; the first is the onset
+    factors:list, # K total factors α = 1 + φ
+    *,
+    batch:int=16, # frames at once
+) -> torch.Tensor: # (K, N, 3, H, W) in [0, 1], float32, on the frames' device
     "Every frame's motion away from the onset, magnified by each factor (Eq. 9)."
     _check_frames(frames)
     factors = torch.as_tensor(factors, dtype=torch.float32).reshape(-1).tolist()
-    if not factors: raise ValueError('factors: expected at least one')
+    need(factors, 'factors', factors, 'at least one')
     coded = [module.encode(part) for part in frames.split(batch)]
     onset, size = coded[0][1][:1], frames.shape[-2:]
-    return torch.stack([torch.cat([module.paint(t, onset, s, k, size) for t, s in coded]) for k in factors]).to(frames.device)
+    def copy(k): return torch.cat([module.paint(texture, onset, shape, k, size) for texture, shape in coded])
+    return torch.stack([copy(k) for k in factors]).to(frames.device)

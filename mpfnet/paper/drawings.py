@@ -47,6 +47,7 @@ def times(*numbers) -> str: # 64, 10, 64, 64 or a tuple of them
     if len(numbers) == 1 and isinstance(numbers[0], (tuple, list, torch.Size)): numbers = numbers[0]
     return '×'.join(map(str, numbers))
 
+# %% ../../nbs/paper/03_drawings.ipynb #c9fda5f2
 def weights_of(*modules) -> str:
     "Their learnt numbers, `2.1 M weights`; a module that is given twice counts twice."
     n = sum(p.numel() for m in modules for p in m.parameters())
@@ -119,6 +120,7 @@ def box(
     self.boxes[name] = Box(x, y, w, h, title, note, shape, kind)
     return self
 
+# %% ../../nbs/paper/03_drawings.ipynb #67676bcc
 @patch
 def arrow(
     self:Drawing,
@@ -144,6 +146,7 @@ def _panel(ax, x0, y0, x1, y1, words): # matplotlib axes
     ax.add_patch(FancyBboxPatch((x0, y0), x1 - x0, y1 - y0, **how))
     ax.text(x1 - .12, y0 + .18, words, size=8.2, weight='bold', color='#5a606a', ha='right', va='center')
 
+# %% ../../nbs/paper/03_drawings.ipynb #4b038722
 def _arrow(ax, points, words):
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
@@ -209,6 +212,7 @@ def clip_of(preset) -> tuple: # a preset's name; an `EncoderConfig` is drawn wit
     "Shape of a clip, (C, T, H, W)."
     return settings_preset(preset if isinstance(preset, str) else 'paper').preprocess.shape('frames')
 
+# %% ../../nbs/paper/03_drawings.ipynb #e013dfa2
 def named(preset): return f', preset {preset}' if isinstance(preset, str) else ''
 
 def kernel(conv) -> str: # Conv3d
@@ -239,6 +243,7 @@ def _trunk_rows(model, seen): # CAI3D, its shapes → (title, note, shape, kind)
             ('linear', weights_of(model.head), f'{flat[0]} → {out[0]}', 'layer'),
             ('f', 'embedding, Eq. 5', out, 'result')]
 
+# %% ../../nbs/paper/03_drawings.ipynb #2beae6aa
 def _trunk(d, model, seen, y): # Drawing, CAI3D, its shapes, height of the row
     rows = _trunk_rows(model, seen)
     w = (d.width - .3)/len(rows)
@@ -255,6 +260,7 @@ def _channels(seen, branch, parts=('',)):
         return '→'.join(map(str, (into, *(seen[f'{block}.{branch}{p}'][1][0] for p in parts))))
     return f'{one("block1")}\n{one("block2")}'
 
+# %% ../../nbs/paper/03_drawings.ipynb #50e64dbd
 def _inception(d, model, seen, x0, y0): # Drawing, CAI3D, its shapes, upper left corner of the panel
     "Both blocks in one picture."
     words = "CA-Inception: channels of the first block, below them the second's"
@@ -439,6 +445,7 @@ def clips_and_copies() -> tuple: # (clips, with their magnified copies, subjects
     copies = [n*(1 + phi) for d, (counts, _) in MEGC2019.items() for n, phi in zip(counts, PHI_MAX[d].values())]
     return sum(sum(counts) for counts, _ in MEGC2019.values()), sum(copies), sum(n for _, n in MEGC2019.values())
 
+# %% ../../nbs/paper/03_drawings.ipynb #d3005f13
 def _priors_row(d, encoder, y):
     "Two encoders for a fold, Eq. 5–9 and Table I."
     d.panels.append((.15, y - 1.1, 11.45, y + 1.1, 'Priors, once a fold'))

@@ -146,6 +146,7 @@ def fold_record(
     known = sorted(p.stem.replace('__', '/') for p in path.parent.glob('*.json'))
     raise ValueError(f'{folder} has no finished fold {name.replace("__", "/")}; known: {", ".join(known) or "none"}')
 
+# %% ../../nbs/paper/05_explain.ipynb #cac095c9
 def kept_folds(folder) -> list: # of a run
     "(dataset, subject) of the folds that are finished and have kept weights."
     done = {p.stem for p in Path(folder).glob('folds/*.json')}
@@ -204,6 +205,7 @@ def clips_of(
     here = list(zip(data.clips['dataset'], data.clips['subject']))
     return np.array([i for i, s in enumerate(here) if s != but and subject in (None, s)], int)
 
+# %% ../../nbs/paper/05_explain.ipynb #2487e9cb
 def features_at(
     data,       # Data
     positions,  # in the table
@@ -221,7 +223,7 @@ def check_scores(
     data,               # the run's
     record,             # the fold's
     path='the model',   # for errors
-    tolerance=1e-5,
+    tolerance=1e-5,     # of a score
 ):
     "Raise unless the model says of the test clips what the record says."
     subject = record['dataset'], record['subject']
@@ -261,6 +263,7 @@ def tsne(
     tsne = TSNE(2, perplexity=min(perplexity, (len(z) - 1)/3), init=init, random_state=seed)
     return tsne.fit_transform(np.asarray(z, np.float64))
 
+# %% ../../nbs/paper/05_explain.ipynb #40cfbc0b
 def silhouette(
     z,                   # (n, d) points
     labels,              # (n,) classes
@@ -293,6 +296,7 @@ def mean_known(values) -> tuple: # [(silhouette or nan, clips)] → (mean, how m
     if not known: return float('nan'), 0
     return float(np.average([v for v, _ in known], weights=[n for _, n in known])), len(known)
 
+# %% ../../nbs/paper/05_explain.ipynb #3e7f1407
 def shared_map(
     folder,  # of a run
     data,    # the run's
@@ -340,6 +344,7 @@ def seen(
     m = x.flip(-1)
     return torch.cat([x, torch.cat([-m[:, :1], m[:, 1:]], 1) if model.flow else m])
 
+# %% ../../nbs/paper/05_explain.ipynb #a00b0129
 def fused(
     model,  # a fold's
     z,      # what `seen` returns
@@ -355,6 +360,7 @@ def encoders_of(model) -> tuple:
     "Names of the encoders whose last maps are looked at, unless others are asked for."
     return {MPFNetP: ('gfe', 'afe'), MPFNetC: ('afe',), Single: ('encoder',)}[type(model.matcher)]
 
+# %% ../../nbs/paper/05_explain.ipynb #fd5c960b
 def heat_maps(
     explained,  # inputs → the numbers to explain
     layer,      # module whose output is looked at
@@ -401,6 +407,7 @@ def onset_face(
     first = list(job.paths.values())[0]
     return faces_of([read_image(first, job.depth)], job, {})[0].permute(1, 2, 0).numpy()
 
+# %% ../../nbs/paper/05_explain.ipynb #308fdb1a
 def overlay(
     face,          # (S, S, 3) in [0, 1]
     heat,          # (T, H, W) or (H, W), scaled by its own maximum
@@ -423,6 +430,7 @@ def drawn_scripts(folder) -> dict: # a finished synthetic dataset, or a look-ali
     clips = lookalike_clips(tree.source or p['dataset'], tree, seed=p['seed'], size=p['size'], defects=p['defects'])
     return {(c.subject, c.clip): c.script for c in clips if c.frames}
 
+# %% ../../nbs/paper/05_explain.ipynb #f0fad171
 def drawn_motion(
     script,      # of a clip
     stray=True,  # with the units that move along but do not belong to the emotion
@@ -449,6 +457,7 @@ def moving_region(
     matrix = align_clip([onset], recipe.size, job.face, fallback=recipe.no_face)[1]['matrix']
     return sample(np.float32(length), matrix, recipe.size) >= share*length.max()
 
+# %% ../../nbs/paper/05_explain.ipynb #5cf3fca8
 def mass_inside(
     heat,  # (T, H, W) or (H, W) ≥ 0
     mask,  # (H, W) bool
@@ -567,6 +576,7 @@ def first_of_each(
     def first(k): return next((i for i in sorted(able) if y[i] == k), None)
     return [(i, able[i]) for i in map(first, range(classes)) if i is not None]
 
+# %% ../../nbs/paper/05_explain.ipynb #4f48b748
 def heats_of_clip(
     runs,      # {strategy: run folder}
     data,      # theirs

@@ -48,6 +48,7 @@ def confusions_of(
     "Row = true class."
     return subject_confusions(table['label'], table['prediction'], list(zip(table['dataset'], table['subject'])), k)
 
+# %% ../../nbs/paper/02_tables.ipynb #f9261d20
 def draw_scores(
     parts,  # subject confusions (S, C, C)
     times,  # how often each subject is drawn (n, S)
@@ -98,6 +99,7 @@ def row_title(
     if 'feature' in r: return f"{r[key]}, {r['feature']}"
     return f"{r[key]} ({r['year']})" if 'year' in r else r[key]
 
+# %% ../../nbs/paper/02_tables.ipynb #d78c98f8
 def lines(
     table,  # 'table2' … 'table5'
     data,   # lookalike, public_flow, real
@@ -133,6 +135,7 @@ def cannot_be(
     if task == '5class': return 'the flow release has three classes'
     return '' if features == 'both' else 'the flow release has no frames, so no frame difference'
 
+# %% ../../nbs/paper/02_tables.ipynb #126aa364
 def runs_for(
     folder,    # of the runs
     data,      # lookalike, public_flow, real
@@ -195,6 +198,7 @@ def badge(stamp) -> str:
     style = f'border:1px solid {colour};color:{colour};border-radius:4px;padding:.1em .5em'
     return f'<p><b style="{style}">{html.escape(stamp)}</b></p>'
 
+# %% ../../nbs/paper/02_tables.ipynb #b838f84d
 def cell_html(
     c,      # a row of `cells`
     marks,  # {reason: its number}
@@ -214,6 +218,7 @@ def reasons(cells) -> list: # as `cells` returns
     "Why numbers are missing, or restricted; each once."
     return [n for n in dict.fromkeys(cells['note']) if n and n != QUOTED]
 
+# %% ../../nbs/paper/02_tables.ipynb #8189b4e6
 def as_html(
     table,      # 'table2' …
     cells,      # as `cells` returns
@@ -251,6 +256,7 @@ def latex_rows(
         if not nothing: rows[row, 'ours'] = line(group, 'ours')
     return rows
 
+# %% ../../nbs/paper/02_tables.ipynb #e3bbbdd9
 def as_latex(
     table,      # 'table2' …
     cells,      # as `cells` returns
@@ -295,6 +301,7 @@ def write_csv(
     (Path(folder)/'tables').mkdir(parents=True, exist_ok=True)
     write_atomically(Path(folder)/'tables'/f'{name}.csv', lambda t: csv_text(table).to_csv(t, index=False))
 
+# %% ../../nbs/paper/02_tables.ipynb #57380b6c
 def save_table(
     name,       # 'table2' …
     cells,      # as `cells` returns
@@ -351,6 +358,7 @@ def missing(
     command = f'<code>make paper DATA={data} ONLY={name}</code>'
     return f'<p><b>{name}: no finished run in {where}.</b> {command} makes what it needs.</p>'
 
+# %% ../../nbs/paper/02_tables.ipynb #862a267c
 def page(
     name,        # 'table2' … 'table5'
     folder,      # of the runs
@@ -378,6 +386,7 @@ def counted(
     ours = dict(raw=raw, phi_max=phis[0] if len(phis) == 1 else np.nan, amplified=int((1 + phi[mine]).sum()))
     return ours | {f'{c} (paper)': printed[c] for c in ('raw', 'phi_max', 'amplified')}
 
+# %% ../../nbs/paper/02_tables.ipynb #361a81d0
 def balance(
     data,            # lookalike, public_flow, real
     data_root=None,  # where the clips lie
@@ -390,7 +399,9 @@ def balance(
         warnings.simplefilter('ignore', UserWarning)                # the stamp and the counts beside the paper's say it
         whole = load_clips('megc2019_flow' if data == 'public_flow' else 'megc2019_cd', data_root)
     phi, classes = copies_of(whole, 3), list(enumerate(class_names('3class')))
-    def row(d, k, name): return dict(dataset=d, category=name) | counted(whole, phi, d, k, printed.loc[(d, name)])
+    def row(d, k, name):
+        of_paper = {c: printed.loc[(d, name), c] for c in printed}              # one by one: counts stay whole numbers
+        return dict(dataset=d, category=name) | counted(whole, phi, d, k, of_paper)
     out = [row(d, k, name) for d in printed.index.unique('dataset') for k, name in classes]
     return pd.DataFrame(out).astype({c: 'Int64' for c in ('phi_max', 'phi_max (paper)')}), whole
 
@@ -434,6 +445,7 @@ def parts_of(run) -> tuple: # folder of mpfnet_p → labels (N,), similarities (
     labels = np.concatenate([r['labels'] for r in records])
     return labels, np.concatenate([np.array(r['parts']) for r in records], 1)
 
+# %% ../../nbs/paper/02_tables.ipynb #baecba7e
 def gamma_sweep(
     runs,                            # folders of mpfnet_p, one a seed
     gammas=np.linspace(0, 1, 11),    # weights of the AFE
@@ -485,6 +497,7 @@ def draw_sweep(
     ax.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1, 1), frameon=False)       # beside the curves
     if x == 'length': ax.xaxis.get_major_locator().set_params(integer=True)
 
+# %% ../../nbs/paper/02_tables.ipynb #83e89588
 def draw_sweeps(
     lengths,  # {dataset: length_sweep}
     gammas,   # {dataset: gamma_sweep}
@@ -508,6 +521,7 @@ def recalls(counts) -> np.ndarray: # (K, K) clips
 
 def class_std(m) -> float: return float(np.nanstd(np.diag(m)))      # of the classes' recalls
 
+# %% ../../nbs/paper/02_tables.ipynb #54212ed1
 def matrices(
     folder,      # of the runs
     data,        # lookalike, public_flow, real
@@ -539,9 +553,10 @@ def draw_matrix(
     ax.set_xlabel(f'sd {class_std(m):.3f}{theirs}', fontsize=8)
     ax.tick_params(length=0, labelsize=8)
 
+# %% ../../nbs/paper/02_tables.ipynb #272bdc9b
 def draw_matrices(found): # what `matrices` returned; the figure
     "Fig. 9: strategies down, datasets across."
-    names, sets = (list(dict.fromkeys(k[i] for k in found)) for i in (0, 1))
+    names, sets = map(list, map(dict.fromkeys, zip(*found)))
     printed, size = reference('fig9_class_std').set_index('dataset'), (1.9*len(sets) + .6, 2.1*len(names))
     fig, axes = pyplot().subplots(len(names), len(sets), figsize=size, squeeze=False, layout='constrained', dpi=80)
     for (name, d), (m, _) in found.items():
@@ -572,6 +587,7 @@ def predictions_of(
     whole = config_of_run(run)['dataset'] != 'megc2019_flow' or d == 'megc2019_cd'
     return t if whole else t[t['dataset'] == d]
 
+# %% ../../nbs/paper/02_tables.ipynb #bfe9be97
 def class_table(
     found,   # what `matrices` returned
     folder,  # of the runs; it is written to <folder>/tables/fig09.csv, too

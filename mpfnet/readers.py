@@ -29,8 +29,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .checks import need, printable
-from .defects import Report
+from .checks import need
+from .defects import Report, printable
 from mpfnet.frames import (
     SUFFIXES, Tree, decode_raw, depth_for, frame_number, header, image_problem, list_frames, read_file,
     stated_size, walk,

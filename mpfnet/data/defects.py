@@ -20,24 +20,31 @@ DECISIONS = {
     'other-list': ('doubtful', 'another version of the annotation than the benchmark used'),
     'changed-labels': ('doubtful', 'every clip is there, but the emotions are not those that were published'),
     'other-subjects': ('doubtful', 'every clip and emotion is there, but not as many subjects as the sheet has'),
-    'resampled': ('doubtful', 'every folder holds the same frames: made anew at one length, not the frames that were filmed'),
+    'resampled': ('doubtful', 'every folder holds the same frames: made anew at one length, not the '
+                              'frames that were filmed'),
     'checksum': ('doubtful', 'not the release that the reported numbers stand on'),
     'no-folder': ('dropped', 'the sheet has a row, the disk has no frames for it'),
     'no-frames': ('dropped', 'the folder has no two readable frames between onset and offset'),
-    'frames-differ': ('dropped', 'its frames differ in bits a sample or in EXIF orientation: what differs between them is no motion'),
+    'frames-differ': ('dropped', 'its frames differ in bits a sample or in EXIF orientation: what differs '
+                                 'between them is no motion'),
     'bad-row': ('dropped', 'a cell that is needed is empty or not what it should be'),
     'bad-name': ('dropped', 'the name does not have the form that this dataset uses'),
     'onset-after-offset': ('dropped', 'onset, apex and offset contradict each other'),
     'too-long': ('dropped', 'far longer than a micro-expression, and no apex or row to go by'),
     'duplicate': ('dropped', 'two rows describe the same clip differently: neither can be trusted'),
     'unknown-emotion': ('dropped', 'the word for the emotion is not one this dataset uses'),
+}
+
+# %% ../../nbs/data/06_defects.ipynb #c9e9bb25
+DECISIONS |= {
     'apex-missing': ('repaired', 'no number in the apex cell: the midpoint of onset and offset'),
     'apex-outside': ('repaired', 'the apex is not between onset and offset: their midpoint'),
     'apex-at-onset': ('repaired', 'apex = onset shows no motion: the midpoint of onset and offset'),
     'onset-missing': ('repaired', 'no onset: the first frame of the folder'),
     'offset-missing': ('repaired', 'no offset: the last frame of the folder'),
     'offset-is-apex': ('repaired', 'no offset: the apex'),
-    'offset-wrong': ('repaired', 'the offset is before the onset, no 1/25 s after it and before the apex, or seconds away: as far after the apex as the onset is before it'),
+    'offset-wrong': ('repaired', 'the offset is before the onset, no 1/25 s after it and before the apex, '
+                                 'or seconds away: as far after the apex as the onset is before it'),
     'frame-missing': ('repaired', 'the frame is not on disk: the nearest that is'),
     'frame-unreadable': ('repaired', 'the file is damaged: the nearest whole frame'),
     'renumbered': ('repaired', 'the frames were numbered anew: counted from the first'),
@@ -57,7 +64,8 @@ DECISIONS |= {
     'other-table': ('noted', 'a sheet without the columns of an annotation: set aside'),
     'remark': ('noted', 'a row without name or frame numbers: taken for a remark'),
     'second-expression': ('noted', 'the row describes two expressions: the first is used, as the benchmark does'),
-    'third-expression': ('noted', 'the columns of a third expression hold something (before the onset, what a formula left): not used'),
+    'third-expression': ('noted', 'the columns of a third expression hold something (before the onset, '
+                                  'what a formula left): not used'),
     'apex-at-offset': ('noted', 'apex = offset: used as the sheet has it'),
     'long-clip': ('noted', 'onset to offset is longer than a second: used as the sheet has it'),
     'text-for-number': ('noted', 'text in a number cell that is not needed'),
@@ -68,7 +76,8 @@ DECISIONS |= {
     'no-file': ('noted', 'a folder, a pipe or the like under the name of a frame or a sheet: not used'),
     'unreadable-folder': ('noted', 'a folder that may not be read'),
     'no-sheet': ('noted', 'no annotation file: emotions from names, first and last frame of each folder'),
-    'deep-frames': ('noted', '16 bits a sample, fewer in use: all frames of the data set scaled from the bits that hold all values'),
+    'deep-frames': ('noted', '16 bits a sample, fewer in use: all frames of the data set scaled from the '
+                             'bits that hold all values'),
     'whole-frames': ('noted', 'frames are not cropped to the face: it is found in the onset'),
 }
 
@@ -85,10 +94,20 @@ class Report:
     source: dict = field(default_factory=dict)    # which annotation, which tree, how many rows
     findings: list = field(default_factory=list)
 
-    def add(self, decision, clip='', *, row=None, column='', found='', done=''):
-        "Note one case: a key of `DECISIONS`, the clip (subject/clip), row and column of the sheet, what stood there, what was done."
-        self.findings.append(dict(dataset=self.dataset, clip=clip, row=row, column=column, decision=decision, kind=DECISIONS[decision][0],
-                                  found=printable(found)[:200], done=printable(done)[:200]))
+    def add(
+        self,
+        decision,   # key of `DECISIONS`
+        clip='',    # subject/clip
+        *,
+        row=None,   # of the sheet
+        column='',  # likewise
+        found='',   # what stood there
+        done='',    # what was done
+    ):
+        "Note one case."
+        kind, found, done = DECISIONS[decision][0], printable(found)[:200], printable(done)[:200]
+        self.findings.append(dict(dataset=self.dataset, clip=clip, row=row, column=column, decision=decision, kind=kind,
+                                  found=found, done=done))
 
     def as_dict(self): return asdict(self)
 
@@ -100,28 +119,38 @@ def report_table(report:dict) -> pd.DataFrame: # of `Clips`
     table = pd.DataFrame(report.get('findings', []), columns=FINDING)
     table['row'] = table['row'].astype('Int64')
     order = table['kind'].map(KINDS.index)
-    return table.assign(_=order).sort_values(['_', 'dataset', 'decision', 'row', 'clip'], kind='stable', ignore_index=True).drop(columns='_')
+    by = ['_', 'dataset', 'decision', 'row', 'clip']
+    return table.assign(_=order).sort_values(by, kind='stable', ignore_index=True).drop(columns='_')
 
 def report_summary(report:dict) -> pd.DataFrame:
     "One line a decision: how often it was taken, and what it means."
     n = Counter((f['dataset'], f['decision']) for f in report.get('findings', []))
-    rows = [(KINDS.index(DECISIONS[d][0]), s, d, DECISIONS[d][0], k, DECISIONS[d][1]) for (s, d), k in n.items()]
-    return pd.DataFrame(sorted(rows), columns=['_', 'dataset', 'decision', 'kind', 'cases', 'meaning']).drop(columns='_')
+    rows = []
+    for (dataset, decision), cases in n.items():
+        kind, meaning = DECISIONS[decision]
+        rows.append((KINDS.index(kind), dataset, decision, kind, cases, meaning))
+    columns = ['_', 'dataset', 'decision', 'kind', 'cases', 'meaning']
+    return pd.DataFrame(sorted(rows), columns=columns).drop(columns='_')
 
 # %% ../../nbs/data/06_defects.ipynb #d61915a4
 def in_words(finding:dict) -> str:
     "A case as a sentence."
-    where = ', '.join(str(p) for p in (f"row {finding['row']}" if finding['row'] else '', finding['column']) if p)
+    row = f"row {finding['row']}" if finding['row'] else ''
+    where = ', '.join(str(p) for p in (row, finding['column']) if p)
+    what = '/'.join(filter(None, (finding['dataset'], finding['clip']))) + (f' ({where})' if where else '')
     found = f": found {finding['found']!r}" if finding['found'] else ''
     done = f", {finding['done']}" if finding['done'] else ''
-    return f"{finding['dataset']}{'/' if finding['clip'] else ''}{finding['clip']}{f' ({where})' if where else ''}: {finding['decision']}{found}{done}"
+    return f"{what}: {finding['decision']}{found}{done}"
 
 def one_line(report:dict) -> str:
     "How often each kind occurred."
     n = Counter(f['kind'] for f in report.get('findings', []))
     return f"{report.get('dataset', '')}: " + (', '.join(f'{n[k]} {k}' for k in KINDS if n[k]) or 'nothing to report')
 
-def against(report:dict, kinds=('doubtful', 'dropped')) -> list:
+def against(
+    report:dict,                    # of `Clips`
+    kinds=('doubtful', 'dropped'),  # the grave ones
+) -> list:  # of sentences
     "The cases that strict mode refuses, as sentences."
     return [in_words(f) for f in report.get('findings', []) if f['kind'] in kinds]
 
@@ -131,13 +160,15 @@ _FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠', "'
 
 def _texts(table, change):
     "The table with its texts changed."
-    changed = lambda v: change(v) if isinstance(v, str) else v
+    def changed(v): return change(v) if isinstance(v, str) else v
     return table.apply(lambda c: c if pd.api.types.is_numeric_dtype(c) else c.map(changed))
+
+def _computed(v): return v.lstrip(' ').startswith(_FORMULA)
 
 def csv_text(table:pd.DataFrame) -> pd.DataFrame:
     "The table with an apostrophe before every text that a spreadsheet would compute: what is written to a CSV file."
-    return _texts(table, lambda v: "'" + v if v.lstrip(' ').startswith(_FORMULA) else v)
+    return _texts(table, lambda v: "'" + v if _computed(v) else v)
 
 def csv_read(table:pd.DataFrame) -> pd.DataFrame:
     "The table as it was before `csv_text`."
-    return _texts(table, lambda v: v[1:] if v[:1] == "'" and v[1:].lstrip(' ').startswith(_FORMULA) else v)
+    return _texts(table, lambda v: v[1:] if v[:1] == "'" and _computed(v[1:]) else v)

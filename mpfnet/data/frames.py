@@ -24,31 +24,37 @@ import numpy as np
 # %% ../../nbs/data/04_frames.ipynb #1e8467ec
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.jp2', '.pgm', '.ppm', '.pnm'}
 
-def frame_number(name:str) -> int: # a file name
+_LAST = re.compile('([0-9]+)[^0-9]*$')
+
+def frame_number(name:str) -> int | None: # a file name
     "The frame's number; None if the file is no frame."
     stem, suffix = os.path.splitext(name)
     if suffix.lower() not in SUFFIXES or name[0] == '.': return None
     digits = _LAST.search(stem)
     return int(digits[1]) if digits and len(digits[1]) < 10 else None
 
-_LAST = re.compile('([0-9]+)[^0-9]*$')
-
-_COPY = re.compile(r'(?: ?\([0-9]+\)|[ _-]+copy(?: ?\(?[0-9]+\)?)?)+(\.\w+)$', re.I)   # the end of "img46 (1).jpg", "img46 - Copy.jpg"
+# %% ../../nbs/data/04_frames.ipynb #41e96826
+#: the end of "img46 (1).jpg", "img46 - Copy.jpg"
+_COPY = re.compile(r'(?: ?\([0-9]+\)|[ _-]+copy(?: ?\(?[0-9]+\)?)?)+(\.\w+)$', re.I)
 
 def original(name:str) -> str: # a file name
     "What a copy is a copy of: its name without such an end."
     return _COPY.sub(r'\1', name) if ')' in name or 'copy' in name.lower() else name
 
-def leads_inside(path, root) -> bool:
+def leads_inside(
+    path,  # of a link
+    root,  # a folder
+) -> bool:
     "True if a link leads to something inside a folder; False if it leads elsewhere, nowhere or to itself."
     try: return Path(path).resolve(strict=True).is_relative_to(Path(root).resolve())
     except (OSError, RuntimeError): return False
 
 # %% ../../nbs/data/04_frames.ipynb #c918704f
-def list_frames(folder,    # of a clip
-                root=None, # links are followed inside this folder; None = the clip's
-               ) -> tuple:
-    "({frame number: path} by number, [(decision, what was odd)]) of a folder."
+def list_frames(
+    folder,     # of a clip
+    root=None,  # links are followed inside this folder; None = the clip's
+) -> tuple:  # ({frame number: path} by number, [(decision, what was odd)])
+    "The frames in a folder."
     found, odd = {}, []
     try:
         with os.scandir(folder) as entries: here = sorted(entries, key=lambda e: (len(e.name), e.name))
@@ -56,9 +62,10 @@ def list_frames(folder,    # of a clip
     names = {e.name for e in here}
     for e in here:
         if (n := frame_number(e.name)) is None: continue
+        first = original(e.name)
         if e.is_symlink() and not leads_inside(e.path, root or folder): odd.append(('link-outside', e.name))
         elif not e.is_file(): odd.append(('no-file', e.name))
-        elif (first := original(e.name)) != e.name and first in names: odd.append(('same-number', f'{first}, {e.name}'))
+        elif first != e.name and first in names: odd.append(('same-number', f'{first}, {e.name}'))
         elif n in found: odd.append(('same-number', f'{os.path.basename(found[n])}, {e.name}'))
         else: found[n] = e.path
     return dict(sorted(found.items())), odd
@@ -68,7 +75,7 @@ def list_frames(folder,    # of a clip
 class Clip:
     "The folder of a clip."
     path: Path
-    base: str    # the part of its path, from the dataset's folder, before the pattern: which copy of the dataset this is
+    base: str    # the part of its path before the pattern: which copy of the dataset this is
     names: dict  # named groups of the pattern
 
 @dataclass(slots=True)
@@ -79,43 +86,21 @@ class Tree:
     sheets: list # paths of .xlsx, .xls and .csv files
     odd: list    # (decision, what)
 
-def match_parts(parts, pattern): # parts of a path; regular expressions, one a part
+def match_parts(
+    parts,    # of a path
+    pattern,  # regular expressions, one a part
+) -> dict | None:
     "Named groups if the path ends as the pattern says, else None."
     if len(parts) < len(pattern): return None
     found = [re.fullmatch(p, part, re.I) for p, part in zip(pattern, parts[-len(pattern):])]
     return {k: v for m in found for k, v in m.groupdict().items()} if all(found) else None
 
-# %% ../../nbs/data/04_frames.ipynb #f4c2da60
-def walk(root,       # the dataset's folder
-         patterns,   # tuples of regular expressions: how a clip's path ends
-         skip=(),    # names of folders that hold something else
-         depth=8,    # levels below the root
-        ) -> Tree:
-    "Walk the tree for folders of clips and for sheets."
-    root = Path(root).resolve()
-    tree, clips, links = Tree(root, [], [], []), set(), []
-    _descend(root, (), patterns, skip, depth, tree, clips, links)
-    for path, parts in links:
-        if path.resolve() not in path.parents: _descend(path, parts, patterns, skip, depth, Tree(root, tree.clips, [], []), clips, [])
-    tree.clips.sort(key=lambda c: c.path); tree.sheets.sort()
-    return tree
-
-def _descend(path, parts, patterns, skip, depth, tree, clips, links): # clips: known ones; links: to folders, left for later
-    "Add what lies below a folder."
-    todo, entered = [(path, parts)], set()
-    while todo:
-        path, parts = todo.pop()
-        here = [(p, m) for p in patterns if (m := match_parts(parts, p)) is not None]
-        if here and _first_time(path, clips): tree.clips.append(Clip(path, '/'.join(parts[:-len(here[0][0])]), here[0][1]))
-        elif not here and len(parts) < depth and _first_time(path, entered):
-            for e in _look(path, tree):
-                if e.name not in skip: (links if e.is_symlink() else todo).append((path/e.name, (*parts, e.name)))
-
 # %% ../../nbs/data/04_frames.ipynb #8b9f0d58
 def _look(path, tree):
     "The folders in a folder that may be entered; sheets are noted on the way."
     try:
-        with os.scandir(path) as entries: inside = sorted((e for e in entries if e.name[0] not in '.~' and _may_enter(e, tree)), key=lambda e: e.name)
+        with os.scandir(path) as entries: inside = [e for e in entries if e.name[0] not in '.~' and _may_enter(e, tree)]
+        inside.sort(key=lambda e: e.name)
         sheets = [e for e in inside if e.name.lower().endswith(('.xlsx', '.xls', '.csv'))]
         tree.sheets += [path/e.name for e in sheets if e.is_file()]
         tree.odd += [('no-file', str((path/e.name).relative_to(tree.root))) for e in sheets if not e.is_file()]
@@ -138,6 +123,39 @@ def _may_enter(entry, tree):
     tree.odd.append(('link-outside', str(Path(entry.path).relative_to(tree.root))))
     return False
 
+# %% ../../nbs/data/04_frames.ipynb #f4c2da60
+def walk(
+    root,      # the dataset's folder
+    patterns,  # tuples of regular expressions: how a clip's path ends
+    skip=(),   # names of folders that hold something else
+    depth=8,   # levels below the root
+) -> Tree:
+    "Walk the tree for folders of clips and for sheets."
+    root = Path(root).resolve()
+    tree, clips, links = Tree(root, [], [], []), set(), []
+    _descend(root, (), patterns, skip, depth, tree, clips, links)
+    for path, parts in links:
+        if path.resolve() in path.parents: continue
+        only_clips = Tree(root, tree.clips, [], [])
+        _descend(path, parts, patterns, skip, depth, only_clips, clips, [])
+    tree.clips.sort(key=lambda c: c.path)
+    tree.sheets.sort()
+    return tree
+
+def _descend(path, parts, patterns, skip, depth, tree, clips, links): # clips: known ones; links: to folders, for later
+    "Add what lies below a folder."
+    todo, entered = [(path, parts)], set()
+    while todo:
+        path, parts = todo.pop()
+        here = [(p, m) for p in patterns if (m := match_parts(parts, p)) is not None]
+        if here and _first_time(path, clips):
+            pattern, names = here[0]
+            tree.clips.append(Clip(path, '/'.join(parts[:-len(pattern)]), names))
+        elif not here and len(parts) < depth and _first_time(path, entered):
+            for e in _look(path, tree):
+                later = links if e.is_symlink() else todo
+                if e.name not in skip: later.append((path/e.name, (*parts, e.name)))
+
 # %% ../../nbs/data/04_frames.ipynb #b2677bc6
 MAX_PIXELS = 100_000_000  # more than this is no video frame; OpenCV is told the same in mpfnet/__init__.py
 MAX_BYTES = 400_000_000   # nor is a file larger than this
@@ -153,15 +171,17 @@ class Header:
     odd: str = ''        # why it can be no frame of a video, else empty
     film: bool = False   # it holds several pictures
 
-def _int(data, at, size, order='big', signed=False): return int.from_bytes(data[at:at + size], order, signed=signed)
+def _int(data, at, size, order='big', signed=False):
+    return int.from_bytes(data[at:at + size], order, signed=signed)
 
 # %% ../../nbs/data/04_frames.ipynb #d3de77cc
 def _tags(data):
-    "A function tag → its numbers in a TIFF's first directory (none where it is not there, or twice), and {tag: how often it stands there}."
+    "A function tag → its numbers in a TIFF's first directory (none if it is missing or there twice), {tag: how often}."
     order = 'little' if data[:2] == b'II' else 'big'
     number, places = partial(_int, data, order=order), defaultdict(list)
     first = number(4, 4)
-    for at in range(first + 2, min(first + 2 + 12*number(first, 2), len(data) - 11), 12): places[number(at, 2)].append(at)
+    last = min(first + 2 + 12*number(first, 2), len(data) - 11)
+    for at in range(first + 2, last, 12): places[number(at, 2)].append(at)
     def numbers(tag):
         if len(places.get(tag, ())) != 1: return np.zeros(0, int)
         at = places[tag][0]
@@ -177,21 +197,29 @@ def _turn(exif):
     return next((int(n) for n in numbers(0x112) if 1 <= n <= 8), 1)
 
 # %% ../../nbs/data/04_frames.ipynb #6c8fb2a3
-_NO_WHITE = 'its numbers have {}, so nothing says which of them is white: save all frames as 8-bit PNG, divided by the same number'
+_NO_WHITE = ('its numbers have {}, so nothing says which of them is white: save all frames as 8-bit PNG, '
+             'divided by the same number')
 
 def _tiff(data):
     "A TIFF's first picture. A tile may be larger than the picture, and is unpacked whole."
     numbers, places = _tags(data)
-    one = lambda tag, default=0: int(numbers(tag)[0]) if len(numbers(tag)) else default
+    def one(tag, default=0): return int(numbers(tag)[0]) if len(numbers(tag)) else default
     width, height, bits = one(0x100), one(0x101), one(0x102, 1)
-    starts, lengths = (np.concatenate([numbers(a), numbers(b)]) for a, b in ((0x111, 0x144), (0x117, 0x145)))    # of strips, of tiles
+    starts = np.concatenate([numbers(0x111), numbers(0x144)])                       # of strips, of tiles
+    lengths = np.concatenate([numbers(0x117), numbers(0x145)])
     whole = 0 < len(starts) == len(lengths) and bool((starts + lengths <= len(data)).all())
-    odd = f'it has tiles of {one(0x142)}×{one(0x143)} pixels' if one(0x142)*one(0x143) > MAX_PIXELS else ''
-    if 0xC612 in places or one(0xFE) & 1: odd = 'the first picture in it is a preview, as in a raw photo: save the full picture as PNG'
-    if bits not in (1, 2, 4, 8, 10, 12, 14, 16): odd = _NO_WHITE.format(f'{bits} bits')
-    if kind := {2: 'a sign', 3: 'decimals'}.get(one(0x153, 1)): odd = _NO_WHITE.format(kind)
-    told = all(places.get(tag, 0) < 2 for tag in (0x102, 0x115, 0x142, 0x143))      # of width and height numbers() sees to it
+    told = all(places.get(tag, 0) < 2 for tag in (0x102, 0x115, 0x142, 0x143))      # numbers() sees to width and height
+    odd = _odd_tiff(one, places, bits)
     return Header((width, height) if told else None, 16 if bits > 8 else 8, _turn(data), whole, odd)
+
+def _odd_tiff(one, places, bits):
+    "Why a TIFF can be no frame of a video."
+    if kind := {2: 'a sign', 3: 'decimals'}.get(one(0x153, 1)): return _NO_WHITE.format(kind)
+    if bits not in (1, 2, 4, 8, 10, 12, 14, 16): return _NO_WHITE.format(f'{bits} bits')
+    if 0xC612 in places or one(0xFE) & 1:
+        return 'the first picture in it is a preview, as in a raw photo: save the full picture as PNG'
+    tile = one(0x142), one(0x143)
+    return f'it has tiles of {tile[0]}×{tile[1]} pixels' if tile[0]*tile[1] > MAX_PIXELS else ''
 
 def _bigtiff(data): return Header(odd='it is a BigTIFF, made for files of gigabytes: save it as PNG or as a plain TIFF')
 
@@ -210,10 +238,12 @@ def _segments(data):
         if marker not in (0x01, 0xD8): at += _int(data, at, 2)      # these two have no content
 
 def _jpeg(data):
+    "Size, orientation and end of a JPEG."
     head, sizes, turns = Header(whole=False), set(), []
     for marker, at in _segments(data):
         if marker in _FRAME: sizes.add((_int(data, at + 5, 2), _int(data, at + 3, 2), _int(data, at + 2, 1)))
-        if marker == 0xE1 and data[at + 2:at + 8] == b'Exif\0\0': turns.append(_turn(data[at + 2:at + _int(data, at, 2)]))
+        exif = marker == 0xE1 and data[at + 2:at + 8] == b'Exif\0\0'
+        if exif: turns.append(_turn(data[at + 2:at + _int(data, at, 2)]))
         head.whole = marker == 0xD9
     if len(sizes) == 1:
         width, height, bits = sizes.pop()
@@ -224,12 +254,15 @@ def _jpeg(data):
 
 # %% ../../nbs/data/04_frames.ipynb #0414cbc8
 def _png(data):
+    "Size, bits, orientation and end of a PNG."
     head, at, sizes = Header(whole=False), 8, []
     for _ in range(MAX_PARTS):
         size, kind, body = _int(data, at, 4), data[at + 4:at + 8], at + 8
         if kind == b'IEND': head.whole = True
         if kind == b'IEND' or not kind.isalpha() or body + size > len(data): break
-        if kind == b'IHDR': sizes.append((_int(data, body, 4), _int(data, body + 4, 4))); head.bits = 16 if data[body + 8] == 16 else 8
+        if kind == b'IHDR':
+            sizes.append((_int(data, body, 4), _int(data, body + 4, 4)))
+            head.bits = 16 if data[body + 8] == 16 else 8
         if kind == b'eXIf': head.turn = _turn(data[body:body + size])
         if kind == b'acTL': head.film = True
         at = body + size + 4
@@ -237,6 +270,7 @@ def _png(data):
     return head
 
 def _webp(data):
+    "Size, orientation and length of a WebP."
     if data[8:12] != b'WEBP': return None        # sound and films are RIFF files, too
     little, at = partial(_int, data, order='little'), 12
     head = Header(_webp_size(data, little), whole=len(data) >= 8 + little(4, 4))
@@ -257,8 +291,10 @@ def _webp_size(data, little):
 
 # %% ../../nbs/data/04_frames.ipynb #6097ecf1
 def _bmp(data):
+    "Size and length of a BMP; a negative height means top to bottom."
     little = partial(_int, data, order='little')
-    size = (little(18, 2), little(20, 2)) if little(14, 4) == 12 else (little(18, 4), abs(little(22, 4, signed=True)))   # OS/2's, Windows'
+    of_os2 = little(14, 4) == 12                                        # the others are Windows'
+    size = (little(18, 2), little(20, 2)) if of_os2 else (little(18, 4), abs(little(22, 4, signed=True)))
     return Header(size, whole=len(data) >= little(2, 4))
 
 _SPACE = rb'(?:\s|#[^\r\n]*[\r\n])+'
@@ -269,8 +305,9 @@ def _pnm(data):
     if not (m := _PNM.match(data[:10_000])): return Header()
     kind, width, height, white = map(int, m.groups())
     size, deep = width*height*(3 if kind in (3, 6) else 1), white > 255
-    odd = f'its white is {white}, and programs do not agree on what that means: save all frames with 255' if white < 255 else ''
-    return Header((width, height), 16 if deep else 8, whole=kind < 5 or len(data) >= m.end() + size*(1 + deep), odd=odd)
+    odd = f'its white is {white}, and programs do not agree on what that means: save all frames with 255'
+    whole = kind < 5 or len(data) >= m.end() + size*(1 + deep)
+    return Header((width, height), 16 if deep else 8, whole=whole, odd=odd if white < 255 else '')
 
 # %% ../../nbs/data/04_frames.ipynb #2fb5f0d9
 _CODE = b'\xff\x4f\xff\x51'
@@ -283,8 +320,10 @@ def _jp2(data):
     channels = _int(data, at + 40, 2)
     kinds = data[at + 42:at + 42 + 3*min(channels, 4):3]         # bits − 1, and 128 for a sign
     bits = max(kinds, default=0) % 128 + 1
-    odd = f'it has {channels} channels' if channels > 4 else _NO_WHITE.format('a sign') if max(kinds, default=0) > 127 else ''
-    return Header((max(right - left, 0), max(bottom - top, 0)), 16 if bits > 8 else 8, whole=data.find(b'\xff\xd9', at) > 0, odd=odd)
+    odd = _NO_WHITE.format('a sign') if max(kinds, default=0) > 127 else ''
+    if channels > 4: odd = f'it has {channels} channels'
+    size, whole = (max(right - left, 0), max(bottom - top, 0)), data.find(b'\xff\xd9', at) > 0
+    return Header(size, 16 if bits > 8 else 8, whole=whole, odd=odd)
 
 def _box(data, wanted):
     "Where the content of a box begins; the end of the file if there is no such box."
@@ -297,8 +336,8 @@ def _box(data, wanted):
 
 # %% ../../nbs/data/04_frames.ipynb #95145f0c
 _FORMATS = ((b'\x89PNG\r\n\x1a\n', _png), (b'\xff\xd8\xff', _jpeg), (b'BM', _bmp), (b'II*\0', _tiff), (b'MM\0*', _tiff),
-            (b'II+\0', _bigtiff), (b'MM\0+', _bigtiff), (b'RIFF', _webp), (b'\0\0\0\x0cjP  \r\n\x87\n', _jp2), (_CODE, _jp2),
-            *((b'P%d' % k, _pnm) for k in (2, 3, 5, 6)))
+            (b'II+\0', _bigtiff), (b'MM\0+', _bigtiff), (b'RIFF', _webp),
+            (b'\0\0\0\x0cjP  \r\n\x87\n', _jp2), (_CODE, _jp2), *((b'P%d' % k, _pnm) for k in (2, 3, 5, 6)))
 
 def header(
     data: bytes, # an image file
@@ -313,21 +352,25 @@ def stated_size(
     return (head := header(data)) and head.size
 
 # %% ../../nbs/data/04_frames.ipynb #0444a8fc
-_KINDS = {stat.S_IFDIR: 'a folder', stat.S_IFIFO: 'a pipe', stat.S_IFSOCK: 'a socket', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device'}
+_KINDS = {stat.S_IFDIR: 'a folder', stat.S_IFIFO: 'a pipe', stat.S_IFSOCK: 'a socket',
+          stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device'}
 
 def ordinary(
-    path,
-    most=MAX_BYTES, # bytes that it may have
+    path,            # of a file
+    most=MAX_BYTES,  # bytes that it may have
 ) -> os.stat_result: # OSError if it is no ordinary file, not there or absurdly large
     "What the system says of a file that can be opened without waiting for somebody to write it."
     info = os.stat(path)
-    if not stat.S_ISREG(info.st_mode): raise OSError(errno.EINVAL, f'not an ordinary file but {_KINDS.get(stat.S_IFMT(info.st_mode), "something else")}', str(path))
-    if info.st_size > most: raise OSError(errno.EFBIG, f'{info.st_size:,} bytes, more than the {most:,} that are read', str(path))
+    if not stat.S_ISREG(info.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(info.st_mode), 'something else')
+        raise OSError(errno.EINVAL, f'not an ordinary file but {kind}', str(path))
+    if info.st_size > most:
+        raise OSError(errno.EFBIG, f'{info.st_size:,} bytes, more than the {most:,} that are read', str(path))
     return info
 
 def read_file(
-    path,
-    most=MAX_BYTES, # bytes that it may have
+    path,            # of a file
+    most=MAX_BYTES,  # bytes that it may have
 ) -> bytes: # OSError as of `ordinary`
     "Bytes of an ordinary file."
     ordinary(path, most)
@@ -343,11 +386,12 @@ def image_problem(
     head = head or header(data)
     if not head: return f'expected an image (JPEG, PNG, BMP, TIFF, WebP, PGM, PPM, JPEG 2000), found bytes {data[:8]!r}'
     width, height = head.size or (0, 0)
-    if width*height > MAX_PIXELS: return f'claims {width}×{height} pixels, more than {MAX_PIXELS:,}; this is not a video frame'
+    if width*height > MAX_PIXELS:
+        return f'claims {width}×{height} pixels, more than {MAX_PIXELS:,}; this is not a video frame'
     if head.odd: return head.odd
     if not head.whole: return f'the image is truncated ({len(data):,} bytes); copy it again from the dataset'
-    if not width*height: return 'its header does not say how large it is, or says it twice; copy it again, or save it as PNG'
-    return None
+    if width*height: return None
+    return 'its header does not say how large it is, or says it twice; copy it again, or save it as PNG'
 
 def frame_problem(
     data: bytes, # an image file
@@ -355,8 +399,8 @@ def frame_problem(
 ) -> str: # as of `image_problem`
     "Look at the file of a frame, which is one picture."
     head = head or header(data)
-    film = 'it holds several pictures, and a frame is one: save each as a file of its own' if head and head.film else None
-    return image_problem(data, head) or film
+    if problem := image_problem(data, head): return problem
+    return 'it holds several pictures, and a frame is one: save each as a file of its own' if head.film else None
 
 # %% ../../nbs/data/04_frames.ipynb #dc4cafcb
 def upright(
@@ -383,7 +427,8 @@ def decode_raw(
     except cv2.error as e: raise ValueError(f'{name}: cannot be decoded ({e.err})') from e
     if image is None or image.dtype not in (np.uint8, np.uint16):
         jp2 = ' (or save it as PNG: not every OpenCV reads JPEG 2000)' if data[:4] in (_CODE, b'\0\0\0\x0c') else ''
-        raise ValueError(f'{name}: cannot be decoded, although it starts like an image; copy it again from the dataset{jp2}')
+        raise ValueError(f'{name}: cannot be decoded, although it starts like an image; '
+                         f'copy it again from the dataset{jp2}')
     turn = head.turn if data[:2] not in (b'II', b'MM') else 1      # OpenCV turns a TIFF whether it is asked to or not
     return np.ascontiguousarray(upright(image[..., ::-1], turn))
 
@@ -404,7 +449,8 @@ def in_8_bits(
     "An image scaled to 0…255."
     if image.dtype == np.uint8: return image
     if image.max() >= 2**depth:
-        raise ValueError(f'{name}: a value of {image.max()}, where the other frames of its data set use {depth} bits (up to {2**depth - 1}); save all frames as 8-bit PNG, divided by the same number')
+        raise ValueError(f'{name}: a value of {image.max()}, where the other frames of its data set use {depth} bits '
+                         f'(up to {2**depth - 1}); save all frames as 8-bit PNG, divided by the same number')
     return np.round(np.arange(2**depth)*(255/(2**depth - 1))).astype(np.uint8)[image]
 
 # %% ../../nbs/data/04_frames.ipynb #c92e902a
@@ -434,14 +480,15 @@ def unlike(
     for what, key in (('bits a sample', 'bits'), ('as EXIF orientation', 'turn')):
         first = {}
         for name, head in heads.items(): first.setdefault(getattr(head, key), name)
-        if len(first) > 1: return f'{", ".join(f"{name} has {n}" for n, name in first.items())} {what}; save all frames of a clip in the same way'
+        told = ', '.join(f'{name} has {n}' for n, name in first.items())
+        if len(first) > 1: return f'{told} {what}; save all frames of a clip in the same way'
     return ''
 
 def decode_clip(
     files: dict, # what to call a frame in errors → its bytes
     depth: int = None, # bits that are in use in 16-bit frames; None = as the values of these frames have it
 ) -> list: # of (H, W, 3) uint8 RGB, upright
-    "Decode the frames of a clip by one rule; raise a ValueError if they are not alike, or one is not a whole, sane image."
+    "Decode the frames of a clip by one rule; a ValueError if they are not alike, or one is not a whole, sane image."
     images = {name: decode_raw(data, name) for name, data in files.items()}
     if problem := unlike({name: header(data) for name, data in files.items()}): raise ValueError(problem)
     depth = depth or depth_for(max(i.max() for i in images.values()))

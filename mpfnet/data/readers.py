@@ -29,8 +29,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.checks import need, printable
-from .defects import Report
+from ..core.checks import need
+from .defects import Report, printable
 from mpfnet.data.frames import (
     SUFFIXES,
     Tree,

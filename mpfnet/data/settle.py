@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['USUAL', 'LONG', 'LONGEST', 'SHORTEST', 'FAR', 'POLICIES', 'Refused', 'Draft', 'first_and_last', 'between', 'nearest',
-           'near', 'given_apex', 'beyond_head', 'motion_apex', 'greys', 'smooth', 'readable', 'settle']
+           'near', 'given_apex', 'beyond_head', 'greys', 'motion_curve', 'smooth', 'motion_apex', 'readable', 'settle',
+           'settled_apex']
 
 # %% ../../nbs/data/05_settle.ipynb #f28dca54
 from bisect import bisect_left
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from ..core.checks import pick
 from .defects import DECISIONS
 from .frames import decode_raw, depth_for, frame_problem, header, in_8_bits, read_file, unlike
 from .sheets import text, whole
@@ -30,66 +32,86 @@ class Refused(ValueError):
         super().__init__(f'{decision}: {DECISIONS[decision][1]} ({column} {found})')
         self.decision, self.column, self.found = decision, column, found
 
+# %% ../../nbs/data/05_settle.ipynb #07cb6383
 @dataclass(slots=True)
 class Draft:
     "A clip as the sheet has it, on the way to one that can be used."
     raw: dict                                # 'onset', 'apex', 'offset' → cell
     frames: dict                             # frame number → path, sorted: the clip's folder
-    fps: float = 200
+    fps: float = 200                         # frames a second
     shared: bool = False                     # the folder is a whole recording, not just this clip
-    notes: list = field(default_factory=list)
+    notes: list = field(default_factory=list)  # (decision, column, found, done)
 
     def note(self, decision, column='', found='', done=''): self.notes.append((decision, column, found, done))
     def number(self, key):
         "The number in a cell; None if there is none or it is negative."
         n = whole(self.raw.get(key))
         return n if n is not None and n >= 0 else None
+    def cell(self, key) -> str:
+        "A cell as it is, for an error."
+        return text(self.raw.get(key))
 
 # %% ../../nbs/data/05_settle.ipynb #68ea40ab
-def first_and_last(d:Draft) -> tuple:
-    "(onset, offset) as numbers that do not contradict each other."
+def first_and_last(d:Draft) -> tuple:  # (onset, offset)
+    "Onset and offset as numbers that do not contradict each other; raises Refused."
     onset, apex, offset = (d.number(k) for k in ('onset', 'apex', 'offset'))
     if not d.frames: raise Refused('no-frames', 'folder', 'no frame in the folder')
     last = max(d.frames)
     if onset is None:
-        if d.shared or offset != last: raise Refused('bad-row', 'onset', text(d.raw.get('onset')))    # the folder is more than the clip
-        onset = min(d.frames); d.note('onset-missing', 'onset', text(d.raw.get('onset')), onset)
+        more_than_the_clip = d.shared or offset != last
+        if more_than_the_clip: raise Refused('bad-row', 'onset', d.cell('onset'))
+        onset = min(d.frames)
+        d.note('onset-missing', 'onset', d.cell('onset'), onset)
     rise = apex - onset if apex is not None and onset < apex <= onset + LONGEST*d.fps else None
     if not offset: return onset, _no_offset(d, onset, rise, last)
     too_short = rise and offset < onset + min(rise, SHORTEST*d.fps)
     if onset < offset <= onset + LONGEST*d.fps and not too_short: return onset, offset
-    if rise is None: raise Refused('too-long' if offset > onset else 'onset-after-offset', 'offset', f'{onset}, {text(d.raw.get("apex"))}, {offset}')
-    d.note('offset-wrong', 'offset', offset, min(onset + 2*rise, max(last, onset + rise)))
-    return onset, min(onset + 2*rise, max(last, onset + rise))
+    if rise is None:
+        decision = 'too-long' if offset > onset else 'onset-after-offset'
+        raise Refused(decision, 'offset', f'{onset}, {d.cell("apex")}, {offset}')
+    mended = min(onset + 2*rise, max(last, onset + rise))
+    d.note('offset-wrong', 'offset', offset, mended)
+    return onset, mended
 
 def _no_offset(d, onset, rise, last):
     "The offset where the sheet has none."
-    if d.shared and rise is None: raise Refused('bad-row', 'offset', f'{text(d.raw.get("offset")) or "an empty cell"}, and no apex to go by: {text(d.raw.get("apex")) or "an empty cell"}')
+    cell, empty = d.cell('offset'), 'an empty cell'
+    if d.shared and rise is None:
+        raise Refused('bad-row', 'offset', f'{cell or empty}, and no apex to go by: {d.cell("apex") or empty}')
     if last <= onset: raise Refused('no-frames', 'onset', f'{onset}…; on disk {min(d.frames)}…{last}')
     far = not d.shared and last > onset + LONGEST*d.fps
-    cell = text(d.raw.get('offset'))
-    if far and not rise: raise Refused('too-long', 'offset', f'{cell or "an empty cell"}; the folder goes on to {last}')
-    decision, offset = ('offset-wrong', onset + 2*rise) if far else ('offset-is-apex', onset + rise) if d.shared else ('offset-missing', last)
+    if far and not rise: raise Refused('too-long', 'offset', f'{cell or empty}; the folder goes on to {last}')
+    if far: decision, offset = 'offset-wrong', onset + 2*rise
+    else: decision, offset = ('offset-is-apex', onset + rise) if d.shared else ('offset-missing', last)
     d.note(decision, 'offset', cell, offset)
     return offset
 
 # %% ../../nbs/data/05_settle.ipynb #fd743efd
-def between(d:Draft, onset, offset) -> dict:
+def between(
+    d:Draft,  # the clip
+    onset:int,   # the first frame of the clip
+    offset:int,  # the last one
+) -> dict:  # frame number → path
     "The frames from onset to offset; raises Refused if they are not there."
     frames = {n: p for n, p in d.frames.items() if onset <= n <= offset}
-    anew = not frames or min(d.frames) < 2 and onset > min(d.frames) and max(d.frames) - min(d.frames) == offset - onset   # 1…51 where 9…59 is meant
-    if anew and not d.shared and len(d.frames) == offset - onset + 1:
-        d.note('renumbered', 'onset', f'{min(d.frames)}…{max(d.frames)} on disk', f'counted from {onset}')
+    low, high, length = min(d.frames), max(d.frames), offset - onset
+    anew = not frames or low < 2 and onset > low and high - low == length         # 1…51 where 9…59 is meant
+    if anew and not d.shared and len(d.frames) == length + 1:
+        d.note('renumbered', 'onset', f'{low}…{high} on disk', f'counted from {onset}')
         return dict(zip(range(onset, offset + 1), d.frames.values()))
     missing = (min(frames) if len(frames) > 1 else offset) - onset
-    if len(frames) < 2 or missing > max(2, FAR*(offset - onset)):
-        raise Refused('no-frames', 'onset', f'{onset}…{offset}; on disk {min(d.frames)}…{max(d.frames)}')
-    if gaps := max(frames) - min(frames) + 1 - len(frames): d.note('frames-between', 'folder', f'{gaps} of {max(frames) - min(frames) + 1}')
+    if len(frames) < 2 or missing > max(2, FAR*length):
+        raise Refused('no-frames', 'onset', f'{onset}…{offset}; on disk {low}…{high}')
+    there = max(frames) - min(frames) + 1
+    if gaps := there - len(frames): d.note('frames-between', 'folder', f'{gaps} of {there}')
     for column, wanted, there in (('onset', onset, min(frames)), ('offset', offset, max(frames))):
         if wanted != there: d.note('frame-missing', column, wanted, there)
     return frames
 
-def nearest(numbers, wanted): # sorted frame numbers; where to look
+def nearest(
+    numbers,  # frame numbers, sorted
+    wanted,   # where to look
+) -> int:
     "The frame number nearest to the wanted one; the earlier of two."
     i = bisect_left(numbers, wanted)
     return min(numbers[max(i - 1, 0):i + 1], key=lambda n: abs(n - wanted))
@@ -97,67 +119,106 @@ def nearest(numbers, wanted): # sorted frame numbers; where to look
 # %% ../../nbs/data/05_settle.ipynb #9d5db46f
 POLICIES = ('given', 'midpoint', 'motion')
 
-def near(frames, wanted, onset, offset) -> int: # frames of the clip after the onset; where the apex ought to be; as the sheet has them
+def near(
+    frames,  # of the clip after the onset
+    wanted,  # where the apex ought to be
+    onset,   # as the sheet has them
+    offset,  # likewise
+) -> int:
     "The frame nearest to where the apex ought to be; raises Refused if that is far away."
     there = nearest(list(frames), wanted)
-    if abs(there - wanted) > max(2, FAR*(offset - onset)): raise Refused('no-frames', 'apex', f'{wanted}, the nearest on disk is {there}')
-    return there
+    if abs(there - wanted) <= max(2, FAR*(offset - onset)): return there
+    raise Refused('no-frames', 'apex', f'{wanted}, the nearest on disk is {there}')
 
-def given_apex(d:Draft, frames, onset, offset) -> int: # frames of the clip; as the sheet has them
+def given_apex(
+    d:Draft,  # the clip
+    frames,  # of the clip
+    onset,   # as the sheet has them
+    offset,  # likewise
+) -> int | None:
     "The sheet's apex, if it can be one; else None and a note."
-    apex, after = d.number('apex'), list(frames)[1:]
     if 'apex' not in d.raw: return None                                         # a dataset without that column
-    middle = nearest(after, (onset + offset)//2)
-    if not apex: return d.note('apex-missing', 'apex', text(d.raw['apex']), f'midpoint {middle}')
-    if apex == onset: return d.note('apex-at-onset', 'apex', apex, f'midpoint {middle}')
-    if not onset < apex <= offset: return d.note('apex-outside', 'apex', f'{apex}, outside {onset}…{offset}', f'midpoint {middle}')
+    apex, after = d.number('apex'), list(frames)[1:]
+    done = f'midpoint {nearest(after, (onset + offset)//2)}'
+    if not apex: return d.note('apex-missing', 'apex', d.cell('apex'), done)
+    if apex == onset: return d.note('apex-at-onset', 'apex', apex, done)
+    if not onset < apex <= offset: return d.note('apex-outside', 'apex', f'{apex}, outside {onset}…{offset}', done)
     if apex == d.number('offset'): d.note('apex-at-offset', 'apex', apex)
     if apex in frames: return apex
-    d.note('frame-missing', 'apex', apex, there := near(after, apex, onset, offset))
+    there = near(after, apex, onset, offset)
+    d.note('frame-missing', 'apex', apex, there)
     return there
 
 # %% ../../nbs/data/05_settle.ipynb #e3064a69
-def beyond_head(flow:np.ndarray, # (H, W, 2) px
-                rounds=3,        # of reweighting
-               ) -> float:       # px
+def beyond_head(
+    flow:np.ndarray,  # (H, W, 2) px
+    rounds=3,         # of reweighting
+) -> float:  # px
     "Mean length of the flow that is left when the head's affine motion is taken away."
     h, w = flow.shape[:2]
     y, x = np.mgrid[0:h:2, 0:w:2].reshape(2, -1)/max(h, w)
-    grid, v, weight = np.stack([np.ones_like(x), x, y], 1), flow[::2, ::2].reshape(-1, 2).astype(float), np.ones((len(x), 1))
+    grid, v = np.stack([np.ones_like(x), x, y], 1), flow[::2, ::2].reshape(-1, 2).astype(float)
+    weight = np.ones((len(x), 1))
     for _ in range(rounds):
         fit = np.linalg.lstsq(grid*weight**.5, v*weight**.5, rcond=None)[0]
         rest = np.linalg.norm(v - grid@fit, axis=1)
         weight = 1/(rest + np.median(rest) + 1e-6)[:, None]
     return float(rest.mean())
 
-# %% ../../nbs/data/05_settle.ipynb #aa43edb6
-def motion_apex(frames:dict, size=128) -> int: # frame number → path, from the onset; flow is measured at this size, px
-    "The frame that moved most since the onset, apart from the head; frames that cannot be read are passed over."
-    flow, small = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), greys(frames, size)
-    onset = next(iter(small.values()), None)
-    moved = {n: beyond_head(flow.calc(onset, grey, None)) for n, grey in list(small.items())[1:]}
-    if not moved: return None
-    return max(moved, key=dict(zip(moved, smooth(np.array([*moved.values()])))).get)
-
-def greys(frames:dict, size) -> dict: # frame number → path; → (size, size) uint8
+# %% ../../nbs/data/05_settle.ipynb #7b8b1cc3
+def greys(
+    frames:dict,  # frame number → path
+    size,         # px
+) -> dict:  # frame number → (size, size) uint8
     "Small grey frames, all as bright as their clip's depth says; those that cannot be read are left out."
     heads, found = {}, {}
     for n, path in frames.items():
-        try: data = read_file(path); image = decode_raw(data, path)
+        try:
+            data = read_file(path)
+            image = decode_raw(data, path)
         except (OSError, ValueError): continue
-        heads[n], found[n] = header(data), cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
+        heads[n] = header(data)
+        found[n] = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
     if problem := unlike(heads): raise Refused('frames-differ', 'folder', problem)
     depth = depth_for(max((g.max() for g in found.values()), default=0))
     return {n: in_8_bits(g, depth) for n, g in found.items()}
 
-def smooth(curve, part=.1): # share of the curve to either side
+# %% ../../nbs/data/05_settle.ipynb #aa43edb6
+def motion_curve(
+    frames:dict,  # frame number → path, from the onset
+    size=128,     # px at which flow is measured
+    measure=beyond_head,  # (H, W, 2) flow → px
+) -> dict:  # frame number → px
+    "How far each frame has moved since the onset; frames that cannot be read are passed over."
+    flow, small = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), greys(frames, size)
+    onset = next(iter(small.values()), None)
+    return {n: measure(flow.calc(onset, grey, None)) for n, grey in list(small.items())[1:]}
+
+def smooth(
+    curve,    # (n,)
+    part=.1,  # share of it to either side
+) -> np.ndarray:
     "Moving average under a bell: one noisy frame is no apex."
     half = int(part*len(curve))
     bell = np.hanning(2*half + 3)[1:-1]
     return np.convolve(np.pad(curve, half, mode='edge'), bell/bell.sum(), 'valid')
 
+def motion_apex(
+    frames:dict,  # frame number → path, from the onset
+    size=128,     # px at which flow is measured
+) -> int | None:
+    "The frame that moved most since the onset, apart from the head; None if no two frames can be read."
+    moved = motion_curve(frames, size)
+    if not moved: return None
+    return max(moved, key=dict(zip(moved, smooth(np.array([*moved.values()])))).get)
+
 # %% ../../nbs/data/05_settle.ipynb #04ac1c9b
-def readable(d:Draft, frames, wanted, column) -> int: # numbers that may be used instead; the one asked for
+def readable(
+    d:Draft,  # the clip
+    frames,  # frame number → path: those that may be used instead
+    wanted,  # the number asked for
+    column,  # what it is: onset or apex
+) -> int:
     "The wanted frame or the nearest whole one; raises Refused after a few."
     first = None
     for n in sorted(frames, key=lambda n: abs(n - wanted))[:6]:
@@ -170,21 +231,38 @@ def readable(d:Draft, frames, wanted, column) -> int: # numbers that may be used
     return n
 
 # %% ../../nbs/data/05_settle.ipynb #91a235bf
-def settle(d:Draft, policy='given') -> dict:
+def settle(
+    d:Draft,         # gets a note of every decision
+    policy='given',  # a name of `POLICIES`
+) -> dict:
     "onset, apex, offset, apex_policy and frames of a clip; raises Refused if it cannot be used."
-    if policy not in POLICIES: raise ValueError(f'unknown apex policy {policy!r}; known: {", ".join(POLICIES)}')
+    pick(dict.fromkeys(POLICIES), policy, 'apex policy')
     onset, offset = first_and_last(d)
-    if offset - onset > LONG*d.fps: d.note('long-clip', 'offset', f'{onset}…{offset}, {(offset - onset)/d.fps:.1f} s')
+    seconds = (offset - onset)/d.fps
+    if offset - onset > LONG*d.fps: d.note('long-clip', 'offset', f'{onset}…{offset}, {seconds:.1f} s')
     frames = between(d, onset, offset)
     apex = given_apex(d, frames, onset, offset) if policy == 'given' else None
     first = readable(d, frames, min(frames), 'onset')
     frames = {n: p for n, p in frames.items() if n >= first}
-    after = {n: p for n, p in frames.items() if n > first}
-    if not after: raise Refused('no-frames', 'apex', f'no frame after {first}')
+    if len(frames) < 2: raise Refused('no-frames', 'apex', f'no frame after {first}')
     used = 'midpoint' if apex is None and policy == 'given' else policy
-    if used == 'motion' and (apex := motion_apex(frames)) is None: raise Refused('no-frames', 'apex', 'no two frames can be decoded')
-    if apex is None: apex = near(after, (onset + offset)//2, onset, offset)
-    if apex <= first: d.note('apex-at-onset', 'apex', apex, min(after))
-    apex = readable(d, after, max(apex, min(after)), 'apex')
-    if problem := unlike({f'frame {n}': header(read_file(frames[n])) for n in (first, apex)}): raise Refused('frames-differ', 'apex', problem)
+    apex = settled_apex(d, frames, apex, used, (onset, offset))
+    heads = {f'frame {n}': header(read_file(frames[n])) for n in (first, apex)}
+    if problem := unlike(heads): raise Refused('frames-differ', 'apex', problem)
     return dict(onset=first, apex=apex, offset=max(frames), apex_policy=used, frames=frames)
+
+def settled_apex(
+    d:Draft,  # the clip
+    frames,  # frame number → path, from the onset that is used
+    apex,    # as given, or None
+    policy,  # the one that is used
+    sheet,   # (onset, offset) as the sheet has them
+) -> int:
+    "An apex after the onset, whose file can be read."
+    first = min(frames)
+    after = {n: p for n, p in frames.items() if n > first}
+    if policy == 'motion' and (apex := motion_apex(frames)) is None:
+        raise Refused('no-frames', 'apex', 'no two frames can be decoded')
+    if apex is None: apex = near(after, sum(sheet)//2, *sheet)
+    if apex <= first: d.note('apex-at-onset', 'apex', apex, min(after))
+    return readable(d, after, max(apex, min(after)), 'apex')

@@ -510,7 +510,8 @@ def agreement(
     "McNemar's counts, pooled and by dataset. No p: clips of one person are alike."
     x, y = (t['prediction'].to_numpy() == t['label'].to_numpy() for t in (a, b))
     counts = {'both right': x & y, 'only A': x & ~y, 'only B': ~x & y, 'neither': ~x & ~y}
-    rows = {part: [clips[here].sum() for clips in counts.values()] for part, here in parts_of(a).items()}
+    def counted(here): return [clips[here].sum() for clips in counts.values()]
+    rows = {part: counted(here) for part, here in parts_of(a).items()}
     return pd.DataFrame.from_dict(rows, orient='index', columns=list(counts)).astype(int)
 
 # %% ../../nbs/results/03_compare.ipynb #247715ab

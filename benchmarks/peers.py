@@ -42,7 +42,7 @@ from mpfnet.rivals.baselines import Dropout, FittedSTSTNet, STSTNet
 from mpfnet.rivals.descriptors import bi_woof, lbp_top, optical_strain
 from mpfnet.synthetic.faces import draw_clip, invert, motion
 from mpfnet.synthetic.lookalike import make_lookalike
-from mpfnet.synthetic.synth import plan
+from mpfnet.synthetic.synth import plan_scripts
 from mpfnet.train import batches, generator, seeded, stage_generator
 
 PEER, OURS = 'as one would first write it', 'mpfnet'
@@ -129,7 +129,7 @@ def ststnet(quick, rounds):
 
 def filmed(quick):
     "Synthetic faces at CASME II's 200 frames a second: script and grey frames from onset to apex, 8 bits."
-    scripts, out = plan(0, 4, 12, size=64 if quick else 128, fps=200, peak=1., clutter=.7), []
+    scripts, out = plan_scripts(0, 4, 12, size=64 if quick else 128, fps=200, peak=1., clutter=.7), []
     for s in scripts[:1] if quick else scripts[::4]:
         numbers = list(range(s.onset, s.apex + 1))
         out.append((s, numbers, [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in draw_clip(s, numbers)]))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'COMPOSITE', 'LICENSED', 'READERS', 'NAMES', 'RELEASE', 'LICENCE', 'HELP', 'NO_ROOT', 'OTHER_LISTS',
-           'CHANGED', 'OPTIONS', 'POLICIES', 'NO_OPTIONS', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'near',
-           'counts_of', 'check_counts', 'expected_of', 'found_of', 'difference', 'compare', 'load_clips', 'finish',
-           'check_options', 'tell', 'nothing_left', 'load_composite', 'joint_report']
+           'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere',
+           'counts_of', 'check_counts', 'expected_of', 'found_of', 'difference', 'compare_counts', 'load_clips',
+           'finish', 'check_options', 'tell', 'nothing_left', 'load_composite', 'joint_report']
 
 # %% ../nbs/00_clips.ipynb #ed77b2f2
 import os
@@ -18,9 +18,10 @@ import pandas as pd
 
 from .core.checks import warn
 from .core.keep import cache_folder
-from .data.defects import Report, against, one_line
+from .data.defects import Report, against, report_line
 from .data.labels import DATASETS, MEGC2019, class_names, published
 from .data.readers import DataError, check_names, read_dataset, read_megc2019_flow
+from .data.settle import POLICIES
 from .data.sheets import plain
 from .synthetic.synth import read_synth
 
@@ -104,7 +105,7 @@ def dataset_folder(
     if not base: raise DataError(NO_ROOT.format(dataset, HELP[dataset]))
     folder = Path(os.path.expanduser(base)) / dataset
     if os.path.isdir(folder): return folder
-    advice = near(dataset, folder.parent) + HELP[dataset]
+    advice = unpacked_elsewhere(dataset, folder.parent) + HELP[dataset]
     raise DataError(f'{dataset}: looked for the folder {folder}: {_why_not(folder)} (data root {base}). {advice}')
 
 # %% ../nbs/00_clips.ipynb #88d260be
@@ -112,7 +113,7 @@ def _why_not(folder):
     if os.path.isfile(folder.parent): return 'the data root is a file'
     return 'that is a file' if os.path.isfile(folder) else 'which does not exist or may not be read'
 
-def near(
+def unpacked_elsewhere(
     dataset,   # its name
     base:Path, # a data root without it
 ) -> str:
@@ -190,7 +191,7 @@ def difference(
 CHANGED = ('{0}: every clip is there, yet its {1} counts are {2}, published {3}. '
            'To read this sheet all the same, name it: annotation={4!r}')
 
-def compare(
+def compare_counts(
     rows,     # the clips, sorted
     dataset,  # its name
     task,     # or None
@@ -231,7 +232,7 @@ def load_clips(
     if not len(rows): raise DataError(nothing_left(dataset, folder, task, report))
     check_names(rows, folder)
     rows = rows.sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
-    compare(rows, dataset, task, report, options)
+    compare_counts(rows, dataset, task, report, options)
     tell(report, dataset, folder, strict)
     return finish(rows, dataset, task, report)
 
@@ -248,7 +249,6 @@ def finish(
 # %% ../nbs/00_clips.ipynb #5de038af
 OPTIONS = dict(variant='raw or cropped frames', annotation='part of the name of an annotation file',
                modality='hs, vis or nir: which of SMIC\'s cameras')
-POLICIES = ('given', 'midpoint', 'motion')
 
 def check_options(
     dataset,  # a name of `READERS`
@@ -278,11 +278,11 @@ def tell(
     if strict:
         raise DataError(f'{dataset} in {folder}: strict mode refuses {len(wrong)} case(s):\n' + _listed(wrong))
     more = f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''
-    warn(f'{one_line(report)}. {"; ".join(wrong[:3])}{more} (all of it: clips.report, or mpfnet data check {dataset})')
+    warn(f'{report_line(report)}. {"; ".join(wrong[:3])}{more} (all of it: clips.report, or mpfnet data check {dataset})')
 
 def nothing_left(dataset, folder, task, report) -> str:  # as above
     "Why no clip can be used, case by case."
-    why = against(report) or [one_line(report)]
+    why = against(report) or [report_line(report)]
     return f'{dataset}: no clip of {folder} can be used for {task or "any task"}:\n' + _listed(why)
 
 def _listed(cases): return '\n'.join(f'  - {s}' for s in cases[:20])

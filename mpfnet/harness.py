@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FULL', 'LOST', 'Data', 'wanted_copies', 'chosen_subjects', 'check_subjects', 'prepare', 'faces_found', 'check_rows',
            'Held', 'held', 'Experiment', 'experiment', 'data_hash', 'config_of', 'Harness', 'fits', 'moved', 'resident',
-           'told_of_gpu', 'too_small', 'run_fold', 'parts_of', 'weights_path', 'keep_state', 'weights_kept',
+           'told_of_gpu', 'too_small', 'run_fold', 'encoder_parts', 'weights_path', 'keep_state', 'weights_kept',
            'record_path', 'check_record', 'valid_record', 'if_free', 'lock_path', 'finish_fold', 'try_fold',
            'record_of', 'take_card', 'on_a_card', 'valid_records', 'harness', 'still_to_do']
 
@@ -294,7 +294,7 @@ def run_fold(h, subject) -> dict: # Harness; (dataset, subject)
         sha = fold.seal(model.state())
         test = fold.test_features()
         scores = np.asarray(model.scores(test), float).round(6)
-        parts = parts_of(model, test)
+        parts = encoder_parts(model, test)
         if not np.isfinite(scores).all(): raise FloatingPointError(f'{"/".join(subject)}: scores are not finite; lower the learning rates')
         if not possible(dict(scores=scores) | parts, row.gives): raise ValueError(f'{"/".join(subject)}: {h.method} gave scores that are no {row.gives}')
         fold.check_unchanged(model.state())
@@ -306,7 +306,7 @@ def run_fold(h, subject) -> dict: # Harness; (dataset, subject)
     return with_hash(record | parts)
 
 # %% ../nbs/05c_harness.ipynb #e8e29d7b
-def parts_of(model, x) -> dict:
+def encoder_parts(model, x) -> dict:
     "For a record: the similarities of each encoder, where several are weighed, and their weights. So γ can be varied without training."
     if not hasattr(model, 'parts') or len(model.weights) < 2: return {}
     return dict(parts=np.asarray(model.parts(x), float).round(6).tolist(), weights=list(map(float, model.weights)))

@@ -15,10 +15,10 @@ from torch.autograd.function import Function, once_differentiable
 from .core.checks import wanted
 
 # %% auto #0
-__all__ = ['tl', 'triton', 'Kernel', 'rows', 'map_of', 'power', 'tile', 'moments', 'stretches', 'settle', 'rectify', 'slopes',
-           'descend', 'share_of', 'normed', 'back', 'NormReLU', 'norm_relu', 'pool', 'unpool', 'MaxPool', 'max_pool',
-           'line_sums', 'walk', 'axis_sums', 'box_sizes', 'gate', 'gated', 'Means', 'Gate', 'attended', 'Switched',
-           'check_kernels', 'use_kernels']
+__all__ = ['tl', 'triton', 'Kernel', 'rows', 'map_of', 'power', 'tile', 'moments', 'stretches', 'settled_moments', 'rectify',
+           'slopes', 'descend', 'share_of', 'normed', 'back', 'NormReLU', 'norm_relu', 'pool_clips', 'unpool_clips',
+           'MaxPool', 'max_pool', 'line_sums', 'tiles_of', 'axis_sums', 'box_sizes', 'gate', 'gated', 'Means', 'Gate',
+           'attended', 'Switched', 'check_kernels', 'use_kernels']
 
 # %% ../nbs/02c_kernels.ipynb #65135d11
 tl = None                    # triton.language, once it is asked for
@@ -105,7 +105,7 @@ def stretches(
 
 # %% ../nbs/02c_kernels.ipynb #82fdd0e8
 @Kernel
-def settle(
+def settled_moments(
     found,         # what `moments` has found
     running_mean,  # (C,), changed in place
     running_var,   # (C,), changed in place
@@ -236,7 +236,7 @@ def normed(
     found, stats = x.new_empty(count, 2, c, dtype=torch.float32), x.new_empty(2, c, dtype=torch.float32)
     moments((count, tiles[1]), x, found, n, per, x.stride(0), c, **sizes)
     averages, share = (norm.running_mean, norm.running_var), share_of(norm)
-    settle((tiles[1],), found, *averages, stats, n, per, count, c, norm.eps, share, R=64, CB=sizes['CB'])
+    settled_moments((tiles[1],), found, *averages, stats, n, per, count, c, norm.eps, share, R=64, CB=sizes['CB'])
     y = x.new_empty(n, c)
     rectify(tiles, x, stats, norm.weight, norm.bias, y, n, x.stride(0), c, c, **sizes)
     return y, stats
@@ -287,7 +287,7 @@ def norm_relu(
 
 # %% ../nbs/02c_kernels.ipynb #b8f625a6
 @Kernel
-def pool(
+def pool_clips(
     x,      # (B, T, H, W, C)
     y,      # to be filled (B, T, h, w, C): the maxima
     place,  # to be filled, uint8: which place of its window each maximum was at
@@ -314,7 +314,7 @@ def pool(
 
 # %% ../nbs/02c_kernels.ipynb #fc4f09e2
 @Kernel
-def unpool(
+def unpool_clips(
     g,      # gradient of y (B, T, h, w, C)
     place,  # what `pool` noted
     gx,     # to be filled (B, T, H, W, C)
@@ -349,7 +349,7 @@ class MaxPool(Function):
         place = torch.empty_like(y, dtype=torch.uint8)
         ctx.size, ctx.axes, ctx.window = x.shape, (*axes, *small[1:], c), dict(DEPTH=depth, STRIDE=stride)
         sizes, tiles = tile(*y.shape, 1024)
-        pool(tiles, r, y, place, len(y), *ctx.axes, **ctx.window, **sizes)
+        pool_clips(tiles, r, y, place, len(y), *ctx.axes, **ctx.window, **sizes)
         ctx.save_for_backward(place)
         return map_of(y, (b, c, *small))
     @staticmethod
@@ -358,7 +358,7 @@ class MaxPool(Function):
         place, = ctx.saved_tensors
         gx = g.new_empty(ctx.size.numel()//ctx.size[1], ctx.size[1])
         sizes, tiles = tile(*gx.shape, 1024)
-        unpool(tiles, rows(g).contiguous(), place, gx, len(gx), *ctx.axes, **ctx.window, **sizes)
+        unpool_clips(tiles, rows(g).contiguous(), place, gx, len(gx), *ctx.axes, **ctx.window, **sizes)
         return map_of(gx, ctx.size), None, None
 
 def max_pool(
@@ -394,7 +394,7 @@ def line_sums(
     tl.store(columns + (frame*W + j)*C + c, down, there)
 
 # %% ../nbs/02c_kernels.ipynb #8de791c4
-def walk(x): # (B, C, T, H, W)
+def tiles_of(x): # (B, C, T, H, W)
     "A line's tile, and the programs: one a frame and some channels."
     b, c, t, h, w = x.shape
     wide = min(64, power(c), max(8, 4096//power(w)))
@@ -406,7 +406,7 @@ def axis_sums(
 ):
     "Sums over all voxels with the same t, the same h, the same w: (B, T+H+W, C), float32."
     b, c, t, h, w = x.shape
-    (sizes, programs), r = walk(x), rows(x).contiguous()
+    (sizes, programs), r = tiles_of(x), rows(x).contiguous()
     lines, columns = (r.new_empty(b, t, n, c, dtype=torch.float32) for n in (h, w))
     other = r if y is None else rows(y).contiguous()
     line_sums(programs, r, other, lines, columns, h, w, c, BOTH=y is not None, **sizes)
@@ -453,7 +453,7 @@ def gated(
     more=None,  # what is added along the axes, of the same shape
 ):
     "x · a_t · a_h · a_w, plus what is added."
-    (_, c, *axes), (sizes, programs), r = x.shape, walk(x), rows(x).contiguous()
+    (_, c, *axes), (sizes, programs), r = x.shape, tiles_of(x), rows(x).contiguous()
     y = torch.empty_like(r)
     gate(programs, r, a, a if more is None else more, y, *axes, c, MORE=more is not None, **sizes)
     return map_of(y, x.shape)

@@ -21,14 +21,18 @@ from .core.workers import one_thread
 from .data.frames import decode_clip, read_file
 from .motion.checkpoints import check_weights
 from .motion.face import FALLBACKS, FINDERS, FaceNotFound, align_clip, best_finder, blaze_lacks
-from .motion.flow import FLOWS, LEARNED as LEARNED_FLOWS, flow, full_precision
+from .motion.flow import FLOWS, flow, full_precision
+from .motion.flow import LEARNED as LEARNED_FLOWS
 from mpfnet.motion.interpolate import (
     INTERPOLATORS,
-    LEARNED as LEARNED_INTERPOLATORS,
     interpolate,
     sample_recorded,
 )
-from .motion.magnify import LEARNED as LEARNED_MAGNIFIERS, MAGNIFIERS, magnify
+from mpfnet.motion.interpolate import (
+    LEARNED as LEARNED_INTERPOLATORS,
+)
+from .motion.magnify import LEARNED as LEARNED_MAGNIFIERS
+from .motion.magnify import MAGNIFIERS, magnify
 
 # %% ../nbs/01_preprocess.ipynb #3aad2fd5
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CURRENT', 'writable', 'fold_task', 'bring_home', 'package_files', 'on_a_node', 'of_this_user', 'answers',
            'named_address', 'cluster_address', 'token_file', 'private_token', 'ask_for_token', 'on_the_loopback',
-           'start', 'join', 'connect', 'needs', 'warn_if_nowhere', 'by_value', 'collect', 'give_up', 'ray_folds',
+           'start', 'join', 'connect', 'needs', 'warn_if_nowhere', 'by_value', 'collect_folds', 'give_up', 'ray_folds',
            'tell_what_leaves', 'Mirror']
 
 # %% ../nbs/05d_ray_engine.ipynb #dc7c28f7
@@ -203,7 +203,7 @@ def by_value(ray):
     finally: ray.cloudpickle.unregister_pickle_by_value(module)
 
 # %% ../nbs/05d_ray_engine.ipynb #b2d94e57
-def collect(ray, h, waiting, ref): # {ObjectRef: subject}
+def collect_folds(ray, h, waiting, ref): # {ObjectRef: subject}
     "Bring a finished fold home."
     record, weights, version = ray.get(ref)
     subject = waiting.pop(ref)
@@ -214,7 +214,7 @@ def collect(ray, h, waiting, ref): # {ObjectRef: subject}
 def give_up(ray, h, waiting):
     "End folds that nobody waits for any more; those that are finished are kept."
     for ref in ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[0]:
-        try: collect(ray, h, waiting, ref)
+        try: collect_folds(ray, h, waiting, ref)
         except ray.exceptions.RayError: pass                                # one error is being raised already
     if connect.ours:
         ray.shutdown()
@@ -236,7 +236,7 @@ def ray_folds(h, subjects, workers=1, retries=3): # Harness; (dataset, subject) 
         waiting |= {task.remote(files, work, array, s): s for s in subjects}
     try:
         while waiting:
-            for ref in ray.wait(list(waiting))[0]: yield collect(ray, h, waiting, ref)
+            for ref in ray.wait(list(waiting))[0]: yield collect_folds(ray, h, waiting, ref)
     finally:
         if waiting: give_up(ray, h, waiting)
 

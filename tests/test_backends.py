@@ -8,14 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpfnet.core.workers import one_thread
-from mpfnet.motion import flow as flow_module, flownet2, magnet
+from mpfnet.motion import flow as flow_module
+from mpfnet.motion import flownet2, magnet
 from mpfnet.motion.checkpoints import loaded
 from mpfnet.motion.ema_vfi import EMAVFI, ema_vfi
-from mpfnet.motion.flow import CHUNK, COLOUR, FLOWS, LEARNED as LEARNED_FLOWS, flow, gray, ilk, warp
+from mpfnet.motion.flow import CHUNK, COLOUR, FLOWS, flow, gray, ilk, warp
+from mpfnet.motion.flow import LEARNED as LEARNED_FLOWS
 from mpfnet.motion.interpolate import (
-    INTERPOLATORS, LEARNED as LEARNED_INTERPOLATORS, by_flow, interpolate, sample_recorded, time_weights,
+    INTERPOLATORS,
+    by_flow,
+    interpolate,
+    sample_recorded,
+    time_weights,
 )
-from mpfnet.motion.magnify import LEARNED as LEARNED_MAGNIFIERS, MAGNIFIERS, magnify
+from mpfnet.motion.interpolate import (
+    LEARNED as LEARNED_INTERPOLATORS,
+)
+from mpfnet.motion.magnify import LEARNED as LEARNED_MAGNIFIERS
+from mpfnet.motion.magnify import MAGNIFIERS, magnify
 
 REGISTRIES = [(FLOWS, LEARNED_FLOWS), (INTERPOLATORS, LEARNED_INTERPOLATORS), (MAGNIFIERS, LEARNED_MAGNIFIERS)]
 
@@ -48,7 +58,7 @@ def test_a_learned_back_end_without_weights_says_which_file(call):
 def test_checkpoints_by_path(tmp_path):
     "The official sizes of the two smaller networks; the file is read once."
     clip = picture(2, 3, 40, 40)
-    own = magnet.seeded(1)
+    own = magnet.random_magnet(1)
     torch.save(own.state_dict(), tmp_path / 'm.pth')
     with one_thread():
         assert torch.equal(magnify(clip, [2, 5], 'magnet', weights=tmp_path / 'm.pth'),

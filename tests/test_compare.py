@@ -12,8 +12,24 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from mpfnet.metrics import evaluate, summarise
 from mpfnet.results.compare import (
-    AVERAGED, MEAN, ONE, SCORES, compare, compare_matrices, comparison_table, differences, drawn, find_run,
-    forest, matrices, quantiles, score_stack, seed_weights, subject_draws, swap_test, verdict,
+    AVERAGED,
+    MEAN,
+    ONE,
+    SCORES,
+    compare,
+    compare_matrices,
+    comparison_table,
+    differences,
+    drawn,
+    find_run,
+    forest,
+    quantiles,
+    score_stack,
+    seed_matrices,
+    seed_weights,
+    subject_draws,
+    swap_test,
+    verdict,
 )
 
 NEVER = np.zeros(3, bool)
@@ -94,7 +110,7 @@ def test_bootstrap_equals_resampling_clip_by_clip(random, subjects):
 
 def test_drawn_means_over_seeds():
     a, _ = simulated(0, seeds=3, subjects=9, clips=(30, 20, 10))
-    m, times, w = matrices(a, 3), subject_draws(9, 50, 0), seed_weights([0, 1, 2], 50, 0)
+    m, times, w = seed_matrices(a, 3), subject_draws(9, 50, 0), seed_weights([0, 1, 2], 50, 0)
     slow = [sum(w[i, k] * score_stack(np.einsum('s,sij->ij', times[i], m[k]), NEVER) for k in range(3))
             for i in range(50)]
     assert drawn(m, times, w, NEVER) == pytest.approx(np.array(slow))
@@ -102,7 +118,7 @@ def test_drawn_means_over_seeds():
 
 @pytest.mark.parametrize('seeds', [1, 2])
 def test_the_exact_swap_test_equals_trying_every_swap(seeds):
-    a, b = (matrices(t, 3) for t in simulated(5, gain=1, seeds=seeds, subjects=6, clips=(14, 8, 6)))
+    a, b = (seed_matrices(t, 3) for t in simulated(5, gain=1, seeds=seeds, subjects=6, clips=(14, 8, 6)))
     def gap(swapped):
         x, y = a.copy(), b.copy()
         for s in swapped: x[:, s], y[:, s] = b[:, s], a[:, s]
@@ -115,7 +131,7 @@ def test_the_exact_swap_test_equals_trying_every_swap(seeds):
 
 
 def test_drawn_swaps_come_close_to_the_exact_test(monkeypatch):
-    a, b = (matrices(t, 3) for t in simulated(5, gain=1, subjects=10, clips=(40, 20, 16)))
+    a, b = (seed_matrices(t, 3) for t in simulated(5, gain=1, subjects=10, clips=(40, 20, 16)))
     exact, whole = swap_test(a, b, NEVER, 500, 0)
     monkeypatch.setattr('mpfnet.results.compare.EXACT', 0)
     by_chance, partly = swap_test(a, b, NEVER, 20_000, 0)
@@ -230,7 +246,7 @@ def test_fast():
 
 def found(random, n=400, **more):
     "UF1 row of a simulated pair."
-    a, b = (matrices(t, 3) for t in simulated(random, **more))
+    a, b = (seed_matrices(t, 3) for t in simulated(random, **more))
     return compare_matrices(a, b, (list(range(len(a))),) * 2, n, 0)[0]
 
 

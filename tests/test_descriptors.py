@@ -14,8 +14,19 @@ from hypothesis import strategies as st
 from mpfnet.inputs import Scaling
 from mpfnet.preprocess import PreprocessConfig, clip_features
 from mpfnet.rivals.descriptors import (
-    LBPTOP, PLANES, BiWOOF, FlowStrain, bi_woof, block_numbers, in_time, lbp_codes, lbp_top, optical_strain,
-    ring, stretched, uniform_codes,
+    LBPTOP,
+    PLANES,
+    BiWOOF,
+    FlowStrain,
+    bi_woof,
+    block_numbers,
+    in_time,
+    lbp_codes,
+    lbp_top,
+    optical_strain,
+    ring,
+    stretched,
+    uniform_codes,
 )
 from mpfnet.store import FeatureStore
 from mpfnet.synthetic.synth import make_synth

@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 
 from mpfnet.preprocess import clip_features
 from mpfnet.rivals.dynamic import (
-    IMAGES, INTENSITIES, DynamicImages, GrayFrames, by_intensity, dynamic_image, exact_dynamic_image,
-    frame_positions, min_max, motion_intensity, phases, rank_weights,
+    DYNAMIC_IMAGES,
+    INTENSITIES,
+    DynamicImages,
+    GrayFrames,
+    by_intensity,
+    dynamic_image,
+    exact_dynamic_image,
+    frame_positions,
+    min_max,
+    motion_intensity,
+    phases,
+    rank_weights,
 )
 from mpfnet.store import FeatureStore
 
@@ -132,7 +142,7 @@ def test_rows_of_short_clips(recipe, n):
 
 def test_the_four_images():
     x, r = random_faces(7), DynamicImages(size=24)
-    assert len(IMAGES) == 4
+    assert len(DYNAMIC_IMAGES) == 4
     middle, first, last = (row(r, x, a) for a in (13, 10, 16))
     # the apex is the first frame: all of it falls
     assert not first[0, 2].any() and np.array_equal(first[0, 3], first[0, 0])

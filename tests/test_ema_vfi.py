@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from mpfnet.motion.ema_vfi import (
-    EMAVFI, _size_of, as_time, attention_mask, cut, ema_vfi, interpolate_between, load_official, pad_to_32,
-    paste, unpad,
+    EMAVFI,
+    _size_of,
+    as_time,
+    attention_mask,
+    cut,
+    ema_vfi,
+    interpolate_between,
+    load_official,
+    pad_to_32,
+    paste,
+    unpad,
 )
 
 

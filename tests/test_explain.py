@@ -15,8 +15,21 @@ from mpfnet.clips import load_clips
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.loso import run
 from mpfnet.paper.explain import (
-    clips_of, drawn_scripts, features_at, fold_record, fused, grad_cam, kept_folds, load_fold, moving_region,
-    onset_face, regions, run_data, seen, settings_of_config, similarities,
+    class_similarities,
+    clips_in_fold,
+    drawn_scripts,
+    features_at,
+    fold_record,
+    fused,
+    grad_cam,
+    kept_folds,
+    load_fold,
+    moving_region,
+    onset_face,
+    regions,
+    run_data,
+    seen,
+    settings_of_config,
 )
 from mpfnet.preprocess import PreprocessConfig
 from mpfnet.synthetic.lookalike import make_lookalike
@@ -52,12 +65,12 @@ def runs(folder): return {m: small(folder, m) for m in METHODS}
 def test_loaded_model_repeats_its_record(runs, folder, method):
     data, record = run_data(runs[method], folder/'data'), fold_record(runs[method], 'smic__s01')
     model = load_fold(runs[method], 'smic/s01', data)
-    x = features_at(data, clips_of(data, ('smic', 's01')))
+    x = features_at(data, clips_in_fold(data, ('smic', 's01')))
     assert abs(model.scores(x) - np.array(record['scores'])).max() <= 1e-6
     assert (model.scores(x).argmax(1).tolist() == record['predictions'] and sha256_of(model.state())
             == record['weights_sha256'])
     assert not any(m.training for m in model.matcher.modules())
-    s = similarities(model, x)
+    s = class_similarities(model, x)
     assert np.allclose((s * np.array(model.weights)[:, None]).sum(1), model.scores(x), atol=1e-5) and s.shape == (
         len(x), 1 + (method == 'mpfnet_p'), 3,
     )
@@ -67,7 +80,7 @@ def test_loaded_model_repeats_its_record(runs, folder, method):
 @pytest.mark.parametrize('pooled', [True, False])
 def test_heat_explains_the_score_itself(runs, folder, method, pooled):
     data = run_data(runs[method], folder/'data')
-    model, x = load_fold(runs[method], 'smic/s01'), features_at(data, clips_of(data, ('smic', 's01')))
+    model, x = load_fold(runs[method], 'smic/s01'), features_at(data, clips_in_fold(data, ('smic', 's01')))
     assert torch.allclose(fused(model, seen(model, x), len(x)), torch.from_numpy(model.scores(x)), atol=1e-6)
     heat = grad_cam(model, x, pooled=pooled)
     assert heat.shape == (len(x), *x.shape[2:]) and np.isfinite(heat).all() and (heat >= 0).all() and heat.any()
@@ -95,7 +108,7 @@ def test_settings_that_change_the_network(folder, more):
     made = small(folder, **dict(method='mpfnet_c') | more)
     data = run_data(made, folder/'data')
     model = load_fold(made, ('smic', 's01'), data)
-    assert grad_cam(model, features_at(data, clips_of(data, ('smic', 's01')))).any() and (
+    assert grad_cam(model, features_at(data, clips_in_fold(data, ('smic', 's01')))).any() and (
         'gamma' not in more or model.weights == (1.0, 0.3)
     )
 
@@ -104,7 +117,7 @@ def test_public_flow_of_one_time_step(flow_root, tmp_path):
     made = run(dataset='megc2019_flow', data_root=flow_root, method='mpfnet_p', out_dir=tmp_path, overrides=LITTLE,
                keep_weights=True, subjects='smic/sm00')
     data = run_data(made, flow_root)
-    model, here = load_fold(made, kept_folds(made)[0], data), clips_of(data, kept_folds(made)[0])
+    model, here = load_fold(made, kept_folds(made)[0], data), clips_in_fold(data, kept_folds(made)[0])
     assert grad_cam(model, features_at(data, here)).shape == (len(here), 1, 28, 28)
 
 

@@ -17,8 +17,17 @@ from hypothesis import strategies as st
 from mpfnet.data.action_units import CENTRE, EXTENT
 from mpfnet.motion import face as module
 from mpfnet.motion.face import (
-    WHEEL, FaceNotFound, align_clip, apply_affine, best_finder, blaze_lacks, find_face, head_motion,
-    motion_size, sample, similarity,
+    WHEEL,
+    FaceNotFound,
+    align_clip,
+    apply_affine,
+    best_finder,
+    blaze_lacks,
+    find_face,
+    head_motion,
+    motion_size,
+    sample,
+    similarity,
 )
 from mpfnet.synthetic.faces import draw_face, subject_traits
 

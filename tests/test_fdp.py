@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold, LeakageError
 from mpfnet.rivals.fdp import (
-    FDP, VARIANTS, DropPath, FDPConfig, FDPNet, RankPool, fdp_preset, interleave, rank_loss,
+    FDP,
+    FDP_VARIANTS,
+    DropPath,
+    FDPConfig,
+    FDPNet,
+    RankPool,
+    fdp_preset,
+    interleave,
+    rank_loss,
 )
 
 TEST = ('demo', 's2')
@@ -56,7 +64,7 @@ def fit(clips, x, cfg, seed=0, watch=None):
     return FDP(fold, context(cfg, watch)), fold
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', FDP_VARIANTS)
 def test_canary(variant):
     "Noise in the test subject's frames and labels changes nothing; in a training subject's it does; so does the seed."
     clips, x = dataset()
@@ -69,7 +77,7 @@ def test_canary(variant):
     assert sha() == sha('s2') != sha('s1') != sha(seed=1)
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', FDP_VARIANTS)
 @pytest.mark.parametrize('average', [0., .9])
 def test_determinism_and_watching(variant, average):
     "The same bytes twice, also if somebody looks on after every epoch, and whatever the global generator does."
@@ -84,7 +92,7 @@ def test_determinism_and_watching(variant, average):
     assert seen == [(1, (2, 3))]                                    # 18 clips in batches of 6: three updates an epoch
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', FDP_VARIANTS)
 def test_prediction_does_not_train(variant):
     clips, x = dataset()
     model, fold = fit(clips, x, config(variant, **CHEAP))
@@ -101,7 +109,7 @@ def test_prediction_does_not_train(variant):
     assert np.array_equal(model.scores(test), scores)               # nor on its own dynamic image
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', FDP_VARIANTS)
 def test_normalisation_is_learnt_from_training_clips_only(variant):
     """The public code uses the test set's own mean and maximum; here brighter test clips are brighter input, or scaled
     clip by clip."""
@@ -114,7 +122,7 @@ def test_normalisation_is_learnt_from_training_clips_only(variant):
                           atol=1e-4)
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', FDP_VARIANTS)
 def test_a_handful_of_clips_can_be_learnt(variant):
     clips, x = moving()
     model, fold = fit(
@@ -142,7 +150,7 @@ def test_new_faces():
     assert (model.scores(fold.test_features()).argmax(1) == np.arange(12) % 3).mean() > .8
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', FDP_VARIANTS)
 @pytest.mark.parametrize('size, frames, classes, depths',
                          [(32, 8, 3, (1,)), (64, 8, 5, (1, 1)), (64, 5, 2, (2, 1, 1, 1))])
 def test_shapes(variant, size, frames, classes, depths):
@@ -159,7 +167,7 @@ def test_frames_of_another_size():
     assert model.scores(fold.test_features()).shape == (6, 3) and model.predict(x[:2])[1].shape == (2, 32, 32)
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', FDP_VARIANTS)
 def test_nothing_moves(variant):
     "Clips of one frame repeated, and black ones, give numbers."
     clips, x = dataset()

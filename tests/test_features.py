@@ -13,7 +13,7 @@ import torch
 from mpfnet import preprocess
 from mpfnet.methods import override, settings_preset
 from mpfnet.motion.face import best_finder, blaze_lacks
-from mpfnet.motion.magnet import seeded
+from mpfnet.motion.magnet import random_magnet
 from mpfnet.preprocess import PreprocessConfig, clip_features, files_used, job_of, settled_face
 from mpfnet.store import FeatureStore, verify_folder
 
@@ -163,8 +163,8 @@ def test_a_missing_recorded_frame_does_not_shift_time(tmp_path):
 def test_a_learned_back_end_needs_its_checkpoint_and_is_keyed_by_its_content(tmp_path):
     with pytest.raises(ValueError, match='magnet expects weights=PATH'): PreprocessConfig(magnify='magnet')
     with pytest.raises(ValueError, match='has no weights'): PreprocessConfig(magnify_weights='x.pth')
-    torch.save(seeded(0).state_dict(), tmp_path / 'a.pth')
-    torch.save(seeded(1).state_dict(), tmp_path / 'b.pth')
+    torch.save(random_magnet(0).state_dict(), tmp_path / 'a.pth')
+    torch.save(random_magnet(1).state_dict(), tmp_path / 'b.pth')
     (tmp_path / 'copy.pth').write_bytes((tmp_path / 'a.pth').read_bytes())
     a, b, copy = (
         FeatureStore(tmp_path / 'store',
@@ -272,7 +272,7 @@ def test_a_clip_without_motion_or_numbers_is_named(tmp_path, change, says):
 
 
 def test_a_broken_checkpoint_does_not_become_features(tmp_path):
-    state = seeded(0).state_dict()
+    state = random_magnet(0).state_dict()
     next(iter(state.values())).fill_(float('nan'))
     torch.save(state, tmp_path / 'nan.pth')
     clip = clip_of(tmp_path, np.random.default_rng(4).integers(0, 255, (2, 32, 32, 3), np.uint8), cropped=True)

@@ -23,7 +23,14 @@ from hypothesis import strategies as st
 from mpfnet import cli
 from mpfnet.clips import load_clips
 from mpfnet.data.frames import (
-    MAX_PIXELS, decode_image, decode_raw, frame_number, frame_problem, header, image_problem, read_image,
+    MAX_PIXELS,
+    decode_image,
+    decode_raw,
+    frame_number,
+    frame_problem,
+    header,
+    image_problem,
+    read_image,
 )
 from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST, DataError, flow_list, flow_problems
 from mpfnet.data.sheets import SheetError, read_workbook

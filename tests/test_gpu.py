@@ -15,7 +15,8 @@ from mpfnet import ca_i3d, episodes, loso, priors
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.folds import Fold
 from mpfnet.inputs import NO_AUGMENT, AugmentConfig
-from mpfnet.methods import METHODS as TABLE, Context, build, fit, fit_matcher, override, settings_preset
+from mpfnet.methods import METHODS as TABLE
+from mpfnet.methods import Context, build, fit, fit_matcher, override, settings_preset
 from mpfnet.plsm import Copies, train_plsm
 from mpfnet.pltn import train_pltn
 from mpfnet.priors import Prepared

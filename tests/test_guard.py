@@ -15,8 +15,20 @@ import pytest
 
 from mpfnet import guard
 from mpfnet.guard import (
-    ALIKE, DRAWINGS, allowed_place, bad_kind, bad_name, bad_notebook, checked_frames, grey, kind_of,
-    likeness, problems, reference_frames, shows_a_frame, tracked,
+    ALIKE,
+    DRAWINGS,
+    allowed_place,
+    bad_kind,
+    bad_name,
+    bad_notebook,
+    checked_frames,
+    file_kind,
+    grey,
+    likeness,
+    problems,
+    reference_frames,
+    shows_a_frame,
+    tracked,
 )
 from mpfnet.synthetic.lookalike import make_lookalike
 
@@ -575,7 +587,7 @@ def test_files_are_known_by_their_first_bytes():
     }
     assert not [n for n, data in files.items() if not bad_kind(n, data)] and len(problems(files)) == len(files)
     for n, data in files.items():      # refused as what it is, not for being unknown
-        if n not in ('raw.bin', 'f16', 'latin.csv', 'exe', 'list1'): assert kind_of(data) not in ('unknown', 'text'), n
+        if n not in ('raw.bin', 'f16', 'latin.csv', 'exe', 'list1'): assert file_kind(data) not in ('unknown', 'text'), n
 
 
 def test_text_and_arrays_are_welcome_by_any_name():
@@ -676,7 +688,7 @@ def test_what_would_unpack_to_too_much_is_refused(licensed, tmp_path, monkeypatc
 
 
 def test_a_page_of_too_many_pictures_is_refused(licensed, monkeypatch):
-    monkeypatch.setattr(guard, 'MANY', 3)
+    monkeypatch.setattr(guard, 'MANY_PICTURES', 3)
     pages = {
         n: notebook(
             *(

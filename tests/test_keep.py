@@ -22,7 +22,13 @@ from warm import warm
 from mpfnet.core import keep
 from mpfnet.core.artefacts import read_checked, sha256_of
 from mpfnet.core.keep import (
-    file_name, locked, temporary_for, this_machine, versions, write_atomically, write_text,
+    file_name,
+    locked,
+    temporary_for,
+    this_machine,
+    versions,
+    write_atomically,
+    write_text,
 )
 from mpfnet.loso import run
 from mpfnet.methods import METHODS

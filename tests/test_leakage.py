@@ -18,7 +18,15 @@ from mpfnet.core.artefacts import Artefacts, sha256_of
 from mpfnet.folds import Fold, LeakageError
 from mpfnet.loso import run
 from mpfnet.methods import (
-    METHODS, Context, Method, fit, inner_gamma, one, override, recipe_of, settings_preset,
+    METHODS,
+    Context,
+    Method,
+    fit,
+    inner_gamma,
+    one,
+    override,
+    recipe_of,
+    settings_preset,
 )
 from mpfnet.plsm import balanced_items, copies_of
 from mpfnet.train import TrainConfig

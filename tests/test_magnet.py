@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from mpfnet.motion.magnet import VARIANTS, MagNet, load_official, magnify_frames, seeded
+from mpfnet.motion.magnet import MAGNET_VARIANTS, MagNet, load_official, magnify_frames, random_magnet
 
 GOLDEN = load_file(Path(__file__).parent / 'golden' / 'magnet.safetensors')
 CASES = sorted({k.split('.')[0] for k in GOLDEN})
 
 
 @pytest.fixture(scope='module')
-def net(): return seeded(3)  # the seed of golden/make_magnet.py
+def net(): return random_magnet(3)  # the seed of golden/make_magnet.py
 
 
 @pytest.fixture(scope='module')
-def small(): return seeded(0, width=8, n_blocks=1)
+def small(): return random_magnet(0, width=8, n_blocks=1)
 
 
 def case(name):
@@ -56,7 +56,7 @@ def test_the_stored_output_is_not_trivial(net, name):
 def test_every_weight_counts():
     "No tensor is loaded and then not used: one per cent more in any of them shows in the output."
     a, b, alpha, expected = case('even')
-    net = seeded(3)
+    net = random_magnet(3)
     for name, w in net.state_dict().items():
         w.mul_(1.01)
         assert (net(a, b, alpha) - expected).abs().max() > 3e-4, name
@@ -67,8 +67,8 @@ def test_every_weight_counts():
 def test_published_size():
     tensors = MagNet().to('meta').state_dict()
     assert (len(tensors), sum(t.numel() for t in tensors.values())) == (42, 877_968)
-    assert VARIANTS[MagNet.variant]['parameters'] == 877_968
-    assert len({tuple(v) for v in VARIANTS.values()}) == 1, 'every network is described by the same rows'
+    assert MAGNET_VARIANTS[MagNet.variant]['parameters'] == 877_968
+    assert len({tuple(v) for v in MAGNET_VARIANTS.values()}) == 1, 'every network is described by the same rows'
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.'])
@@ -147,7 +147,7 @@ def test_missing_file_says_where_it_is_published(tmp_path):
 @settings(max_examples=25)
 @given(st.integers(5, 40), st.integers(5, 40), st.integers(1, 3), st.floats(-50, 100))
 def test_any_size_and_factor(h, w, n, alpha):
-    net = seeded(0, width=4, n_blocks=1)
+    net = random_magnet(0, width=4, n_blocks=1)
     out = net(*pair(h, w, n), alpha)
     assert out.shape == (n, 3, h, w) and out.dtype == torch.float32 and out.min() >= 0 and out.max() <= 1
 
@@ -188,7 +188,7 @@ def test_pixels_stay_where_they_were(small):
 def test_gradients(small):
     a, b = pair(16, 16)
     assert not small(a.requires_grad_(), b, 2).requires_grad
-    learning = seeded(0, width=8, n_blocks=1).train().requires_grad_(True)
+    learning = random_magnet(0, width=8, n_blocks=1).train().requires_grad_(True)
     learning(a.detach(), b, 2).sum().backward()
     assert all(p.grad is not None for p in learning.parameters())
 

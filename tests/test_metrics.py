@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, recall_score
 
 from mpfnet.metrics import (
-    check_predictions, confusion, ensemble, evaluate, metrics_table, read_predictions, subject_bootstrap,
+    check_predictions,
+    confusion,
+    ensemble,
+    evaluate,
+    metrics_table,
+    read_predictions,
+    subject_bootstrap,
     summarise,
 )
 

@@ -18,8 +18,9 @@ from warm import warm
 
 from mpfnet import loso
 from mpfnet.metrics import evaluate, read_predictions
-from mpfnet.paper import plan as paper, tables
-from mpfnet.paper.plan import Paper, Wanted, find_runs, look_for, merged, plan, runs_of, save_figure
+from mpfnet.paper import plan as paper
+from mpfnet.paper import tables
+from mpfnet.paper.plan import Paper, Wanted, find_runs, look_for, merged_runs, plan, runs_of, save_figure
 from mpfnet.results.records import with_hash
 from mpfnet.results.runs import stamp_of
 
@@ -57,7 +58,7 @@ def test_reference(name):
 
 def test_every_run_is_one_that_loso_accepts():
     for data in paper.DATA:
-        for w in merged(runs_of(data)): loso.check_parameters(Paper(data=data).parameters(w))
+        for w in merged_runs(runs_of(data)): loso.check_parameters(Paper(data=data).parameters(w))
 
 
 def test_every_page_that_needs_runs_exists():

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from mpfnet.loso import run
 from mpfnet.protocol_audit import (
-    Curves, audit, best_epoch_all, best_epoch_each, best_of, last_epoch, measure, read_curves, runs_of, uf1,
+    Curves,
+    audit,
+    best_epoch_all,
+    best_epoch_each,
+    best_of,
+    last_epoch,
+    measure,
+    read_curves,
+    trainings_of,
+    uf1,
 )
 
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release
@@ -41,7 +50,7 @@ def test_goes_on_where_it_stopped(flow_root, tmp_path):
     assert set(read_curves(audit(normalise=False, **arguments(flow_root, tmp_path))).scores) == {(0, None), (1, None)}
     folder = audit(**arguments(flow_root, tmp_path))
     records = sorted(folder.rglob('*.npz'))
-    assert len(records) == 6*len(runs_of('ststnet', [0, 1])) == 30
+    assert len(records) == 6*len(trainings_of('ststnet', [0, 1])) == 30
     before, whole = {p: p.stat().st_mtime_ns for p in records}, {p: p.read_bytes() for p in records}
     records[0].write_bytes(whole[records[0]][:200])
     records[7].write_bytes(b'no archive')

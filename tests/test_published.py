@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mpfnet.results.report import as_markdown, origin, published
+from mpfnet.results.report import as_markdown, origin, published_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'nbs/images/results.json'
@@ -27,7 +27,7 @@ def contents(folder): return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 def test_every_number_of_the_front_page_has_its_origin():
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
-    table = published(RESULTS, 'public_flow')
+    table = published_table(RESULTS, 'public_flow')
     assert as_markdown(table) in readme and origin(table) in readme
     for row in json.loads(RESULTS.read_text(encoding='utf-8'))['public_flow']['rows']:
         assert (row['command'].startswith('papermill nbs/05_loso.ipynb')
@@ -55,7 +55,7 @@ def test_results_are_run_written_and_found_again(script, tmp_path, capsys):
             ['--only', 'demo', '--out-dir', str(tmp_path / 'runs'), '--into', str(tmp_path), '--workers', '1']
         )
     assert make() == 0 and 'scores averaged' in capsys.readouterr().out
-    table = published(tmp_path / 'results.json', 'demo')
+    table = published_table(tmp_path / 'results.json', 'demo')
     assert list(zip(table['name'], table['seed'])) == [('majority', 'average'), ('majority', '0'), ('majority', '1'),
                                                        ('pca_lda', '0')]
     assert set(json.loads((tmp_path / 'results.json').read_text(encoding='utf-8'))) == {'another', 'demo'}

@@ -14,8 +14,17 @@ from conftest import CHEAP, ROOT
 from mpfnet import loso, ray_engine
 from mpfnet.harness import held
 from mpfnet.ray_engine import (
-    bring_home, by_value, cluster_address, connect, fold_task, give_up, needs, of_this_user, on_a_node,
-    package_files, warn_if_nowhere,
+    bring_home,
+    by_value,
+    cluster_address,
+    connect,
+    fold_task,
+    give_up,
+    needs,
+    of_this_user,
+    on_a_node,
+    package_files,
+    warn_if_nowhere,
 )
 
 ray = pytest.importorskip('ray', reason="pip install 'mpfnet[ray]'")

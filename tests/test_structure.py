@@ -193,7 +193,7 @@ def test_a_figure_without_matplotlib_is_a_sentence():
 import pandas as pd
 from mpfnet.paper import drawings, pictures
 from mpfnet.results import report
-for ask in (lambda: report.forest(pd.DataFrame(dict(name=['a']))), drawings.Drawing(1, 1).figure, lambda:
+for ask in (lambda: report.scores_picture(pd.DataFrame(dict(name=['a']))), drawings.Drawing(1, 1).figure, lambda:
             pictures.flow_picture([[0], [0]], 1)):
     try: ask()
     except ImportError as e: print('pip install matplotlib' in str(e))"""
@@ -257,6 +257,33 @@ def test_no_import_cycle_and_none_that_climbs():
     assert not climbing(imports, stages())
     assert climbing({'folds': {'loso'}}, stages()) == ['folds imports loso']
     with pytest.raises(graphlib.CycleError): graphlib.TopologicalSorter(imports | dict(ray_engine={'loso'})).prepare()
+
+
+#: names that several modules define on purpose: each back end has one, and is asked by its module
+ONE_EACH = {'load_official', 'PUBLISHED', 'LEARNED', 'main'}
+
+
+def defined(path):
+    "Public names that a module defines at its top; methods by `patch` belong to their class."
+    for node in ast.parse(path.read_text(encoding='utf-8')).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            patched = any(isinstance(d, ast.Name) and d.id == 'patch' for d in node.decorator_list)
+            if not patched: yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+
+
+def meanings(names):
+    "{name: modules} of the public names that more than one module defines; `names` is {module: names}."
+    found = {}
+    for module, own in names.items():
+        for n in {n for n in own if not n.startswith('_')} - ONE_EACH: found.setdefault(n, []).append(module)
+    return {n: m for n, m in found.items() if len(m) > 1}
+
+
+def test_each_name_means_one_thing():
+    assert meanings({module_name(p): [*defined(p)] for p in LIBRARY}) == {}
+    assert meanings(dict(a=['plan'], b=['plan', '_x'])) == dict(plan=['a', 'b'])
 
 
 def config():

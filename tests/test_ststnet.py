@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold
 from mpfnet.rivals import baselines
-from mpfnet.rivals.baselines import Dropout, FittedSTSTNet, Largest, STSTNet, STSTNetConfig, kept
+from mpfnet.rivals.baselines import Dropout, FittedSTSTNet, Largest, STSTNet, STSTNetConfig, dropout_mask
 from mpfnet.train import seeded, stage_generator
 
 
@@ -127,9 +127,9 @@ def test_nothing_of_a_fold_depends_on_those_before_it():
 def test_dropout_draws_numbers_that_are_written_down():
     "Of PyTorch's generator on the CPU, by whole numbers: the same on every processor."
     torch.manual_seed(0)
-    assert kept((2, 12), 0.5).long().tolist() == [[0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+    assert dropout_mask((2, 12), 0.5).long().tolist() == [[0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0],
                                                   [1, 0, 1, 0, 0, 0, 0, 1, 0, 1, 1, 0]]
-    assert [round(float(kept((1000, 100), p).double().mean()), 2) for p in (.1, .5, .75, .99)] == [.9, .5, .25, .01]
+    assert [round(float(dropout_mask((1000, 100), p).double().mean()), 2) for p in (.1, .5, .75, .99)] == [.9, .5, .25, .01]
 
 
 def test_dropout_keeps_the_mean_and_lets_nothing_through_while_predicting():

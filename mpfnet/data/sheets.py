@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_FILE', 'MAX_UNPACKED', 'MAX_PART', 'MAX_ROWS', 'LAST_ROW', 'LAST_COLUMN', 'MAX_SPAN', 'SAVE_ANEW', 'UNPACKS',
-           'DRAGGED', 'FAR_DOWN', 'SheetError', 'kind_of', 'check_zip', 'read_workbook', 'author_of', 'text', 'whole',
-           'plain', 'Row', 'Table', 'find_table', 'table_by_position', 'read_csv_sheet']
+           'DRAGGED', 'FAR_DOWN', 'SheetError', 'sheet_kind', 'check_zip', 'read_workbook', 'author_of', 'text',
+           'whole', 'plain', 'Row', 'Table', 'find_table', 'table_by_position', 'read_csv_sheet']
 
 # %% ../../nbs/data/03_sheets.ipynb #36349d84
 import csv
@@ -30,7 +30,7 @@ SAVE_ANEW = 'Open it in Excel and save it as .xlsx, or copy it anew'
 class SheetError(ValueError):
     "A file that cannot be read as an annotation sheet."
 
-def kind_of(data:bytes) -> str: # a file's bytes
+def sheet_kind(data:bytes) -> str: # a file's bytes
     "'xlsx', 'xls', or a sentence that says what else it is."
     if not data: return f'it is empty (0 bytes). {SAVE_ANEW}'
     if data[:4] == b'PK\3\4': return 'xlsx'
@@ -127,7 +127,7 @@ def read_workbook(path) -> dict: # an .xlsx or .xls file
     "Sheet name → rows of raw values (None, bool, number, text); a SheetError that names the file if that fails."
     path = Path(path)
     try:
-        kind = kind_of(_bytes_of(path))
+        kind = sheet_kind(_bytes_of(path))
         if kind not in ('xlsx', 'xls'): raise SheetError(kind)
         return (_xlsx if kind == 'xlsx' else _xls)(path)
     except SheetError as e: raise SheetError(f'{path} cannot be read as a sheet: {e}') from None
@@ -272,7 +272,7 @@ def read_csv_sheet(path) -> dict: # a .csv file
     try:
         if not path.is_file(): raise SheetError('it is not an ordinary file')
         data = _bytes_of(path)
-        kind = kind_of(data)
+        kind = sheet_kind(data)
         if kind in ('xlsx', 'xls'): return read_workbook(path)
         if kind.startswith('it is'): raise SheetError(kind)
         return {path.stem: _capped(_csv_rows(_decoded(data)), path.name)}

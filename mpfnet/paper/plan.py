@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['REFERENCE', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'DATA', 'NEEDS', 'PAGES', 'reference', 'Wanted', 'runs_of_frames',
-           'runs_of_flow', 'runs_of', 'merged', 'checkout', 'folder_of', 'Paper', 'plain', 'expected', 'same_data',
-           'is_wanted', 'Found', 'look_for', 'fingerprint', 'made', 'note_made', 'clip_passes', 'paid_epochs',
-           'seconds_a_pass', 'plan', 'present', 'known_data', 'Cost', 'seconds_of', 'measured', 'make_trees',
-           'fill_features', 'rounds', 'prepared', 'papermill', 'end_with_us', 'notebook', 'chains_of', 'train_chain',
-           'train_runs', 'draw', 'can_make', 'said_once', 'make', 'alone_in', 'plan_text', 'find_runs', 'note_paper',
-           'paper_of', 'made_from', 'save_figure']
+           'runs_of_flow', 'runs_of', 'merged_runs', 'checkout', 'folder_of', 'Paper', 'as_read_back', 'expected',
+           'same_data', 'is_wanted', 'Found', 'look_for', 'clips_fingerprint', 'made', 'note_made', 'clip_passes',
+           'paid_epochs', 'seconds_a_pass', 'plan', 'present', 'known_data', 'Cost', 'seconds_of', 'measured',
+           'make_trees', 'fill_features', 'rounds', 'prepared', 'papermill', 'end_with_us', 'notebook', 'chains_of',
+           'train_chain', 'train_runs', 'draw', 'can_make', 'said_once', 'make', 'alone_in', 'plan_text', 'find_runs',
+           'note_paper', 'paper_of', 'made_from', 'save_figure']
 
 # %% ../../nbs/paper/01_plan.ipynb #bdef6e91
 import contextlib
@@ -60,7 +60,7 @@ from ..parameters import check_parameters, resolve, seeds_of
 from ..plsm import copies_of
 from ..preprocess import auto_face
 from ..results.records import records_in
-from ..results.runs import config_of_run, configs, folds_done, kind_of, same, weights_kept
+from ..results.runs import config_of_run, configs, folds_done, kind_of, same, weight_files
 from ..train import forward_of
 
 # %% ../../nbs/paper/01_plan.ipynb #5ab596bb
@@ -119,7 +119,7 @@ def runs_of(data:str, lengths=LENGTHS) -> dict: # one of DATA
     return runs_of_flow() if data == 'public_flow' else runs_of_frames(lengths)
 
 # %% ../../nbs/paper/01_plan.ipynb #ca85e924
-def merged(runs) -> dict: # {table: [Wanted]} → {Wanted: [tables]}
+def merged_runs(runs) -> dict: # {table: [Wanted]} → {Wanted: [tables]}
     "Each run once, with all that needs it; weights are kept if one of them wants them."
     out = {}
     for table, wanted in runs.items():
@@ -163,7 +163,7 @@ class Paper:
         if self.workers < 1: raise ValueError(f'workers={self.workers}: expected 1 or more')
         if wrong := [n for n in self.lengths if not 3 <= n <= 20]: raise ValueError(f'lengths: expected numbers from 3 to 20, found {wrong}')
         override(Settings(), self.overrides)                                        # a slip is an error now
-        methods = {w.method for w in merged(runs_of(self.data, self.lengths))}
+        methods = {w.method for w in merged_runs(runs_of(self.data, self.lengths))}
         if idle := [q for q in self.overrides.split(',') if q.strip() and all(unused(m, q) for m in methods)]: raise ValueError(f'overrides that no run of {self.data} has a use for: {", ".join(idle)}')
     def parameters(self, w:Wanted) -> dict: # for `loso.run`
         "What the run is told."
@@ -174,14 +174,14 @@ class Paper:
         return ','.join(part for part in self.overrides.split(',') if part.strip() and not unused(w.method, part))
 
 # %% ../../nbs/paper/01_plan.ipynb #c4a6def5
-def plain(x): return json.loads(as_json(x))       # as it will be read back: tuples are lists
+def as_read_back(x): return json.loads(as_json(x))       # as it will be read back: tuples are lists
 
 def expected(paper, w, seed) -> dict: # Paper, Wanted, one of its seeds
     "What the run's config.json must say, but for the data and the version."
     p = check_parameters(paper.parameters(w))
     device, settings = resolve(p)
     kind = 'flow28' if w.dataset == 'megc2019_flow' else 'frames'
-    return plain(dict(code=code_deciding(w.method), dataset=w.dataset, task=w.task, method=w.method, seed=seed, device=device, settings=decided_by(w.method, settings, kind)))
+    return as_read_back(dict(code=code_deciding(w.method), dataset=w.dataset, task=w.task, method=w.method, seed=seed, device=device, settings=decided_by(w.method, settings, kind)))
 
 def same_data(config) -> bool: return config['data'].get('apex', 'given') == 'given' and not config['data'].get('options')
 
@@ -208,11 +208,11 @@ def look_for(paper, w, seed, here=None) -> Found: # …; what `configs` returned
     for folder, config in (configs(paper.folder) if here is None else here).items():
         if is_wanted(config, wanted):
             done = folds_done(folder, config)
-            return Found(folder=folder, done=min(done, weights_kept(folder)) if w.keep_weights else done, of=config['data']['subjects'])
+            return Found(folder=folder, done=min(done, weight_files(folder)) if w.keep_weights else done, of=config['data']['subjects'])
     return Found()
 
 # %% ../../nbs/paper/01_plan.ipynb #098aa9dd
-def fingerprint(clips) -> str: # a clip table with frames
+def clips_fingerprint(clips) -> str: # a clip table with frames
     "A short hash of what the clip table says, and of its frames' names and sizes."
     rows = clips.drop(columns='frames').astype(str).to_csv(index=False)
     def files(v): return [(Path(f).name, os.path.getsize(f)) for f in (v if isinstance(v, (list, tuple)) else v.values() if isinstance(v, dict) else [v])]
@@ -274,7 +274,7 @@ def plan(paper:Paper, only=()) -> pd.DataFrame: # tables and figures, all if emp
         todo = of if changed else of - found.done
         minutes = round(cost.seconds(todo, seed, seen, here)/60/paper.workers, 2) if todo else 0.
         return dict(run=w.name, seed=seed, needed_by=', '.join(tables), folds=of, done=of - todo, to_train=todo, minutes=minutes, open=bool(todo or print_ != cost.print), wanted=w)
-    chosen = {w: t for w, t in merged(runs).items() if w.dataset in there and (not only or set(t) & set(only))}
+    chosen = {w: t for w, t in merged_runs(runs).items() if w.dataset in there and (not only or set(t) & set(only))}
     return pd.DataFrame([row(w, t, s) for w, t in chosen.items() for s in seeds_of(paper.seed)])
 
 NEEDS = dict(real='smic/, casme2/ or samm/', public_flow='megc2019_flow/', lookalike='look-alikes')
@@ -295,7 +295,7 @@ def present(paper, runs) -> list: # {table: [Wanted]} → names
 def known_data(dataset, task, root) -> tuple: # → (clip table without frames, fingerprint)
     "Clips: enough to count, and to see whether they have changed."
     clips = load_clips(dataset, root, task=task)
-    return clips.drop(columns='frames'), fingerprint(clips)
+    return clips.drop(columns='frames'), clips_fingerprint(clips)
 
 class Cost:
     "What a run's folds will cost."

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['SCORES', 'EXACT', 'NOT_STATED', 'MEAN', 'AVERAGED', 'ONE', 'WORDS', 'score_stack', 'subject_draws', 'quantiles',
            'seed_weights', 'drawn', 'swaps', 'swap_test', 'verdict_of', 'drawn_gaps', 'compare_matrices', 'Side',
-           'is_plain_list', 'wrong_seeds', 'one_line', 'config_to_compare', 'check_scores', 'checked', 'read_table',
-           'seed_folders', 'check_part', 'classes_in', 'side_of_tables', 'read_side', 'kind_of', 'same_kind',
-           'check_same', 'joint_stamp', 'check_labels', 'coverage', 'common_clips', 'flattened', 'as_text',
-           'setting_texts', 'differences', 'settings_note', 'Comparison', 'matrices', 'parts_of', 'seed_rows',
+           'is_plain_list', 'wrong_seeds', 'in_one_line', 'config_to_compare', 'check_scores', 'checked', 'run_table',
+           'seed_folders', 'check_part', 'classes_in', 'side_of_tables', 'read_side', 'clips_kind', 'same_kind',
+           'check_same', 'joint_stamp', 'check_labels', 'coverage', 'common_clips', 'flattened', 'setting_text',
+           'setting_texts', 'differences', 'settings_note', 'Comparison', 'seed_matrices', 'dataset_masks', 'seed_rows',
            'agreement', 'one_prediction', 'readings', 'all_rows', 'same_predictions', 'seed_notes', 'all_notes',
            'compare', 'signed', 'row_text', 'verdict', 'share_text', 'digits', 'table_row', 'comparison_table',
-           'draw_difference', 'forest', 'without_parts', 'fitting', 'listed', 'find_run']
+           'draw_difference', 'forest', 'without_parts', 'fitting', 'run_names', 'find_run']
 
 # %% ../../nbs/results/03_compare.ipynb #ae5087ae
 import json
@@ -208,7 +208,7 @@ def wrong_seeds(
     return wrong
 
 # %% ../../nbs/results/03_compare.ipynb #4e86f1b6
-def one_line(error) -> str: return ' '.join(str(error).split())
+def in_one_line(error) -> str: return ' '.join(str(error).split())
 
 def config_to_compare(folder: Path) -> dict:
     "A run's config.json, with the keys that a comparison needs. ValueError that names the file."
@@ -218,7 +218,7 @@ def config_to_compare(folder: Path) -> dict:
         what = f'{", ".join(wrong)} missing or of another kind'
         raise ValueError(f'{path}: {what}; this is no run of mpfnet, or it was edited')
     try: class_names(config['task'], config['dataset'])
-    except ValueError as e: raise ValueError(f'{path}: {one_line(e)}') from None
+    except ValueError as e: raise ValueError(f'{path}: {in_one_line(e)}') from None
     return config
 
 # %% ../../nbs/results/03_compare.ipynb #43e9f635
@@ -249,7 +249,7 @@ def checked(
     class_pairs(table['label'], table['prediction'], n_classes)
     return table
 
-def read_table(
+def run_table(
     folder: Path,  # of a run
     n_classes: int,  # of its task
 ) -> pd.DataFrame:
@@ -260,7 +260,7 @@ def read_table(
         table = checked(read_predictions(path), n_classes)
         check_scores(table, n_classes)
     except OSError as e: raise ValueError(f'{unread} ({type(e).__name__}); did any fold of the run finish?') from None
-    except ValueError as e: raise ValueError(f'{path}: {one_line(e)}') from None
+    except ValueError as e: raise ValueError(f'{path}: {in_one_line(e)}') from None
     return table
 
 # %% ../../nbs/results/03_compare.ipynb #8eed0245
@@ -307,7 +307,7 @@ def side_of_tables(
     try:
         k = classes_in(tables)
         tables = [checked(t, k) for t in tables]
-    except (ValueError, TypeError) as e: raise ValueError(f'a table of predictions: {one_line(e)}') from None
+    except (ValueError, TypeError) as e: raise ValueError(f'a table of predictions: {in_one_line(e)}') from None
     name = 'a table' if len(tables) == 1 else f'{len(tables)} tables'
     return Side(name=name, tables=tables, seeds=list(range(len(tables))), n_classes=k, stamp=stamp)
 
@@ -324,11 +324,11 @@ def read_side(
     if 'runs' in config:
         for part in folders.values(): check_part(folder, config, part, config_to_compare(part))
     k = len(class_names(config['task'], config['dataset']))
-    return Side(name=folder.resolve().name, tables=[read_table(f, k) for f in folders.values()], seeds=list(folders),
+    return Side(name=folder.resolve().name, tables=[run_table(f, k) for f in folders.values()], seeds=list(folders),
                 n_classes=k, config=config, stamp=str(config['data'].get('stamp') or NOT_STATED))
 
 # %% ../../nbs/results/03_compare.ipynb #9d8adae8
-def kind_of(stamp) -> str:
+def clips_kind(stamp) -> str:
     "What kind of clips a stamp speaks of; what follows is about the list of clips, or a warning."
     return stamp.partition(',')[0].partition(':')[0]
 
@@ -337,7 +337,7 @@ def same_kind(
     b: Side,  # likewise
 ) -> bool:
     "Are both sides of the same kind of clips, as far as is known?"
-    kinds = kind_of(a.stamp), kind_of(b.stamp)
+    kinds = clips_kind(a.stamp), clips_kind(b.stamp)
     if kinds[0] == kinds[1]: return True
     if NOT_STATED not in kinds: return False
     if not a.config or not b.config: return True
@@ -423,12 +423,12 @@ def flattened(
     return out
 
 # %% ../../nbs/results/03_compare.ipynb #00fecf75
-def as_text(v) -> str: return v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
+def setting_text(v) -> str: return v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
 
 def setting_texts(config: dict) -> dict:
     "Every setting of a config.json but its seeds, as text."
     settings = {k: v for k, v in config.items() if k not in ('seed', 'seeds', 'runs')}
-    return {k: as_text(v) for k, v in flattened(settings).items() if k}
+    return {k: setting_text(v) for k, v in flattened(settings).items() if k}
 
 def differences(
     a: dict,  # config.json of run A
@@ -473,7 +473,7 @@ class Comparison:
 # %% ../../nbs/results/03_compare.ipynb #ef78f65c
 MEAN, AVERAGED, ONE = 'mean of seeds', 'scores averaged', 'one seed'
 
-def matrices(
+def seed_matrices(
     tables,     # of predictions, one a seed
     n_classes,  # of the task
 ) -> np.ndarray:  # (K, S, C, C)
@@ -481,7 +481,7 @@ def matrices(
     def of(t): return subject_confusions(t['label'], t['prediction'], list(zip(t['dataset'], t['subject'])), n_classes)
     return np.stack([of(t) for t in tables])
 
-def parts_of(table) -> dict:  # → {'pooled': all rows, 'casme2': …}, as boolean arrays
+def dataset_masks(table) -> dict:  # → {'pooled': all rows, 'casme2': …}, as boolean arrays
     "The whole, and each dataset of a composite."
     names = sorted(set(table['dataset']))
     whole = {'pooled': np.ones(len(table), bool)}
@@ -495,8 +495,8 @@ def seed_rows(
     n_classes,  # of the task
 ) -> list[dict]:  # metric, seed_a, seed_b, difference
     "B − A of single seeds: pairs where both have the same seeds, else every seed of A with every one of B."
-    never = matrices(a[:1], n_classes)[0].sum((0, 2)) == 0
-    of_a, of_b = (score_stack(matrices(t, n_classes).sum(1), never) for t in (a, b))
+    never = seed_matrices(a[:1], n_classes)[0].sum((0, 2)) == 0
+    of_a, of_b = (score_stack(seed_matrices(t, n_classes).sum(1), never) for t in (a, b))
     every = [(i, j) for i in range(len(a)) for j in range(len(b))]
     if sorted(seeds[0]) == sorted(seeds[1]): every = [(i, j) for i, j in every if seeds[0][i] == seeds[1][j]]
     return [dict(metric=m, seed_a=seeds[0][i], seed_b=seeds[1][j], difference=float(of_b[j, k] - of_a[i, k]))
@@ -511,7 +511,7 @@ def agreement(
     x, y = (t['prediction'].to_numpy() == t['label'].to_numpy() for t in (a, b))
     counts = {'both right': x & y, 'only A': x & ~y, 'only B': ~x & y, 'neither': ~x & ~y}
     def counted(here): return [clips[here].sum() for clips in counts.values()]
-    rows = {part: counted(here) for part, here in parts_of(a).items()}
+    rows = {part: counted(here) for part, here in dataset_masks(a).items()}
     return pd.DataFrame.from_dict(rows, orient='index', columns=list(counts)).astype(int)
 
 # %% ../../nbs/results/03_compare.ipynb #247715ab
@@ -537,10 +537,10 @@ def all_rows(
 ) -> tuple:  # (rows, per_seed) of a `Comparison`
     "Every part of the data, by mean of seeds and by averaged scores."
     rows, dots = [], []
-    for data, here in parts_of(a[0]).items():
+    for data, here in dataset_masks(a[0]).items():
         for kind, (x, y, k) in readings(a, b, seeds).items():
             x, y = [t[here] for t in x], [t[here] for t in y]
-            found = compare_matrices(matrices(x, n_classes), matrices(y, n_classes), k, n, seed)
+            found = compare_matrices(seed_matrices(x, n_classes), seed_matrices(y, n_classes), k, n, seed)
             rows += [dict(data=data, scores=kind) | r for r in found]
             if kind == MEAN: dots += [dict(data=data) | r for r in seed_rows(x, y, k, n_classes)]
     return pd.DataFrame(rows), pd.DataFrame(dots, columns=['data', 'metric', 'seed_a', 'seed_b', 'difference'])
@@ -667,7 +667,7 @@ def comparison_table(
     "For display: all scores pooled, then dataset by dataset. B − A with its interval, both p, resolution, verdict."
     rows = c.rows[(c.rows['data'] == 'pooled') | c.rows['metric'].isin([metric] if metric else SCORES)]
     out = pd.DataFrame([table_row(r, c.draws) for r in rows.to_dict('records')])
-    out.columns.name = kind_of(c.stamp)
+    out.columns.name = clips_kind(c.stamp)
     return out
 
 # %% ../../nbs/results/03_compare.ipynb #72ce4b9f
@@ -719,7 +719,7 @@ def fitting(
     return exact or without_parts([r for r in runs if name and begins(r)])
 
 # %% ../../nbs/results/03_compare.ipynb #5c277841
-def listed(
+def run_names(
     folders,  # of runs
     most=12,  # names to write out
 ) -> str:
@@ -737,7 +737,7 @@ def find_run(
     fits = fitting(name, runs)
     if len(fits) == 1: return fits[0]
     if name and Path(name).is_dir(): raise ValueError(f'{name}: a folder, but not of a run: it has no config.json')
-    several = f'{name!r} is the beginning of {len(fits)} runs in {out_dir}: {listed(fits)}. Write more of it'
+    several = f'{name!r} is the beginning of {len(fits)} runs in {out_dir}: {run_names(fits)}. Write more of it'
     if fits: raise ValueError(several)
-    others = f'; there are {listed(runs)}' if runs else ', and no other run'
+    others = f'; there are {run_names(runs)}' if runs else ', and no other run'
     raise ValueError(f'no run {name!r} in {out_dir}{others}. --out-dir or out_dir says where runs lie')

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from mpfnet.motion.magnet import seeded
+from mpfnet.motion.magnet import random_magnet
 
 SEED = 3
 CASES = {'even': (2, 40, 48, [2., 8.]), 'odd': (1, 33, 46, [5.])}  # frames, H, W, one factor a frame
@@ -30,7 +30,7 @@ def pattern(n, h, w, shift, seed):
 
 if __name__ == '__main__':
     torch.set_num_threads(1)
-    net, out = seeded(SEED), {}
+    net, out = random_magnet(SEED), {}
     for seed, (name, (n, h, w, factors)) in enumerate(CASES.items()):
         a, b = pattern(n, h, w, 0, seed), pattern(n, h, w, .2, seed)
         alpha = torch.tensor(factors)

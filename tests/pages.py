@@ -1,7 +1,7 @@
 """`make notebooks`: nbdev_test, and beside it what each cell has stored against what it says now. One execution does
 both.
 
-All that `nbdev_test --help` lists may be asked here, too: `python tests/pages.py --path nbs/05a_metrics.ipynb`.
+All that `nbdev_test --help` lists may be asked here, too: `python tests/pages.py --path nbs/00b_metrics.ipynb`.
 """
 import json
 import re

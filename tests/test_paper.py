@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from warm import warm
 
 from mpfnet import loso
+from mpfnet.core.files import as_json
 from mpfnet.metrics import evaluate, read_predictions
 from mpfnet.paper import plan as paper
 from mpfnet.paper import tables
@@ -289,7 +290,7 @@ def test_pages_show_what_was_asked_for_last(few, flow_root, tmp_path):
     twin.mkdir()
     read_predictions(mine / 'predictions.csv').assign(prediction=1).to_csv(twin / 'predictions.csv', index=False)
     config = json.loads((mine / 'config.json').read_text()) | dict(code='another')
-    (twin / 'config.json').write_text(loso.as_json(config))
+    (twin / 'config.json').write_text(as_json(config))
     (twin / 'folds').mkdir()
     for f in (mine / 'folds').glob('*.json'):
         (twin / 'folds' / f.name).write_text(

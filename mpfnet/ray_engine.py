@@ -251,7 +251,8 @@ def tell_what_leaves(stamp, address): # `mpfnet.clips.stamp` of the clips; the s
 class Mirror:
     "A folder here that stands for one on a store; `fetch` and `send` copy what differs in size or is missing."
     def __init__(self, address): # 's3://bucket/runs'
-        try: import fsspec
+        try:
+            import fsspec
         except ImportError: raise ValueError(f"out_dir={address!r} needs fsspec: pip install 'mpfnet[ray]', and the package of that store (s3fs, gcsfs, …)") from None
         from mpfnet.core.keep import cache_folder
         self.fs, self.there = fsspec.core.url_to_fs(str(address).rstrip('/'))

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import flop_registry
 from turns import parser, publish, verdict
 
 from mpfnet.ca_i3d import CAI3D, encoder_preset
-from mpfnet.kernels import Kernel, use_kernels
+from mpfnet.core.kernels import Kernel, use_kernels
 
 MATRIX, NORM, POOL, COPY, REST = ('convolutions, matrix products', 'batch norm, ReLU', 'max-pool',
                                   'concatenation, copies', 'attention and other')

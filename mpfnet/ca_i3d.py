@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .core.checks import need, patch, pick
-from .kernels import Switched, attended, max_pool, norm_relu
+from .core.kernels import Switched, attended, max_pool, norm_relu
 
 # %% ../nbs/02_ca_i3d.ipynb #4c5c4324
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -18,9 +18,9 @@ import torch
 
 from .clips import NAMES, OPTIONS
 from .core.checks import warn
+from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names
 from .data.settle import POLICIES
-from .kernels import check_kernels
 from .methods import METHODS, override, settings_preset, unused
 from .mpfnet_p import GAMMA
 from .train import ask_for_order

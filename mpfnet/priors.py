@@ -30,7 +30,7 @@ from mpfnet.train import (
 #: modules that decide MPFNet's features and its priors
 DECIDING = (
     'core.workers', 'data.frames', 'motion.face', 'motion.flow', 'motion.interpolate', 'motion.magnify',
-    'preprocess', 'store', 'folds', 'kernels', 'ca_i3d', 'inputs', 'train', 'priors', 'pltn', 'plsm',
+    'preprocess', 'store', 'folds', 'core.kernels', 'ca_i3d', 'inputs', 'train', 'priors', 'pltn', 'plsm',
 )
 
 # %% ../nbs/03_priors.ipynb #186cb945

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from mpfnet import kernels
 from mpfnet.ca_i3d import CAI3D, EncoderConfig
-from mpfnet.kernels import Kernel, attended, check_kernels, max_pool, norm_relu, use_kernels
+from mpfnet.core import kernels
+from mpfnet.core.kernels import Kernel, attended, check_kernels, max_pool, norm_relu, use_kernels
 from mpfnet.train import ComputeConfig, SGDConfig, forward_of
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -258,7 +258,7 @@ def test_without_a_gpu_or_triton_there_is_a_sentence(monkeypatch):
 
 
 def test_nothing_is_imported_until_it_is_asked_for():
-    code = "import sys, mpfnet.ca_i3d, mpfnet.priors; print('triton' in sys.modules, mpfnet.kernels.tl)"
+    code = "import sys, mpfnet.ca_i3d, mpfnet.priors; print('triton' in sys.modules, mpfnet.core.kernels.tl)"
     done = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.stdout.split() == ['False', 'None'], done.stderr[-2000:]
 
@@ -280,7 +280,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import triton
 from mpfnet.ca_i3d import CAI3D
-from mpfnet.kernels import Kernel, use_kernels
+from mpfnet.core.kernels import Kernel, use_kernels
 from test_kernels import SMALL
 TYPES, found = {torch.bfloat16: '*bf16', torch.float32: '*fp32', torch.uint8: '*u8', int: 'i32', float: 'fp32'}, {}
 def compiled(self, programs, *args, **sizes):
@@ -320,7 +320,7 @@ def test_the_page_runs():
     if not program.exists(): pytest.skip('needs nbdev')
     root = Path(__file__).parents[1]
     env = os.environ | dict(TRITON_INTERPRET='1', PYTHONPATH=str(root))
-    command = [program, '--path', str(root/'nbs'/'02c_kernels.ipynb'), '--flags', 'gpu', '--n_workers', '0']
+    command = [program, '--path', str(root/'nbs'/'core'/'06_kernels.ipynb'), '--flags', 'gpu', '--n_workers', '0']
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
     assert 'Success' in done.stdout + done.stderr
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

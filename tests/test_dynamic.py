@@ -175,7 +175,7 @@ def test_gray_frames_are_grey_frames():
 @pytest.mark.parametrize(
     'make, says',
     [
-        (lambda: DynamicImages(intensity='x'), 'known: peak'),
+        (lambda: DynamicImages(intensity='x'), 'expected one of peak'),
         (lambda: DynamicImages(size=8), 'at least 16'),
         (lambda: DynamicImages(size=64.0), 'whole numbers'),
         (lambda: GrayFrames(frames=1), 'at least 2'),

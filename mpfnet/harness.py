@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FULL', 'LOST', 'Data', 'folds_that_train', 'wanted_copies', 'chosen_subjects', 'check_subjects', 'check_rows',
-           'faces_found', 'copies_to_make', 'clips_of', 'prepare', 'Held', 'held', 'Experiment', 'experiment',
+           'faces_found', 'copies_to_make', 'clips_to_run', 'prepare', 'Held', 'held', 'Experiment', 'experiment',
            'data_hash', 'data_config', 'config_of', 'Harness', 'take_card', 'on_a_card', 'harness', 'fits', 'moved',
-           'resident', 'told_of_gpu', 'too_small', 'encoder_parts', 'check_scores', 'fit_and_predict', 'clips_out',
+           'resident', 'told_of_gpu', 'too_small', 'encoder_parts', 'check_test_scores', 'fit_and_predict', 'clips_out',
            'run_fold', 'weights_path', 'as_tensor', 'keep_state', 'weights_kept', 'record_path', 'whole_scores',
            'check_record', 'valid_record', 'valid_records', 'still_to_do', 'if_free', 'lock_path', 'record_of',
            'try_fold', 'finish_fold']
@@ -160,7 +160,7 @@ def copies_to_make(
     return wanted_copies(clips, n_classes, settings.plsm.phi_limit, n_splits, group, settings.plsm.phi)
 
 # %% ../nbs/05c_harness.ipynb #a00eb96b
-def clips_of(
+def clips_to_run(
     p:Parameters,
     settings:Settings,
     n_splits=None,  # of inner folds, where there are any
@@ -185,7 +185,7 @@ def prepare(
 ) -> Data:
     "Load the clip table and make sure that all features exist."
     n_splits = n_splits or (INNER_SPLITS if settings.gamma == 'inner' and 'gamma' in METHODS[p.method].stages else None)
-    loaded = clips_of(p, settings, n_splits)
+    loaded = clips_to_run(p, settings, n_splits)
     clips, kind = loaded.table, loaded.table['input'].iat[0]
     recipe = settled_face(recipe_of(p.method, settings), clips)
     store = FeatureStore(Path(p.out_dir)/'cache'/'features', recipe, kind)
@@ -417,7 +417,7 @@ def encoder_parts(
     return dict(parts=np.asarray(model.parts(x), float).round(6).tolist(), weights=list(map(float, model.weights)))
 
 # %% ../nbs/05c_harness.ipynb #d84f4f62
-def check_scores(
+def check_test_scores(
     record,   # scores, and parts where there are several encoders
     h:Harness,
     subject,  # (dataset, subject)
@@ -443,7 +443,7 @@ def fit_and_predict(
         test = fold.test_features()
         scores = np.asarray(model.scores(test), float).round(6)
         found = dict(scores=scores) | encoder_parts(model, test)
-        check_scores(found, h, subject)
+        check_test_scores(found, h, subject)
         fold.check_unchanged(model.state())
     return model.state(), found, sha, not unordered
 

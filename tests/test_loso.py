@@ -531,7 +531,7 @@ def test_a_class_of_no_module_is_refused_before_anything_is_read(flow_root, tmp_
         (dict(workers='many'), 'whole number'),
         (dict(gamma=-1), '≥ 0'),
         (dict(gamma=True), 'expected None'),
-        (dict(gamma=0.5, method='plsm'), 'has no meaning'),
+        (dict(gamma=0.5, method='plsm'), 'only mpfnet_p weighs two encoders'),
         (dict(subjects=6), 'papermill'),
         (dict(subjects=[]), 'list'),
         (dict(overrides=None), 'expected text'),

@@ -335,18 +335,26 @@ def tell_what_leaves(
 # %% ../nbs/05d_ray_engine.ipynb #1cbfad16
 class Mirror:
     "A folder here that stands for one on a store; `fetch` and `send` copy what differs in size or is missing."
-    def __init__(self, address): # 's3://bucket/runs'
+    def __init__(self,
+        address,  # 's3://bucket/runs'
+    ):
         try:
             import fsspec
-        except ImportError: raise ValueError(f"out_dir={address!r} needs fsspec: pip install 'mpfnet[ray]', and the package of that store (s3fs, gcsfs, …)") from None
+        except ImportError:
+            raise ValueError(f"out_dir={address!r} needs fsspec: pip install 'mpfnet[ray]', and the package of that "
+                             'store (s3fs, gcsfs, …)') from None
         from mpfnet.core.keep import cache_folder
-        self.fs, self.there = fsspec.core.url_to_fs(str(address).rstrip('/'))
-        self.here = cache_folder()/'mirrors'/hashlib.sha256(str(address).rstrip('/').encode()).hexdigest()[:16]
+        address = str(address).rstrip('/')
+        self.fs, self.there = fsspec.core.url_to_fs(address)
+        self.here = cache_folder()/'mirrors'/hashlib.sha256(address.encode()).hexdigest()[:16]
         self.sent = {}
-    def listing(self) -> dict: # name → size
+
+    def listing(self) -> dict:  # name → size
+        "What lies on the store."
         if not self.fs.exists(self.there): return {}
         root = self.there.rstrip('/') + '/'
-        return {k[len(root):] if k.startswith(root) else k.lstrip('/')[len(root.lstrip('/')):]: v['size'] for k, v in self.fs.find(self.there, detail=True).items()}
+        def name(path): return path[len(root):] if path.startswith(root) else path.lstrip('/')[len(root.lstrip('/')):]
+        return {name(path): v['size'] for path, v in self.fs.find(self.there, detail=True).items()}
 
 # %% ../nbs/05d_ray_engine.ipynb #e1e1cd75
 @patch

@@ -330,13 +330,13 @@ def test_damaged_caches_do_not_become_results(reference, flow_root, tmp_path):
 @pytest.fixture
 def whole_frames(monkeypatch):
     "Some of the synthetic clips pass for whole frames; where no face is found in one, its middle is taken."
-    from mpfnet import loso, preprocess
-    load = loso.load_clips
+    from mpfnet import harness, preprocess
+    load = harness.load_clips
     def with_whole(*a, subjects=(), **k):
         clips = load(*a, **k)
         clips['cropped'] = ~clips['subject'].isin(with_whole.subjects)
         return clips
-    monkeypatch.setattr(loso, 'load_clips', with_whole)
+    monkeypatch.setattr(harness, 'load_clips', with_whole)
     def auto(finder, subjects):
         with_whole.subjects = subjects
         monkeypatch.setattr(preprocess, 'best_finder', lambda: finder)

@@ -192,7 +192,8 @@ def show_kind(
     "The cases of a kind, or the first of them."
     few = cases if every or kind in GRAVE else cases.head(FEW_CASES)
     more = f', the first {FEW_CASES} (--all lists every one)' if len(few) < len(cases) else ''
-    if len(cases): print_table(few, f'{kind.capitalize()}: {len(cases)}{more}', range(len(cases)) if kind in GRAVE else ())
+    if not len(cases): return
+    print_table(few, f'{kind.capitalize()}: {len(cases)}{more}', range(len(cases)) if kind in GRAVE else ())
 
 def _by_subject(clips): # subject/clip
     parts = clips.str.partition('/')

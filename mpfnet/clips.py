@@ -278,7 +278,8 @@ def tell(
     if strict:
         raise DataError(f'{dataset} in {folder}: strict mode refuses {len(wrong)} case(s):\n' + _listed(wrong))
     more = f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''
-    warn(f'{report_line(report)}. {"; ".join(wrong[:3])}{more} (all of it: clips.report, or mpfnet data check {dataset})')
+    where = f'(all of it: clips.report, or mpfnet data check {dataset})'
+    warn(f'{report_line(report)}. {"; ".join(wrong[:3])}{more} {where}')
 
 def nothing_left(dataset, folder, task, report) -> str:  # as above
     "Why no clip can be used, case by case."

@@ -406,7 +406,8 @@ def points_of(g) -> tuple: # (h, w) uint8
     return np.float32([p.pt for p in points]).reshape(-1, 2), looks
 
 # %% ../nbs/08a_guard.ipynb #e60ee318
-NEAR, FEW_POINTS = .9, 4      # likeness of two points from which on they may be the same; points below which nothing is said
+NEAR = .9        # likeness of two points from which on they may be the same
+FEW_POINTS = 4   # points below which nothing is said
 
 @dataclass(slots=True)
 class Frames:
@@ -648,7 +649,8 @@ def shows_a_frame(
         for image in pictures(path, data):
             key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
             if not frames or key in clean: continue
-            if (n := n + len(parts(image))) > MANY_PICTURES: raise ValueError(f'more than {MANY_PICTURES} parts of pictures')
+            n += len(parts(image))
+            if n > MANY_PICTURES: raise ValueError(f'more than {MANY_PICTURES} parts of pictures')
             if what := shows(image, frames): return what
             clean.add(key)
     except Exception as e: return f'cannot be looked into ({type(e).__name__}: {e})'

@@ -296,7 +296,8 @@ def one(model): # a class: model(fold, ctx)
 # %% ../nbs/04_methods.ipynb #9abeec02
 #: modules that decide the numbers of all others
 LEARNT = (
-    'core.workers', 'data.frames', 'motion.face', 'motion.flow', 'preprocess', 'store', 'folds', 'inputs', 'train', 'priors',
+    'core.workers', 'data.frames', 'motion.face', 'motion.flow', 'preprocess', 'store', 'folds', 'inputs', 'train',
+    'priors',
 )
 #: those of what reads MPFNet's rows and learns no network
 PLAIN = (*LEARNT, 'motion.interpolate', 'motion.magnify', 'rivals.baselines', 'methods')
@@ -319,10 +320,11 @@ METHODS = dict(
     plsm=episodic('plsm', copies=True), pltn=episodic('pltn'), scratch=episodic(),
     fdp=Method(fit=one(FDP), reads='gray', stages=('fdp',), modules=(*LEARNT, 'rivals.dynamic', 'ca_i3d', 'rivals.fdp'),
                gives='probabilities', ordered=True),
-    afn=Method(fit=one(AFN), reads='dynamic', stages=('afn',), modules=(*LEARNT, 'rivals.dynamic', 'ca_i3d', 'rivals.afn'),
-               gives='probabilities', ordered=True),
+    afn=Method(fit=one(AFN), reads='dynamic', stages=('afn',),
+               modules=(*LEARNT, 'rivals.dynamic', 'ca_i3d', 'rivals.afn'), gives='probabilities', ordered=True),
     ststnet=Method(fit=one(FittedSTSTNet), reads='strain', stages=('ststnet', 'features'),
-                   modules=(*LEARNT, 'rivals.descriptors', 'rivals.baselines'), features=True, gives='probabilities', ordered=True),
+                   modules=(*LEARNT, 'rivals.descriptors', 'rivals.baselines'), features=True,
+                   gives='probabilities', ordered=True),
     lbp_top=Method(fit=one(DescriptorSVM), reads='lbp_top', stages=('svm',),
                    modules=(*LEARNT, 'rivals.descriptors', 'rivals.svm'), ordered=True),
     bi_woof=Method(fit=one(DescriptorSVM), reads='bi_woof', stages=('svm',),
@@ -345,7 +347,8 @@ def fit(
     return method_of(method).fit(method, fold, ctx)
 
 # %% ../nbs/04_methods.ipynb #37564c03
-STRATEGIES = {'w/o PL': 'scratch', 'PLTN': 'pltn', 'PLSM': 'plsm', 'MPFNet-P': 'mpfnet_p', 'MPFNet-C': 'mpfnet_c'}    # rows of Table IV
+#: rows of Table IV
+STRATEGIES = {'w/o PL': 'scratch', 'PLTN': 'pltn', 'PLSM': 'plsm', 'MPFNet-P': 'mpfnet_p', 'MPFNet-C': 'mpfnet_c'}
 
 # %% ../nbs/04_methods.ipynb #7b3c9d12
 def class_of(fit): # `fit` of a row

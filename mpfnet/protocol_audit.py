@@ -365,7 +365,8 @@ def habit_row(
     return out
 
 # %% ../nbs/06a_protocol_audit.ipynb #e2a86c33
-COMPARED_WITH = {HABIT_NAMES[how]: HABIT_NAMES['training'] for how in ('everyone', 'own')}   # what differs in the habit alone
+#: what differs in the habit alone
+COMPARED_WITH = {HABIT_NAMES[how]: HABIT_NAMES['training'] for how in ('everyone', 'own')}
 
 def measure(
     c:Curves,  # of an audit

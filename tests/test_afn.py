@@ -1,4 +1,5 @@
 """AFN: the leakage canary for its variants and its augmentation, determinism, edges, bad settings."""
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -165,8 +166,7 @@ def test_class_weights_give_each_class_the_same_say(y):
     [('tiny', 'afn', 3, 64), ('tiny', 'dianet', 5, 32), ('light', 'afn', 2, 64), ('light', 'dianet', 3, 48)],
 )
 def test_shapes(name, variant, classes, size):
-    cfg = afn_preset(name)
-    cfg.variant = variant
+    cfg = replace(afn_preset(name), variant=variant)
     for channels in (1, 3):
         logits, w = AFNNet(channels, classes, cfg).eval().fuse(torch.randn(2, channels, 2, size, size))
         assert logits.shape == (2, classes) and w.tolist() == [[.5, .5]]*2, 'the gate starts undecided'
@@ -182,20 +182,20 @@ def test_paper_is_the_largest():
 @pytest.mark.parametrize(
     'wrong, says',
     [
-        (dict(variant='AFN'), 'known: afn, dianet'),
-        (dict(augment='flip'), 'known: none, phase'),
-        (dict(scale='std'), 'known: minmax, clip, train'),
+        (dict(variant='AFN'), 'expected one of afn, dianet'),
+        (dict(augment='flip'), 'expected one of none, phase'),
+        (dict(scale='std'), 'expected one of minmax, clip, train'),
         (dict(variant='dianet', augment='phase'), 'nothing but phases'),
         (dict(widths=(8, 0)), 'widths'),
         (dict(widths=()), '8x16x32'),
         (dict(widths=(8.0, 16)), 'widths'),
         (dict(widths=8), 'widths'),
-        (dict(blocks=0), 'blocks=0'),
-        (dict(stem=0), 'stem=0'),
-        (dict(grid=0), 'grid=0'),
-        (dict(embedding=1.5), 'embedding=1.5'),
-        (dict(epochs=-1), 'epochs=-1'),
-        (dict(batch=1), 'batch=1'),
+        (dict(blocks=0), 'blocks: expected .* at least 1, found 0'),
+        (dict(stem=0), 'stem: expected .* at least 1, found 0'),
+        (dict(grid=0), 'grid: expected .* at least 1, found 0'),
+        (dict(embedding=1.5), 'embedding: expected a whole number.* found 1.5'),
+        (dict(epochs=-1), 'epochs: expected .* found -1'),
+        (dict(batch=1), 'batch: expected .* at least 2, found 1'),
         (dict(batch=True), 'batch'),
         (dict(dropout=1.0), 'dropout'),
         (dict(flip=1.1), 'flip'),

@@ -11,16 +11,18 @@ from test_leakage import SETTINGS, TEST, dataset, weights
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mpfnet import ca_i3d, episodes, loso, priors
+from mpfnet import ca_i3d, episodes, harness, loso, priors
 from mpfnet.ca_i3d import CAI3D
+from mpfnet.core.artefacts import Artefacts
 from mpfnet.folds import Fold
-from mpfnet.inputs import NO_AUGMENT, AugmentConfig
+from mpfnet.inputs import NO_AUGMENT, AugmentConfig, moved_to
 from mpfnet.methods import METHODS as TABLE
 from mpfnet.methods import Context, build, fit, fit_matcher, override, settings_preset
 from mpfnet.plsm import Copies, train_plsm
 from mpfnet.pltn import train_pltn
 from mpfnet.priors import Prepared
-from mpfnet.train import ComputeConfig
+from mpfnet.results.machines import environment
+from mpfnet.train import ComputeConfig, SGDConfig, generator, repeatable, seeded, train, watch_update
 
 FRAMES = dataset('frames')
 METHODS = ('scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c')
@@ -31,7 +33,7 @@ def a_fold(features=None):
     return Fold(FRAMES[0], FRAMES[1] if features is None else features, [TEST], copies=FRAMES[2], n_classes=3)
 
 
-class Untrained(priors.Artefacts):
+class Untrained(Artefacts):
     "Instead of a prior, the weights that it would start from."
     def get(self, stage, key, make): return CAI3D(5, embedding=None, preset=SETTINGS.encoder).state_dict()
 
@@ -55,7 +57,7 @@ def test_a_step_runs_elsewhere(monkeypatch, aug, resident):
         given = inputs or ((k,) for k in range(updates))
         for k in range(min(2, updates)):
             with Waits() as waits:
-                loss = loss_of(*priors.moved_to('meta', next(given)))
+                loss = loss_of(*moved_to('meta', next(given)))
                 loss.backward()
             assert not waits.found or not k, waits.found  # in the first update constants move, too
             assert loss.device.type == 'meta' and all(p.grad.device.type == 'meta' for p in module.parameters()
@@ -135,12 +137,12 @@ def test_a_run_with_resident_features(flow_root, tmp_path, monkeypatch):
         return [{k: v for k, v in json.loads(f.read_text()).items() if k != 'seconds'}
                 for f in sorted((run / 'folds').glob('*.json'))]
     plain, calls = records(loso.run(**what, out_dir=str(tmp_path/'a'))), []
-    monkeypatch.setattr(loso, 'fits', lambda need, device, share: True)
-    monkeypatch.setattr(loso, '_resident', {})
-    move = loso.moved
-    monkeypatch.setattr(loso, 'moved', lambda *a, **k: calls.append(a) or move(*a, **k, step=100))
+    monkeypatch.setattr(harness, 'fits', lambda need, device, share: True)
+    monkeypatch.setattr(harness, '_resident', {})
+    move = harness.moved
+    monkeypatch.setattr(harness, 'moved', lambda *a, **k: calls.append(a) or move(*a, **k, step=100))
     assert records(loso.run(**what, out_dir=str(tmp_path/'b'))) == plain and len(calls) == 1
-    assert not loso._resident[list(loso._resident)[0]].open().is_cuda
+    assert not harness._resident[list(harness._resident)[0]].open().is_cuda
 
 
 def test_frames_in_place_of_3d_convolutions(monkeypatch):
@@ -172,7 +174,7 @@ def test_compiled_graphs_serve_all_folds(monkeypatch):
     monkeypatch.setattr(
         priors,
         'train',
-        lambda module, loss_of, updates, *args, inputs, **kwargs: [loss_of(*priors.moved_to('meta', given)).backward()
+        lambda module, loss_of, updates, *args, inputs, **kwargs: [loss_of(*moved_to('meta', given)).backward()
                                                                    for given in inputs],
     )
     s, found, before = override(SETTINGS, 'compute.compile=default,pltn.batch=10,pltn.epochs=2'), [], dict(breaks)
@@ -263,7 +265,7 @@ def test_a_fold_on_the_gpu(compute):
                            Context(settings=s if device == 'cuda' else SETTINGS, device=device))
     here, there = (fitted(d).scores(torch.from_numpy(x[:6].astype(np.float32))) for d in ('cpu', 'cuda'))
     assert np.abs(here - there).max() < (1e-2 if 'float32' in compute else .5)
-    resident = fitted('cuda', loso.moved(x, np.arange(len(x)), 'cuda')).scores(
+    resident = fitted('cuda', harness.moved(x, np.arange(len(x)), 'cuda')).scores(
         torch.from_numpy(x[:6].astype(np.float32))
     )
     if not s.compute.compile and not s.compute.record: assert np.array_equal(there, resident)
@@ -342,9 +344,9 @@ def test_a_method_of_ones_own_without_an_order(monkeypatch, strict):
     monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', '')
     monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG')
     if strict:
-        with pytest.raises(RuntimeError, match='deterministic implementation'), priors.repeatable('cuda', True): alarm()
+        with pytest.raises(RuntimeError, match='deterministic implementation'), repeatable('cuda', True): alarm()
     else:
-        with priors.repeatable('cuda') as unordered:
+        with repeatable('cuda') as unordered:
             alarm()
             alarm()
         assert len(unordered) == 1
@@ -386,10 +388,10 @@ def test_generators_of_gpus_are_kept(monkeypatch):
     def spoil():
         for k in states: states[k] = torch.tensor([9], dtype=torch.uint8)
         return torch.nn.Linear(1, 1)
-    priors.seeded(spoil, priors.generator(0, 'x'))
+    seeded(spoil, generator(0, 'x'))
     net = torch.nn.Linear(1, 1)
-    priors.watch_update(lambda k: spoil(), net, 1)
-    priors.train(net, lambda k: net(torch.ones(1, 1)).sum(), 1, priors.SGDConfig(), watch=lambda k: spoil())
+    watch_update(lambda k: spoil(), net, 1)
+    train(net, lambda k: net(torch.ones(1, 1)).sum(), 1, SGDConfig(), watch=lambda k: spoil())
     assert [int(states[k]) for k in (0, 1)] == [1, 2]
 
 
@@ -439,7 +441,7 @@ def test_presets_of_a_machine_with_a_gpu(monkeypatch):
 def test_a_run_on_the_cpu_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'A card')
-    assert loso.environment('cpu')['processor'] != 'A card' == loso.environment('cuda')['processor']
+    assert environment('cpu')['processor'] != 'A card' == environment('cuda')['processor']
 
 
 # --- memory

@@ -15,6 +15,7 @@ from test_gpu import Waits, cuda
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpfnet import loso, preprocess
+from mpfnet import store as stores
 from mpfnet.motion.flow import FLOWS, LEARNED, flow
 from mpfnet.motion.interpolate import interpolate, sample_recorded
 from mpfnet.motion.magnify import magnify
@@ -248,8 +249,8 @@ def card(monkeypatch):
     def note(copies, *args):
         sizes.append(len(copies))
         return together(copies, *args)
-    monkeypatch.setattr(preprocess, 'device_of', lambda recipe: torch.device('cpu'))
-    monkeypatch.setattr(preprocess, 'copies_together', lambda recipe, n: 10)
+    for module in (preprocess, stores): monkeypatch.setattr(module, 'device_of', lambda recipe: torch.device('cpu'))
+    monkeypatch.setattr(stores, 'copies_together', lambda recipe, n: 10)
     monkeypatch.setattr(preprocess, 'features_together', note)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda *a: 'a card')
     return sizes
@@ -345,11 +346,11 @@ def test_no_memory_for_a_single_clip_is_a_sentence(clips, tmp_path, card, monkey
         FeatureStore(tmp_path, CUDA).ensure(clips[:2], progress=False)
     # of a card on which there is no room to begin
     def full(*args): raise RuntimeError('CUDA error: out of memory')
-    monkeypatch.setattr(preprocess, 'copies_on_device', full)
+    monkeypatch.setattr(stores, 'copies_on_device', full)
     with pytest.raises(RuntimeError, match='even for a single clip .CUDA error: out of memory'):
         FeatureStore(tmp_path, CUDA).ensure(clips[:2], progress=False)
     def broken(*args): raise RuntimeError('CUDA error: an illegal memory access was encountered')
-    monkeypatch.setattr(preprocess, 'copies_on_device', broken)
+    monkeypatch.setattr(stores, 'copies_on_device', broken)
     with pytest.raises(RuntimeError, match='illegal memory access was encountered$'):
         FeatureStore(tmp_path, CUDA).ensure(clips[:2], progress=False)
 
@@ -362,7 +363,7 @@ def test_no_gpu_is_said_before_anything_is_read(clips, tmp_path, monkeypatch):
     for ask in (lambda: store.ensure(clips[:2], progress=False), lambda: clip_features(clips.iloc[0], CUDA)):
         with pytest.raises(ValueError, match='preprocess.device=cuda: expected a GPU.*preprocess.device=cpu'): ask()
     with monkeypatch.context() as m:
-        m.setattr(preprocess, 'device_of', lambda recipe: torch.device('cpu'))
+        for module in (preprocess, stores): m.setattr(module, 'device_of', lambda recipe: torch.device('cpu'))
         m.setattr(torch.cuda, 'get_device_name', lambda *a: 'a card')
         store.ensure(broken, progress=False)
     assert FeatureStore(tmp_path, CUDA).ensure(broken, progress=False).tolist() == [0]
@@ -406,10 +407,10 @@ def test_a_gpu_that_is_not_asked_is_told_of(clips, tmp_path, monkeypatch):
     "Once there are many rows to make, and only of a recipe that it could make."
     said = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(preprocess, 'say_once', said.append)
+    monkeypatch.setattr(stores, 'say_once', said.append)
     store = FeatureStore(tmp_path/'store', SMALL)
     store.ensure(clips[:2], progress=False)
-    monkeypatch.setattr(preprocess, 'MANY', 3)
+    monkeypatch.setattr(stores, 'MANY_ROWS', 3)
     store.ensure(clips[2:4], progress=False)
     assert not said
     store.ensure(clips[4:], progress=False)

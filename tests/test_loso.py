@@ -330,13 +330,13 @@ def test_damaged_caches_do_not_become_results(reference, flow_root, tmp_path):
 @pytest.fixture
 def whole_frames(monkeypatch):
     "Some of the synthetic clips pass for whole frames; where no face is found in one, its middle is taken."
-    from mpfnet import loso, preprocess
-    load = loso.load_clips
+    from mpfnet import harness, preprocess
+    load = harness.load_clips
     def with_whole(*a, subjects=(), **k):
         clips = load(*a, **k)
         clips['cropped'] = ~clips['subject'].isin(with_whole.subjects)
         return clips
-    monkeypatch.setattr(loso, 'load_clips', with_whole)
+    monkeypatch.setattr(harness, 'load_clips', with_whole)
     def auto(finder, subjects):
         with_whole.subjects = subjects
         monkeypatch.setattr(preprocess, 'best_finder', lambda: finder)
@@ -531,7 +531,7 @@ def test_a_class_of_no_module_is_refused_before_anything_is_read(flow_root, tmp_
         (dict(workers='many'), 'whole number'),
         (dict(gamma=-1), '≥ 0'),
         (dict(gamma=True), 'expected None'),
-        (dict(gamma=0.5, method='plsm'), 'has no meaning'),
+        (dict(gamma=0.5, method='plsm'), 'only mpfnet_p weighs two encoders'),
         (dict(subjects=6), 'papermill'),
         (dict(subjects=[]), 'list'),
         (dict(overrides=None), 'expected text'),

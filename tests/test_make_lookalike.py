@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mpfnet.data.labels import DATASETS, MEGC2019
-from mpfnet.synthetic import synth
+from mpfnet.synthetic import lookalike
 from mpfnet.synthetic.lookalike import TREES, lookalike_truth, make_lookalike
 
 BLANK = dict(blank=True, progress=False)
@@ -79,13 +79,13 @@ def test_without_hard_links_frames_are_copies(tmp_path, monkeypatch):
 
 
 def test_a_crash_leaves_nothing_and_the_next_try_succeeds(tmp_path, monkeypatch):
-    real, drawn = synth.draw_clip, []
+    real, drawn = lookalike.draw_clip, []
     def failing(*args):
         drawn.append(args)
         if len(drawn) == 5: raise RuntimeError('power cut')
         return real(*args)
     with monkeypatch.context() as m:
-        m.setattr(synth, 'draw_clip', failing)
+        m.setattr(lookalike, 'draw_clip', failing)
         with pytest.raises(RuntimeError): make_lookalike('casme_sq', tmp_path, subjects=2, size=32, progress=False)
     assert not list(tmp_path.iterdir())
     assert make_lookalike('casme_sq', tmp_path, subjects=2, size=32, progress=False) == tmp_path/'casme_sq'

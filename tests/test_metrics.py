@@ -85,7 +85,7 @@ def test_results_are_plain_json(case):
     'labels, predictions, n_classes, says',
     [
         ([], [], 3, 'at least one clip'), ([0], [], 3, 'at least one clip'),
-        ([0, 1], [0], 3, '2 labels and 1 predictions'), ([0, 3], [0, 0], 3, r'found \[3\]'),
+        ([0, 1], [0], 3, 'predictions: expected one a label, 2 of them, found 1'), ([0, 3], [0, 0], 3, r'found \[3\]'),
         ([0, 1], [0, -1], 3, r'predictions.*found \[-1\]'), ([0.0, 1.0], [0, 1], 3, 'float64'),
         ([0, 1], ['0', '1'], 3, 'predictions: expected integer'), ([True, False], [0, 1], 3, 'bool'),
         ([0, None], [0, 1], 3, 'object'), ([[0], [1]], [0, 1], 3, 'shape'), (0, 0, 3, 'shape'),

@@ -172,7 +172,7 @@ def test_run_all_twice_runs_what_the_cell_says(drawn, kernel, tmp_path, monkeypa
     cells = nbformat.read(LOSO, 4).cells
     say(kernel, "method, seed = 'majority', 4; seed")
     kernel.nb.cells = cells
-    last = next(i for i, c in enumerate(cells) if '\nfolder = run(' in c.source)
+    last = next(i for i, c in enumerate(cells) if 'from mpfnet.loso import run ' in c.source)
     kernel.execute_cell(cells[last], last)
     assert (config()['method'], config()['seed']) == ('majority', 4)
     assert len(list((tmp_path / 'runs').glob('synth-*'))) == 3 and 'SYNTHETIC' in first

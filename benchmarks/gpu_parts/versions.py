@@ -8,6 +8,7 @@ import torch
 
 from gpu_parts.tools import DEVICE, attempt, emit
 from mpfnet import loso
+from mpfnet.results.machines import environment
 
 OPTIONAL = ('triton', 'pytest', 'hypothesis', 'nbdev', 'papermill', 'openpyxl', 'captum', 'ray', 'rich', 'matplotlib')
 SHOWN = ('nvidia-smi', 'nvcc --version', 'lscpu', 'free -g')
@@ -27,7 +28,7 @@ def libraries():
     there = {m: find_spec(m) is not None for m in OPTIONAL}
     emit('versions', python=platform.python_version(), torch=torch.__version__, cuda=torch.version.cuda,
          cudnn=torch.backends.cudnn.version(), numpy=numpy.__version__, pandas=pandas.__version__, cv2=cv2.__version__,
-         sklearn=sklearn.__version__, cores=os.cpu_count(), commit=loso.environment(DEVICE)['commit'],
+         sklearn=sklearn.__version__, cores=os.cpu_count(), commit=environment(DEVICE)['commit'],
          without=[m for m, yes in there.items() if not yes])
 
 

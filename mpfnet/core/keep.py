@@ -230,14 +230,18 @@ def file_name(*parts) -> str:
     return re.sub(r'[. ]$', lambda m: f'%{ord(m[0]):02x}', name)
 
 # %% ../../nbs/core/02_keep.ipynb #06155702
+@lru_cache
+def _installed(name): # a package; it is not imported for this, as importing scikit-learn takes a second
+    from importlib.metadata import version
+    return version(name)
+
 def versions() -> dict:
     "Of the libraries that decide digits."
     import cv2
     import numpy
-    import scipy
-    import sklearn
     import torch
-    return {m.__name__: str(m.__version__) for m in (torch, numpy, cv2, sklearn, scipy)}
+    return ({m.__name__: str(m.__version__) for m in (torch, numpy, cv2)}
+            | dict(sklearn=_installed('scikit-learn'), scipy=_installed('scipy')))
 
 def differs(
     made,     # versions that were noted, or None

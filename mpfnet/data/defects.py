@@ -145,7 +145,8 @@ def in_words(finding:dict) -> str:
 def report_line(report:dict) -> str:
     "How often each kind occurred."
     n = Counter(f['kind'] for f in report.get('findings', []))
-    return f"{report.get('dataset', '')}: " + (', '.join(f'{n[k]} {k}' for k in DECISION_KINDS if n[k]) or 'nothing to report')
+    counts = ', '.join(f'{n[k]} {k}' for k in DECISION_KINDS if n[k])
+    return f"{report.get('dataset', '')}: {counts or 'nothing to report'}"
 
 def against(
     report:dict,                    # of `Clips`

@@ -926,7 +926,8 @@ def read_dataset(
     frames_of = frames_lister(report, tree.root)
     pairs += unlisted(source, folders, pairs, table)
     check_folders(name, tree, table, pairs, folders, frames_of, source, report, DATASETS[facts].fps)
-    rows = assemble(facts, table, rows_wanted(facts, table, pairs, task, report), folders, task, apex, frames_of, report)
+    wanted = rows_wanted(facts, table, pairs, task, report)
+    rows = assemble(facts, table, wanted, folders, task, apex, frames_of, report)
     if depth := depth_of(rows, folders, tree.root, report): rows['depth'] = depth
     labels = [label_of(e, task, name) if task else pd.NA for e in rows['emotion']]
     return rows.assign(label=labels), report.as_dict()

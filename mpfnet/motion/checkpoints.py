@@ -23,8 +23,10 @@ from ..data.frames import ordinary
 def _numpy_scalars():
     "What a NumPy number in a checkpoint needs, and nothing else."
     import numpy as np
-    try: from numpy._core.multiarray import scalar
-    except ImportError: from numpy.core.multiarray import scalar
+    try:
+        from numpy._core.multiarray import scalar
+    except ImportError:
+        from numpy.core.multiarray import scalar
     numbers = {type(np.dtype(t)) for t in ('f4', 'f8', 'i4', 'i8')}
     return [scalar, (scalar, 'numpy.core.multiarray.scalar'), np.dtype, *numbers]
 

@@ -63,7 +63,7 @@ def paste(
     w: int, # and its width
 ) -> torch.Tensor: # (B, h, w, C)
     "The way back."
-    (top, bottom), (left, right) = padding(h, WINDOW), padding(w, WINDOW)
+    (top, bottom), (left, _) = padding(h, WINDOW), padding(w, WINDOW)
     x = windows.unflatten(2, (WINDOW, WINDOW)).unflatten(1, ((top + h + bottom)//WINDOW, -1))
     x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2).roll((shift, shift), (1, 2))
     return x[:, top:top + h, left:left + w]

@@ -485,7 +485,8 @@ def _dlib():
     "dlib's detector and its 68-point model, loaded once in this thread."
     if not hasattr(_own, 'dlib'):
         models = importlib.util.find_spec('face_recognition_models')
-        try: import dlib
+        try:
+            import dlib
         except ImportError: dlib = None
         if dlib is None or models is None:
             lost = [n for n, there in (('dlib-bin', dlib), ('face_recognition_models', models)) if there is None]

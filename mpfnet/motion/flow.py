@@ -221,7 +221,8 @@ def tvl1(
     prefilter: bool = True, # clean the flow by a median between rounds
 ) -> torch.Tensor: # (N, 2, H, W) px
     "Total variation and L1, by scikit-image."
-    try: from skimage.registration import optical_flow_tvl1
+    try:
+        from skimage.registration import optical_flow_tvl1
     except ImportError as e: raise ImportError("flow method 'tvl1' needs scikit-image: pip install scikit-image") from e
     def f(a, b):
         down_and_right = optical_flow_tvl1(a, b, attachment=attachment, prefilter=prefilter, dtype=np.float32)

@@ -32,7 +32,8 @@ def lagrangian(
 # %% ../../nbs/motion/04_magnify.ipynb #7161c1cd
 def _pyramids(image, orientations):
     "Complex steerable pyramids of the channels of (C, H, W)."
-    try: from pyrtools.pyramids import SteerablePyramidFreq
+    try:
+        from pyrtools.pyramids import SteerablePyramidFreq
     except ImportError as e:
         how = "pip install 'mpfnet[phase]', or pip install pyrtools"
         raise ImportError(f"magnification method 'phase' needs pyrtools: {how}") from e

@@ -452,7 +452,8 @@ def _priors_row(d, encoder, y):
     (clips, copies, subjects), up, low = clips_and_copies(), y - .45, y + .5
     words = f'all but one\nof {subjects} subjects'
     d.box('train', 1.05, y, 'training clips', words, f'of {clips} clips', 'data', w=1.5)
-    d.box('pltn', 6., up, 'PLTN', 'CA-I3D, triplets in the batch, Eq. 6–7', weight_count(encoder), 'prior', w=2.5, h=.74)
+    words = 'CA-I3D, triplets in the batch, Eq. 6–7'
+    d.box('pltn', 6., up, 'PLTN', words, weight_count(encoder), 'prior', w=2.5, h=.74)
     words = 'copies (1 + φ)·δ that\nbalance the classes, Table I'
     d.box('magnify', 3.5, low, 'magnify', words, f'{clips} → {copies} clips in all', 'prior', w=1.9, h=.8)
     d.box('plsm', 6., low, 'PLSM', 'CA-I3D, classifier, Eq. 8–9', weight_count(encoder), 'prior', w=2.5, h=.74)

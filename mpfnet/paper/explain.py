@@ -194,7 +194,8 @@ def run_data(
     store = FeatureStore(cache/'features', recipe_of(config['method'], settings), kind)
     rows = store.ensure(clips, progress=False)
     where = store.root, store.config, kind
-    return Data(clips=clips.table, store=where, rows=rows, copies={}, digests=None, report=clips.report, stamp=clips.stamp)
+    return Data(clips=clips.table, store=where, rows=rows, copies={}, digests=None, report=clips.report,
+                stamp=clips.stamp)
 
 # %% ../../nbs/paper/05_explain.ipynb #8ea80039
 def clips_in_fold(

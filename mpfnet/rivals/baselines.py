@@ -12,8 +12,7 @@ from math import prod
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -30,13 +29,15 @@ class PCALDA:
                  y,              # (n,) labels
                  n_classes:int,  # of the task
                  components=50): # at most; fewer where there are fewer clips or features
+        from sklearn.decomposition import PCA  # takes a second, which only those wait for who need it
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
         x = np.asarray(x, np.float32).reshape(len(x), -1)
         self.n_classes, self.classes = n_classes, np.unique(y)
         need(len(self.classes) >= 2, 'pca_lda, classes of the training clips', self.classes.tolist(), 'two or more')
-        self.pca = PCA(min(components, len(x) - 1, x.shape[1]), svd_solver='full').fit(x)
+        self.pca = PCA(min(components, len(x) - 1, x.shape[1]), svd_solver='full')
         k = len(self.classes)
         self.lda = LinearDiscriminantAnalysis(solver='lsqr', shrinkage='auto', priors=np.full(k, 1/k))
-        self.lda.fit(self.pca.transform(x), y)
+        with threadpool_limits(1): self.lda.fit(self.pca.fit(x).transform(x), y)
 
 # %% ../../nbs/rivals/01_baselines.ipynb #4c12cdeb
 @patch

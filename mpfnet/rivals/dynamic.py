@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.svm import LinearSVR
+from threadpoolctl import threadpool_limits
 
 from ..core.checks import need
 from ..motion.flow import flow, gray
@@ -44,13 +44,14 @@ def exact_dynamic_image(
     C: float = 1.,  # price of a frame out of order
 ) -> torch.Tensor:  # (…) float32; its scale is free
     "Rank pooling by a linear support-vector regression of liblinear."
+    from sklearn.svm import LinearSVR  # takes a second, which only those wait for who need it
     n = len(frames)
     if n < 2: return torch.zeros_like(frames[0])
     t = np.arange(1., n + 1)
     means = np.cumsum((frames - frames[:1]).double().numpy().reshape(n, -1), 0)/t[:, None]
     ranker = LinearSVR(C=C, epsilon=.1, loss='squared_epsilon_insensitive', dual=False, fit_intercept=False,
                        max_iter=10000)
-    ranker.fit(means - means.mean(0), t - t.mean())
+    with threadpool_limits(1): ranker.fit(means - means.mean(0), t - t.mean())
     return torch.from_numpy(ranker.coef_.astype(np.float32)).reshape(frames.shape[1:])
 
 # %% ../../nbs/rivals/04_dynamic.ipynb #6e46c162

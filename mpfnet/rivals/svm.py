@@ -9,7 +9,7 @@ __all__ = ['SVMConfig', 'Normaliser', 'machines', 'DescriptorSVM']
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 
 from ..core.checks import check_fields, need
 
@@ -53,11 +53,12 @@ def machines(
     cfg,  # SVMConfig
 ) -> tuple:  # classes (k,), weights (k, d), offsets (k,)
     "A linear support-vector machine for each class that has clips."
+    from sklearn.svm import SVC  # takes a second, which only those wait for who need it
     classes, products = np.unique(y), z @ z.T
     weights, offsets = np.zeros((len(classes), z.shape[1])), np.zeros(len(classes))
     for i, c in enumerate(classes if len(classes) > 1 else ()):
         weight = 'balanced' if cfg.balanced else None
-        m = SVC(kernel='precomputed', C=cfg.C, class_weight=weight).fit(products, y == c)
+        with threadpool_limits(1): m = SVC(kernel='precomputed', C=cfg.C, class_weight=weight).fit(products, y == c)
         weights[i], offsets[i] = m.dual_coef_[0] @ z[m.support_], m.intercept_[0]
     return classes, weights, offsets
 

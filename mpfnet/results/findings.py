@@ -53,7 +53,8 @@ def data_note(self:Result) -> str:  # Markdown
     data, folds = self.config['data'], self.metrics['folds']
     report = read_json(self.parts[0]/'data_report.json')
     summary = report_summary(report)
-    head = f"**{self.stamp}** · {data['clips']} clips of {data['subjects']} subjects · {folds['done']} of {folds['of']} folds"
+    head = f"**{self.stamp}** · {data['clips']} clips of {data['subjects']} subjects"
+    head += f" · {folds['done']} of {folds['of']} folds"
     if not len(summary): return head + '\n\nEvery clip of the sheet is in the table, as the sheet has it.'
     rows = '\n'.join(f'| {r.dataset} | {r.decision} | {r.cases} | {r.meaning} |' for r in summary.itertuples())
     return f'{head}\n\n| dataset | decision | cases | what that means |\n|---|---|---|---|\n{rows}'
@@ -78,7 +79,8 @@ def confusion_figure(self:Result):  # a matplotlib figure
     size = 1.6 + .6*len(counts)
     fig, ax = pyplot().subplots(figsize=(size, size - .5), dpi=72, layout='constrained')
     ax.imshow(share, cmap='Blues', vmin=0, vmax=1)
-    for (i, j), n in np.ndenumerate(counts): ax.text(j, i, n, ha='center', va='center', color='w' if share[i, j] > .5 else 'k')
+    for (i, j), n in np.ndenumerate(counts):
+        ax.text(j, i, n, ha='center', va='center', color='w' if share[i, j] > .5 else 'k')
     ax.set(xticks=range(len(counts)), yticks=range(len(counts)), xticklabels=self.classes, yticklabels=self.classes,
            xlabel='predicted', ylabel='true', title=f"{self.config['method']} on {self.config['dataset']}")
     if len(counts) > 3: ax.tick_params(axis='x', rotation=90)
@@ -153,7 +155,10 @@ def cost(self:Result) -> pd.DataFrame:  # one row a seed
     for part in self.parts:
         config, env = read_config(part/'config.json'), if_whole(read_json, part/'env.json') or {}
         seconds = [r['seconds'] for r in records_in(part, hash_of(config)) if 'seconds' in r]
-        rows.append(dict(seed=config.get('seed'), device=config['device'], processor=', '.join(env.get('processors', [])) or env.get('processor'),
-                         processes=env.get('workers'), folds=len(seconds), **{'s a fold': round(float(np.median(seconds)), 1) if seconds else None,
-                         's in all': env.get('seconds')}, mpfnet=env.get('mpfnet'), commit=(env.get('commit') or 'unknown')[:8]))
+        median = round(float(np.median(seconds)), 1) if seconds else None
+        processor = ', '.join(env.get('processors', [])) or env.get('processor')
+        rows.append(dict(seed=config.get('seed'), device=config['device'], processor=processor,
+                         processes=env.get('workers'), folds=len(seconds))
+                    | {'s a fold': median, 's in all': env.get('seconds')}
+                    | dict(mpfnet=env.get('mpfnet'), commit=(env.get('commit') or 'unknown')[:8]))
     return pd.DataFrame(rows).set_index('seed')

@@ -86,7 +86,7 @@ def folds_that_train(
 # %% ../nbs/05c_harness.ipynb #d7151d48
 def wanted_copies(
     clips,          # all clips of a run
-    n_classes,
+    n_classes,      # K
     limit,          # φ_max of the rarest class
     n_splits=None,  # inner folds, where there are any
     group=None,     # folds that share a trunk, where they do
@@ -115,7 +115,7 @@ def chosen_subjects(
 
 # %% ../nbs/05c_harness.ipynb #6f92b1b8
 def check_subjects(
-    clips,
+    clips,          # clip table, one row a clip
     n_splits=None,  # of the inner folds, where there are any
 ):
     "Raise where a fold would have nothing to train on, or nothing to split."
@@ -127,8 +127,8 @@ def check_subjects(
 
 # %% ../nbs/05c_harness.ipynb #9abc60ae
 def check_rows(
-    store:FeatureStore,
-    rows,  # the numbers of those in use
+    store:FeatureStore,  # where the features lie
+    rows,                # the numbers of those in use
 ):
     "Raise if a feature row in use is not what was written."
     noted = store.table.index
@@ -139,8 +139,8 @@ def check_rows(
 
 # %% ../nbs/05c_harness.ipynb #fd9abe11
 def faces_found(
-    store:FeatureStore,
-    rows,    # the numbers of those in use
+    store:FeatureStore,  # where the features lie
+    rows,                # the numbers of those in use
 ) -> dict:   # {how: clips}
     "How the faces were found: a key of `FINDERS`, or centre, where none was; empty for ready-made flow."
     if store.input != 'frames': return {}
@@ -148,10 +148,10 @@ def faces_found(
 
 # %% ../nbs/05c_harness.ipynb #87778bc7
 def copies_to_make(
-    p:Parameters,
-    settings:Settings,
-    clips,           # clip table
-    n_splits=None,   # of inner folds, where there are any
+    p:Parameters,       # what was asked for
+    settings:Settings,  # of every stage
+    clips,              # clip table
+    n_splits=None,      # of inner folds, where there are any
 ) -> tuple:          # clip positions, their φ
     "The magnified copies that a method wants; none where it wants none, or where there are no frames to magnify."
     if clips['input'].iat[0] != 'frames' or not METHODS[p.method].copies: return np.array([], int), np.array([], int)
@@ -161,9 +161,9 @@ def copies_to_make(
 
 # %% ../nbs/05c_harness.ipynb #a00eb96b
 def clips_to_run(
-    p:Parameters,
-    settings:Settings,
-    n_splits=None,  # of inner folds, where there are any
+    p:Parameters,       # what was asked for
+    settings:Settings,  # of every stage
+    n_splits=None,      # of inner folds, where there are any
 ):                  # Clips
     "The clips of a run. An impossible choice is an error here, not after an hour."
     root = Path(p.out_dir)/'cache' if p.dataset == 'synth' and not p.data_root else p.data_root
@@ -178,8 +178,8 @@ def clips_to_run(
 
 # %% ../nbs/05c_harness.ipynb #bb42b556
 def prepare(
-    p:Parameters,
-    settings:Settings,
+    p:Parameters,       # what was asked for
+    settings:Settings,  # of every stage
     n_splits=None,      # of inner folds, where there are any
     progress=True,      # show a bar
 ) -> Data:
@@ -205,7 +205,7 @@ class Held(Data):
     def open(self): return self.array
 
 def held(
-    data:Data,
+    data:Data,                                   # of a run
     take=lambda features, rows: features[rows],  # how rows are taken
 ) -> Held:
     "The same clips on the rows that this run uses, renumbered."
@@ -263,8 +263,8 @@ def data_config(
                 apex=p.apex, options=options_of(p.data_options), decisions={f'{d}: {k}': n for d, k, n in summary})
 
 def config_of(
-    e:Experiment,
-    seed:int,
+    e:Experiment,  # the run, not trained yet
+    seed:int,      # of the run
 ) -> dict:  # what config.json says
     "All that decides the result of one run."
     p, (_, recipe, kind) = e.asked, e.data.store
@@ -308,18 +308,18 @@ def take_card(
     torch.cuda.set_device(k % torch.cuda.device_count())
 
 def on_a_card(
-    workers:int,
-    device,  # 'cpu' or 'cuda'
+    workers:int,  # fold processes
+    device,       # 'cpu' or 'cuda'
 ) -> int:
     "How many of the processes share a GPU, at most."
     return -(-workers//max(1, torch.cuda.device_count())) if device == 'cuda' else workers
 
 # %% ../nbs/05c_harness.ipynb #6987213a
 def harness(
-    e:Experiment,
-    seed:int,
-    config:str,  # hash of the run's config
-    folder='',   # of the run; '' = none (see `validate`), and then no weights are kept
+    e:Experiment,  # the run, not trained yet
+    seed:int,      # of the run
+    config:str,    # hash of the run's config
+    folder='',     # of the run; '' = none (see `validate`), and then no weights are kept
 ) -> Harness:
     "What trains the folds of one seed."
     p = e.asked
@@ -341,7 +341,7 @@ def fits(
 def moved(
     features,  # (rows, C, T, H, W) float16
     rows,      # the numbers of those to move
-    device,
+    device,    # 'cpu' or 'cuda'
     step=256,  # rows at a time
 ) -> torch.Tensor:  # (len(rows), C, T, H, W) float16
     "Some rows as a tensor on a device."
@@ -375,8 +375,8 @@ LOST = re.compile(r'CUDA error|CUDA driver error|Triton Error|CUDNN_STATUS_|CUBL
 
 @contextmanager
 def told_of_gpu(
-    h:Harness,
-    subject,  # (dataset, subject)
+    h:Harness,  # of the run
+    subject,    # (dataset, subject)
 ):
     "Errors of a GPU in words that say what to do."
     try: yield
@@ -390,9 +390,9 @@ def told_of_gpu(
 
 # %% ../nbs/05c_harness.ipynb #a2c7bd98
 def too_small(
-    h:Harness,
-    subject,  # (dataset, subject)
-    what,     # what PyTorch said
+    h:Harness,  # of the run
+    subject,    # (dataset, subject)
+    what,       # what PyTorch said
 ) -> str:
     "What was needed, what there is, what to lower."
     free, total = torch.cuda.mem_get_info()
@@ -409,7 +409,7 @@ def too_small(
 
 # %% ../nbs/05c_harness.ipynb #e8e29d7b
 def encoder_parts(
-    model,
+    model,  # what `fit` returned
     x,      # features of test clips (n, C, T, H, W)
 ) -> dict:  # parts (encoders, n, K), weights
     "The similarities of each encoder, where several are weighed, and their weights: γ can be varied without training."
@@ -418,9 +418,9 @@ def encoder_parts(
 
 # %% ../nbs/05c_harness.ipynb #d84f4f62
 def check_test_scores(
-    record,   # scores, and parts where there are several encoders
-    h:Harness,
-    subject,  # (dataset, subject)
+    record,     # scores, and parts where there are several encoders
+    h:Harness,  # of the run
+    subject,    # (dataset, subject)
 ):
     "Raise if scores are not finite, or none that the method can give."
     who, gives = '/'.join(subject), METHODS[h.method].gives
@@ -430,10 +430,10 @@ def check_test_scores(
 
 # %% ../nbs/05c_harness.ipynb #fe4ff3d5
 def fit_and_predict(
-    h:Harness,
-    fold:Fold,   # it is sealed here
-    ctx:Context,
-    subject,     # (dataset, subject)
+    h:Harness,    # of the run
+    fold:Fold,    # it is sealed here
+    ctx:Context,  # what `fit` needs besides
+    subject,      # (dataset, subject)
 ) -> tuple:      # what was learnt; scores (n, K), parts; hash of the weights; whether every sum had an order
     "Learn, seal, predict the test clips, and see that nothing was learnt meanwhile."
     row = METHODS[h.method]
@@ -449,16 +449,16 @@ def fit_and_predict(
 
 # %% ../nbs/05c_harness.ipynb #905e9cc3
 def clips_out(
-    h:Harness,
-    subject,  # (dataset, subject)
+    h:Harness,  # of the run
+    subject,    # (dataset, subject)
 ):
     "The rows of the clip table that are a subject's."
     own = zip(h.data.clips['dataset'], h.data.clips['subject'])
     return h.data.clips[[t == subject for t in own]]
 
 def run_fold(
-    h:Harness,
-    subject,  # (dataset, subject)
+    h:Harness,  # of the run
+    subject,    # (dataset, subject)
 ) -> dict:    # the fold's record
     "Train on everyone else, seal, predict."
     start = time.perf_counter()
@@ -477,8 +477,8 @@ def run_fold(
 
 # %% ../nbs/05c_harness.ipynb #ef794500
 def weights_path(
-    h:Harness,
-    subject,  # (dataset, subject)
+    h:Harness,  # of the run
+    subject,    # (dataset, subject)
 ) -> Path:
     "`weights/<dataset>__<subject>.safetensors`"
     return Path(h.weights)/f'{file_name(*subject)}.safetensors'
@@ -489,7 +489,7 @@ def as_tensor(value): # a number, array or tensor
     return tensor.detach().cpu().contiguous()
 
 def keep_state(
-    path,
+    path,        # of the record
     state:dict,  # name → number, array or tensor
 ):
     "Write a learnt state as safetensors."
@@ -498,7 +498,7 @@ def keep_state(
 
 # %% ../nbs/05c_harness.ipynb #8054798b
 def weights_kept(
-    h:Harness,
+    h:Harness,  # of the run
     subject,    # (dataset, subject)
     record,     # of the fold
     tell=True,  # print why they do not count
@@ -524,7 +524,7 @@ def record_path(
 def whole_scores(
     r,          # a record
     n:int,      # clips
-    h:Harness,
+    h:Harness,  # of the run
 ) -> bool:
     "Whether scores and predictions are of one piece, and such as the method gives."
     try:
@@ -535,9 +535,9 @@ def whole_scores(
 
 # %% ../nbs/05c_harness.ipynb #70e3f282
 def check_record(
-    path,
+    path,       # of the record
     subject,    # (dataset, subject)
-    h:Harness,
+    h:Harness,  # of the run
 ) -> dict:
     "The record, if it can be believed; a ValueError says why not."
     r, here = read_record(path), clips_out(h, subject)
@@ -550,24 +550,24 @@ def check_record(
     return r
 
 def valid_record(
-    path,
+    path,       # of the record
     subject,    # (dataset, subject)
-    h:Harness,
+    h:Harness,  # of the run
 ) -> dict | None:
     "The record if it can be believed, else None, and a warning."
     return if_whole(lambda f: check_record(f, subject, h), path)
 
 # %% ../nbs/05c_harness.ipynb #032ac5ef
 def valid_records(
-    h:Harness,
-    subjects,  # (dataset, subject) pairs
+    h:Harness,  # of the run
+    subjects,   # (dataset, subject) pairs
 ) -> dict:
     "{(dataset, subject): record} of the finished folds."
     return {s: r for s in subjects if (r := valid_record(record_path(h.folder, s), s, h))}
 
 # %% ../nbs/05c_harness.ipynb #ac1668a7
 def still_to_do(
-    h:Harness,
+    h:Harness,  # of the run
     wanted,     # (dataset, subject) pairs
     records,    # {pair: record}
     tell=True,  # see `weights_kept`
@@ -587,8 +587,8 @@ def if_free(
         else: yield True
 
 def lock_path(
-    h:Harness,
-    subject,  # (dataset, subject)
+    h:Harness,  # of the run
+    subject,    # (dataset, subject)
 ) -> Path:
     "Beside the fold's record; its folder is made."
     path = make_way(record_path(h.folder, subject))
@@ -597,8 +597,8 @@ def lock_path(
 
 # %% ../nbs/05c_harness.ipynb #81b4d3da
 def record_of(
-    h:Harness,
-    subject,  # (dataset, subject) of a fold whose lock is held
+    h:Harness,  # of the run
+    subject,    # (dataset, subject) of a fold whose lock is held
 ) -> tuple:   # record, whether it was trained here
     "The record that somebody who was faster has written, or one that is trained now."
     path, lock = record_path(h.folder, subject), lock_path(h, subject)
@@ -610,7 +610,7 @@ def record_of(
     return found, bool(todo)
 
 def try_fold(
-    h:Harness,
+    h:Harness,   # of the run
     subject,     # (dataset, subject)
     wait=False,  # for another process that is at it
 ) -> tuple:      # as `record_of`, or None if another process is at it
@@ -619,8 +619,8 @@ def try_fold(
         return record_of(h, subject) if wait or free else None
 
 def finish_fold(
-    h:Harness,
-    subject,  # (dataset, subject)
+    h:Harness,  # of the run
+    subject,    # (dataset, subject)
 ) -> dict:
     "The record of a fold, whoever trains it."
     return try_fold(h, subject, wait=True)[0]

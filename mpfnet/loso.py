@@ -36,15 +36,15 @@ from .validate import validate  # noqa: F401
 
 # %% ../nbs/05_loso.ipynb #a6777f3e
 def run_folder(
-    asked:Parameters,
-    config:dict,  # of the run
+    asked:Parameters,  # what was asked for
+    config:dict,       # of the run
 ) -> Path:
     "`<out_dir>/<dataset>-<task>-<method>-<hash8>`"
     return Path(asked.out_dir)/f'{asked.dataset}-{asked.task}-{asked.method}-{hash_of(config)[:8]}'
 
 def begin(
-    e:Experiment,
-    seed:int,
+    e:Experiment,  # the run, not trained yet
+    seed:int,      # of the run
 ) -> Harness:
     "The harness of one seed. Its folder says from now on what will have been run."
     config = config_of(e, seed)
@@ -56,8 +56,8 @@ def begin(
 
 # %% ../nbs/05_loso.ipynb #e69e2d86
 def running_uf1(
-    records:dict,    # {(dataset, subject): record}
-    n_classes:int,
+    records:dict,   # {(dataset, subject): record}
+    n_classes:int,  # K
 ) -> float:
     "UF1 of the folds so far, for the bar."
     t = predictions_table(records.values())
@@ -65,8 +65,8 @@ def running_uf1(
 
 # %% ../nbs/05_loso.ipynb #c5cabbb3
 def train_folds(
-    e:Experiment,
-    h:Harness,
+    e:Experiment,   # the run, not trained yet
+    h:Harness,      # of the run
     records:dict,   # {(dataset, subject): record} of the folds that are done; what is trained is added
     progress=True,  # show a bar
     tell=None,      # called with the run's folder after each fold
@@ -86,9 +86,9 @@ def train_folds(
 
 # %% ../nbs/05_loso.ipynb #3a981163
 def run_seed(
-    e:Experiment,
-    seed:int,
-    progress=True,
+    e:Experiment,   # the run, not trained yet
+    seed:int,       # of the run
+    progress=True,  # show bars
     tell=None,      # called with the run's folder after each fold
 ) -> Path:          # the run's folder
     "One run: finished folds are read, the others trained, and all of them scored together."
@@ -117,7 +117,7 @@ def shared_rows(
 
 def spread_of(
     tables,         # of the same rows
-    n_classes:int,
+    n_classes:int,  # K
 ) -> dict:          # score → each, mean, std
     "Each score of each seed, their mean and standard deviation."
     each = [evaluate(t['label'], t['prediction'], n_classes) for t in tables]
@@ -126,7 +126,7 @@ def spread_of(
 
 # %% ../nbs/05_loso.ipynb #5f0187d8
 def summarise_seeds(
-    e:Experiment,
+    e:Experiment,  # the run, not trained yet
     folders:list,  # of the runs, one a seed
 ) -> Path:         # a folder of its own
     "The ensemble of several runs, and the spread of their scores."

@@ -21,8 +21,8 @@ from .harness import Harness, take_card, try_fold
 _harness = None    # of a worker process
 
 def start_fold_worker(
-    h:Harness,
-    started,  # shared number: processes that have started before
+    h:Harness,  # of the run
+    started,    # shared number: processes that have started before
 ):
     "What a process does first: it keeps the harness, and takes the next GPU in turn."
     global _harness
@@ -32,8 +32,8 @@ def start_fold_worker(
     if h.device == 'cuda': take_card(k)
 
 def fold_in_worker(
-    subject,     # (dataset, subject)
-    wait:bool,   # for a fold that another process is at
+    subject,    # (dataset, subject)
+    wait:bool,  # for a fold that another process is at
 ) -> tuple:      # as `try_fold` returns it
     "One fold, by the harness that this process was given."
     return try_fold(_harness, subject, wait)
@@ -43,17 +43,17 @@ DIED = ('a fold process died: for want of memory (try fewer workers), or because
         "without `if __name__ == '__main__':`. Finished folds are kept; run again to continue")
 
 def workers_for(
-    h:Harness,
-    n:int,  # processes
+    h:Harness,  # of the run
+    n:int,      # processes
 ):
     "A pool of fold processes."
     context = multiprocessing.get_context('spawn')
     return ProcessPoolExecutor(n, context, start_fold_worker, (h, context.Value('i', 0)))
 
 def in_processes(
-    h:Harness,
+    h:Harness,      # of the run
     subjects:list,  # (dataset, subject) pairs
-    workers:int,
+    workers:int,    # fold processes
     wait:bool,      # for folds that another run is at
 ):
     "Yield (subject, what `try_fold` returns) of each fold as it is finished."
@@ -69,9 +69,9 @@ def in_processes(
 
 # %% ../nbs/05e_processes.ipynb #a3d6f5fc
 def run_folds(
-    h:Harness,
+    h:Harness,      # of the run
     subjects:list,  # (dataset, subject) pairs
-    workers=1,
+    workers=1,      # fold processes
 ):
     "Yield (subject, record) of each fold as it is finished; None for a record that another process has made."
     for wait in (False, True):
@@ -85,10 +85,10 @@ def run_folds(
 
 # %% ../nbs/05e_processes.ipynb #cab6cc7e
 def spread_out(
-    f,          # a function that can be imported
-    jobs:list,  # of its arguments
-    h:Harness,  # for the GPUs that its processes share
-    workers:int,
+    f,            # a function that can be imported
+    jobs:list,    # of its arguments
+    h:Harness,    # for the GPUs that its processes share
+    workers:int,  # fold processes
 ) -> list:
     "f(*job) of each job, in order, from several processes."
     if workers == 1: return [f(*job) for job in jobs]

@@ -59,10 +59,10 @@ def fold_task(
 
 # %% ../nbs/05d_ray_engine.ipynb #ee28cb14
 def bring_home(
-    h:Harness,
-    subject,  # (dataset, subject)
-    record,   # of the fold
-    weights,  # bytes, or None
+    h:Harness,  # of the run
+    subject,    # (dataset, subject)
+    record,     # of the fold
+    weights,    # bytes, or None
 ):
     "Write a record and weights that were made elsewhere. Weights first: a record means that the fold is done."
     if weights is not None: write_atomically(weights_path(h, subject), lambda t: Path(t).write_bytes(weights))
@@ -79,7 +79,7 @@ def package_files() -> dict: # path within the package → bytes
 def on_a_node(
     files:dict,  # `package_files` of the driver
     work:bytes,  # a pickled function of this package
-    *args,
+    *args,       # of that function
 ):
     "`work(*args)`, by the driver's code."
     import hashlib
@@ -196,9 +196,9 @@ def on_the_loopback():
 
 # %% ../nbs/05d_ray_engine.ipynb #c4224c18
 def start(
-    ray,      # the module
-    cpus:int,
-    **quiet,  # for `ray.init`
+    ray,       # the module
+    cpus:int,  # for folds
+    **quiet,   # for `ray.init`
 ):
     "A cluster that listens to this machine and asks for a token; an error if Ray makes it otherwise."
     private_token()
@@ -270,7 +270,7 @@ def by_value(ray):
 # %% ../nbs/05d_ray_engine.ipynb #b2d94e57
 def collect_folds(
     ray,           # the module
-    h:Harness,
+    h:Harness,     # of the run
     waiting:dict,  # {ObjectRef: subject}; this one is taken out
     ref,           # of a finished fold
 ) -> tuple:        # subject, record
@@ -284,7 +284,7 @@ def collect_folds(
 
 def give_up(
     ray,           # the module
-    h:Harness,
+    h:Harness,     # of the run
     waiting:dict,  # {ObjectRef: subject}
 ):
     "End folds that nobody waits for any more; those that are finished are kept."
@@ -301,7 +301,7 @@ def give_up(
 def full_path(path): return path and str(Path(path).resolve())             # a node works in some other directory
 
 def ray_folds(
-    h:Harness,
+    h:Harness,  # of the run
     subjects,   # (dataset, subject) pairs
     workers=1,  # see `connect`
     retries=3,  # lost nodes that a fold survives
@@ -370,8 +370,8 @@ def fetch(self:Mirror):
 
 @patch
 def send(
-    self:Mirror,
-    below='',  # a folder in it; '' = all of it
+    self:Mirror,  # the folder and its store
+    below='',     # a folder in it; '' = all of it
 ):
     "What is new or changed here, records last: a record on the store means that all of its fold is there."
     files = [f for f in (self.here/below).rglob('*') if f.is_file() and not f.name.startswith('.') and f.name != 'lock']

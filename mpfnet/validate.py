@@ -21,7 +21,7 @@ from .train import repeatable
 
 # %% ../nbs/05f_validate.ipynb #06fb4c83
 def run_inner(
-    h:Harness,
+    h:Harness,     # of the run
     outer,         # (dataset, subject) of the fold, who takes no part
     n_splits:int,  # groups of training subjects
     k:int,         # the group that is predicted

@@ -530,7 +530,7 @@ BROKEN = {
     'config is a list': (lambda f: (f / 'config.json').write_text('[]'), 'config.json',
                          'expected a JSON object, found list'),
     'not a run': (lambda f: (f / 'config.json').write_text('{"dataset": "synth"}'), 'config.json',
-                  'task, method, data, settings, seed missing'),
+                  'task, method, data, settings missing'),
     'unknown task': (lambda f: (f / 'config.json').write_text(json.dumps(CONFIG | dict(task='4class'))), 'config.json',
                      'unknown task'),
     'seed is text': (lambda f: (f / 'config.json').write_text(json.dumps(CONFIG | dict(seed='0'))), 'config.json',

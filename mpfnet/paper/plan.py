@@ -10,8 +10,8 @@ __all__ = ['REFERENCE', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'BOTH', 'DATA', 
            'paid_epochs', 'seconds_a_pass', 'Step', 'seconds_of', 'seconds_by_clip', 'measured', 'Cost', 'cost_of',
            'not_paid', 'check_root', 'present', 'plan_row', 'check_pages', 'plan', 'plan_picture', 'plan_rows',
            'plan_text', 'make_trees', 'feature_jobs', 'in_turn', 'rounds', 'fill_features', 'prepared',
-           'papermill_flags', 'end_with_us', 'papermill', 'notebook', 'chains_of', 'train_chain', 'train_runs',
-           'side_by_side', 'draw', 'can_make', 'said_once', 'alone_in', 'note_paper', 'paper_of', 'make', 'asked_by',
+           'papermill_flags', 'end_with_us', 'papermill', 'notebook', 'chains_of', 'train_chain', 'side_by_side',
+           'train_runs', 'draw', 'can_make', 'said_once', 'alone_in', 'note_paper', 'paper_of', 'make', 'asked_by',
            'only_one_fits', 'all_done', 'find_runs', 'clips_of_run', 'commit_of', 'made_from', 'write_figure',
            'save_figure']
 
@@ -109,7 +109,7 @@ def runs_each(
     return [Wanted(dataset=d, task=t, method=m, features=f, length=n, keep_weights=keep_weights)
             for f in features for n in lengths for d, t in tasks for m in methods]
 
-# %% ../../nbs/paper/01_plan.ipynb #d39f50c6
+# %% ../../nbs/paper/01_plan.ipynb #e3dafc95
 SDE = (('smic', '3class'), ('casme2', '5class'), ('samm', '5class'))                 # Table II
 PRIOR_TASKS = (('smic', '3class'), ('casme2', '3class'), ('casme2', '5class'),
                ('samm', '3class'), ('samm', '5class'))                               # Tables IV, V
@@ -142,6 +142,7 @@ def runs_of_flow() -> dict: # → {table or figure: [Wanted]}
         fig09=runs_each(flow, ('scratch', 'pltn', 'plsm', 'mpfnet_c')),
         fig10=runs_each(flow, strategies, keep_weights=True))
 
+# %% ../../nbs/paper/01_plan.ipynb #d7acca21
 DATA = ('lookalike', 'public_flow', 'real')
 
 def runs_of(
@@ -170,6 +171,7 @@ def checkout() -> Path:
     def is_project(p): return (p/'nbs'/'05_loso.ipynb').is_file() and (p/'paper_figures').is_dir()
     return next(filter(is_project, (here, *here.parents)), here)
 
+# %% ../../nbs/paper/01_plan.ipynb #af6eb45e
 def folder_of(
     data:str,    # one of DATA
     out_dir='',  # a folder of one's own
@@ -201,7 +203,7 @@ class Paper:
             put('data_root', self.data_root or str(self.folder/'data'))
         check_paper(self)
 
-# %% ../../nbs/paper/01_plan.ipynb #6c8ec738
+# %% ../../nbs/paper/01_plan.ipynb #b67eb46f
 def check_paper(paper:Paper):
     "Raise a ValueError for what no run could use."
     seeds_of(paper.seed)
@@ -218,7 +220,7 @@ def overrides_in(paper:Paper) -> list: # of 'name=value'
     "The overrides one by one."
     return [part for part in paper.overrides.split(',') if part.strip()]
 
-# %% ../../nbs/paper/01_plan.ipynb #ef96a9da
+# %% ../../nbs/paper/01_plan.ipynb #29f27131
 @patch
 def parameters(self:Paper, w:Wanted) -> dict: # for `loso.run`
     "What a run is told."
@@ -238,6 +240,7 @@ def input_kind(dataset) -> str: # 'flow28' or 'frames'
     "What the clips of a dataset are."
     return 'flow28' if dataset == 'megc2019_flow' else 'frames'
 
+# %% ../../nbs/paper/01_plan.ipynb #734ea80a
 def expected(
     paper:Paper,     # what the runs have in common
     w:Wanted,        # the run
@@ -274,6 +277,7 @@ class Found:
     @property
     def complete(self): return self.of is not None and self.done >= self.of
 
+# %% ../../nbs/paper/01_plan.ipynb #947f3ce4
 def look_for(
     paper:Paper,     # what the runs have in common
     w:Wanted,        # the run
@@ -302,7 +306,7 @@ def clips_fingerprint(clips) -> str: # a clip table with frames
     sizes = [sizes_of(frames) for frames in clips['frames']]
     return hashlib.sha256(repr((rows, sizes)).encode()).hexdigest()[:16]
 
-# %% ../../nbs/paper/01_plan.ipynb #0b004810
+# %% ../../nbs/paper/01_plan.ipynb #73f771ad
 @cache
 def known_data(
     dataset,   # its name
@@ -313,6 +317,7 @@ def known_data(
     clips = load_clips(dataset, root, task=task)
     return clips.drop(columns='frames'), clips_fingerprint(clips)
 
+# %% ../../nbs/paper/01_plan.ipynb #b3cce704
 def made(folder) -> dict: # {'run/seed': fingerprint of the clips it saw}
     "Which runs were made to their end, and from what."
     return if_whole(read_json, Path(folder)/'made.json') or {}
@@ -347,7 +352,7 @@ def clip_passes(
     out['meta'] = s.meta.updates*clips*(2 if method in BOTH else 1)
     return out
 
-# %% ../../nbs/paper/01_plan.ipynb #45e02456
+# %% ../../nbs/paper/01_plan.ipynb #13225b41
 def paid_epochs(
     prior,    # PLTNConfig or PLSMConfig
     compute,  # ComputeConfig
@@ -383,7 +388,7 @@ def seconds_a_pass(
         n += 1
     return (time.perf_counter() - start)/n/batch
 
-# %% ../../nbs/paper/01_plan.ipynb #c02fbc60
+# %% ../../nbs/paper/01_plan.ipynb #083fe6d9
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     "What the time of a training step depends on."
@@ -435,6 +440,7 @@ class Cost:
     def folds(self): return len(subjects_of(self.clips))
     def share(self, n): return n*(self.folds - 1)/self.folds       # of n clips, those that a fold trains on, on average
 
+# %% ../../nbs/paper/01_plan.ipynb #6ff9c5a1
 def cost_of(
     paper:Paper,     # what the runs have in common
     w:Wanted,        # the run
@@ -449,7 +455,7 @@ def cost_of(
                 precision=settings.compute.precision)
     return Cost(wanted=w, settings=settings, clips=clips, print=print_, step=step)
 
-# %% ../../nbs/paper/01_plan.ipynb #bae4782b
+# %% ../../nbs/paper/01_plan.ipynb #0c526fb9
 @patch
 def passes(self:Cost) -> dict: # stage → clips
     "What a fold takes through an encoder."
@@ -458,6 +464,7 @@ def passes(self:Cost) -> dict: # stage → clips
     copies = self.share(copies_of(self.clips, n_classes, s.plsm.phi_limit, s.plsm.phi).sum())
     return clip_passes(w.method, s, self.share(len(self.clips)), copies, self.folds)
 
+# %% ../../nbs/paper/01_plan.ipynb #049d72e0
 def not_paid(
     passes,  # stage → clips
     run,     # (chain, seed)
@@ -491,6 +498,7 @@ def check_root(paper:Paper):
                      f'{NEEDS[paper.data]}. README.md says how to get them; stand-ins need nothing: '
                      'mpfnet paper lookalike')
 
+# %% ../../nbs/paper/01_plan.ipynb #282f0f41
 def present(
     paper:Paper,     # what the runs have in common
     runs,        # {table: [Wanted]}
@@ -507,7 +515,7 @@ def present(
     for d, e in why.items(): print(f'left out, {d}: {e.removeprefix(f"{d}: ")}', file=sys.stderr)
     return there
 
-# %% ../../nbs/paper/01_plan.ipynb #e3119024
+# %% ../../nbs/paper/01_plan.ipynb #704cd78d
 def plan_row(
     paper:Paper,     # what the runs have in common
     w:Wanted,        # the run
@@ -524,7 +532,7 @@ def plan_row(
     minutes = round(cost.seconds(todo, seed, paid, here)/60/paper.workers, 2) if todo else 0.
     return dict(folds=folds, done=folds - todo, to_train=todo, minutes=minutes, open=bool(todo or seen != cost.print))
 
-# %% ../../nbs/paper/01_plan.ipynb #08edcd5c
+# %% ../../nbs/paper/01_plan.ipynb #a22f9d99
 def check_pages(
     only,   # tables and figures that were asked for
     known,  # those there are
@@ -534,6 +542,7 @@ def check_pages(
     wrong = [k for k in only if k not in known]
     if wrong: raise ValueError(f'unknown table or figure {", ".join(wrong)}; {what}: {", ".join(known)}')
 
+# %% ../../nbs/paper/01_plan.ipynb #80099d1c
 def plan(
     paper:Paper,     # what the runs have in common
     only=(),         # tables and figures, all if empty
@@ -550,7 +559,7 @@ def plan(
             rows.append(named | plan_row(paper, w, seed, here, finished, paid) | dict(wanted=w))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/paper/01_plan.ipynb #c0a24f41
+# %% ../../nbs/paper/01_plan.ipynb #fc684cd7
 def plan_picture(table): # what `plan` returns
     "Folds that are done, and the minutes of those that are not, a line a run. Returns the figure."
     plt = pyplot()
@@ -597,6 +606,7 @@ def make_trees(
     from mpfnet.synthetic.lookalike import make_lookalike
     for d in CDE[:3]: make_lookalike(d, paper.data_root, subjects=paper.subjects or None, progress=progress)
 
+# %% ../../nbs/paper/01_plan.ipynb #5c555a5a
 def feature_jobs(
     paper:Paper,     # what the runs have in common
     runs,        # [Wanted]
@@ -609,7 +619,7 @@ def feature_jobs(
         if (w.task, row.copies) not in mine: mine[w.task, row.copies] = check_parameters(paper.parameters(w))
     return jobs
 
-# %% ../../nbs/paper/01_plan.ipynb #54b473d7
+# %% ../../nbs/paper/01_plan.ipynb #efe0f7c0
 def in_turn(lists) -> list: # of lists
     "One of each at a time: [a, b], [c] → [a, c], [b]."
     return [list(filter(None, one)) for one in zip_longest(*lists)]
@@ -620,7 +630,7 @@ def rounds(jobs) -> list: # what `feature_jobs` returned → lists of Parameters
     together = [list(todo.values()) for (d, *_), todo in jobs.items() if d == 'megc2019_cd']
     return in_turn(single) + in_turn(together)
 
-# %% ../../nbs/paper/01_plan.ipynb #6727024a
+# %% ../../nbs/paper/01_plan.ipynb #738880d1
 def fill_features(
     paper:Paper,     # what the runs have in common
     runs,          # [Wanted]
@@ -650,7 +660,7 @@ def end_with_us():
     try: ctypes.CDLL(None).prctl(1, signal.SIGTERM)          # PR_SET_PDEATHSIG
     except (OSError, AttributeError, TypeError): pass
 
-# %% ../../nbs/paper/01_plan.ipynb #a3d78f57
+# %% ../../nbs/paper/01_plan.ipynb #64d2aa49
 def papermill(
     notebook,    # path
     output,      # path of the executed copy
@@ -669,6 +679,7 @@ def papermill(
     end = Path(log).read_text(encoding='utf-8', errors='replace')[-2000:]
     raise RuntimeError(f'{Path(notebook).name} failed ({output.name}); the end of {log}:\n{end}')
 
+# %% ../../nbs/paper/01_plan.ipynb #9c9a85a0
 def notebook(*parts) -> Path:
     "A notebook of the checkout; a FileNotFoundError where there is none."
     path = checkout().joinpath(*parts)
@@ -685,7 +696,7 @@ def chains_of(table) -> list: # rows of `plan` that are to be trained → [[Want
     def in_order_of_use(rows): return sorted(dict.fromkeys(r['wanted'] for r in rows), key=lambda w: rank[w.method])
     return list(map(in_order_of_use, dearest))
 
-# %% ../../nbs/paper/01_plan.ipynb #4fef1e33
+# %% ../../nbs/paper/01_plan.ipynb #01d0a0a9
 def train_chain(
     paper:Paper,     # what the runs have in common
     chain,       # [Wanted]
@@ -702,6 +713,22 @@ def train_chain(
         papermill(notebook('nbs', '05_loso.ipynb'), out, asked, out.with_suffix('.log'))
         note_made(paper, w)
         tell(w)
+
+# %% ../../nbs/paper/01_plan.ipynb #dea2df2b
+def side_by_side(
+    work,   # called with an item and an Event
+    items,  # one for each call
+    n,      # at a time
+):
+    "Work on all items; after a failure the Event is set, and nothing new is begun."
+    stop = threading.Event()
+    with ThreadPoolExecutor(n) as pool:
+        jobs = [pool.submit(work, item, stop) for item in items]
+        try:
+            for job in as_completed(jobs): job.result()
+        finally:                                                                 # one has failed, or Ctrl-C
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 # %% ../../nbs/paper/01_plan.ipynb #f2cce0cc
 def train_runs(
@@ -721,21 +748,6 @@ def train_runs(
         bar.set_postfix_str(w.name)
     def work(chain, stop): train_chain(paper, chain, max(1, paper.workers//side), tell, stop)
     with bar: side_by_side(work, chains, side)
-
-def side_by_side(
-    work,   # called with an item and an Event
-    items,  # one for each call
-    n,      # at a time
-):
-    "Work on all items; after a failure the Event is set, and nothing new is begun."
-    stop = threading.Event()
-    with ThreadPoolExecutor(n) as pool:
-        jobs = [pool.submit(work, item, stop) for item in items]
-        try:
-            for job in as_completed(jobs): job.result()
-        finally:                                                                 # one has failed, or Ctrl-C
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
 
 # %% ../../nbs/paper/01_plan.ipynb #b584989f
 def draw(
@@ -772,7 +784,7 @@ def can_make(
     for k in only: notebook('paper_figures', f'{k}.ipynb')
     wanted('papermill', 'making tables and figures')
 
-# %% ../../nbs/paper/01_plan.ipynb #3e965a2f
+# %% ../../nbs/paper/01_plan.ipynb #81dddd86
 @contextlib.contextmanager
 def said_once():
     "What is warned of meanwhile is said at the end, each sentence once."
@@ -782,6 +794,7 @@ def said_once():
         finally: texts = dict.fromkeys(str(w.message) for w in said)
     for text in texts: warn(text)
 
+# %% ../../nbs/paper/01_plan.ipynb #7a03e93e
 @contextlib.contextmanager
 def alone_in(folder):
     "A ValueError if another `mpfnet paper` is at work in a folder."
@@ -791,7 +804,7 @@ def alone_in(folder):
         except TimeoutError: raise ValueError(f'{folder}: another `mpfnet paper` is at work there') from None
         yield
 
-# %% ../../nbs/paper/01_plan.ipynb #09b4f253
+# %% ../../nbs/paper/01_plan.ipynb #0040d2a2
 def note_paper(paper:Paper):
     "Remember what was asked for, for the pages that read the runs."
     here = ('folder', 'out_dir', 'workers')               # of this computer
@@ -834,6 +847,7 @@ def asked_by(config) -> dict: # of a run
     own = {k: config[k] for k in ('dataset', 'task', 'method')}
     return own | dict(features=s.get('features', 'both'), length=s.get('preprocess', {}).get('length', 11))
 
+# %% ../../nbs/paper/01_plan.ipynb #da30feb0
 TWO_FIT = '{}: several runs fit, and nothing says which is meant: {}. `make paper` notes what it made; or give each ' \
           'setting a folder of its own'
 
@@ -845,6 +859,7 @@ def only_one_fits(
     questions = {str(asked_by(c) | dict(seed=c['seed'])) for c in runs.values()}
     if len(questions) < len(runs): raise ValueError(TWO_FIT.format(folder, ', '.join(f.name for f in runs)))
 
+# %% ../../nbs/paper/01_plan.ipynb #2cb88833
 def all_done(
     folder,  # of a run
     config,  # its config.json
@@ -852,7 +867,7 @@ def all_done(
     "Whether every fold of a run is done."
     return folds_done(folder, config) == config['data']['subjects']
 
-# %% ../../nbs/paper/01_plan.ipynb #085ce182
+# %% ../../nbs/paper/01_plan.ipynb #e7b6e3e0
 def find_runs(
     folder,   # that the runs lie in
     **wanted, # dataset, task, method, seed, features, length, …
@@ -875,6 +890,7 @@ def commit_of(folder) -> str: # of a run
     "The commit that made a run, in eight digits."
     return ((if_whole(read_json, Path(folder)/'env.json') or {}).get('commit') or 'unknown')[:8]
 
+# %% ../../nbs/paper/01_plan.ipynb #817c75e6
 def made_from(runs) -> str: # run folders
     "What made a table, in one line: clips, subjects, seeds, preset, code."
     found = [config_of_run(r) for r in runs]
@@ -894,6 +910,7 @@ def write_figure(
     options = dict(dpi=150, bbox_inches='tight', metadata={'CreationDate': None} if kind == 'pdf' else None)
     write_atomically(Path(f'{path}.{kind}'), lambda t: fig.savefig(t, format=kind, **options))
 
+# %% ../../nbs/paper/01_plan.ipynb #9587b26d
 def save_figure(
     fig,    # a matplotlib figure
     name,   # 'fig08'

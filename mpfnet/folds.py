@@ -56,14 +56,11 @@ class Fold:
     def shape(self):
         "(C, T, H, W) of one clip."
         return tuple(self._features.shape[1:])
-
-# %% ../nbs/00a_folds.ipynb #02aba5f8
-@patch
-def __len__(self:Fold): return len(self._train)
-
-@patch
-def __repr__(self:Fold):
-    return f'Fold({"+".join(map("/".join, self.held_out))} held out, {len(self)} training clips)'
+    def __len__(self): return len(self._train)
+    def __repr__(self):
+        return f'Fold({"+".join(map("/".join, self.held_out))} held out, {len(self)} training clips)'
+    def __reduce_ex__(self, protocol=None): # what copy and pickle ask for
+        raise LeakageError(f'fold {self.held_out}: a fold is not copied; another process makes its own')
 
 # %% ../nbs/00a_folds.ipynb #7f1204e6
 @patch
@@ -126,11 +123,6 @@ def check_unchanged(self:Fold, state): # what was given to `seal`, now
     "Raise if the model is not the one that was sealed."
     if sha256_of(state) != self._sealed:
         raise LeakageError(f'the model of fold {self.held_out} changed while it predicted')
-
-# %% ../nbs/00a_folds.ipynb #a9c41d03
-@patch
-def __reduce_ex__(self:Fold, protocol=None): # what copy and pickle ask for
-    raise LeakageError(f'fold {self.held_out}: a fold is not copied; another process makes its own')
 
 # %% ../nbs/00a_folds.ipynb #d3e4ff53
 def loso_folds(clips, features, **kwargs):

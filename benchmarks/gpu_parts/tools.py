@@ -65,8 +65,8 @@ def free():
 def few_faces():
     "In small, `synth` is three faces of ten small clips."
     if not SMOKE: return
-    from mpfnet.data import readers
-    readers.make_synth = partial(readers.make_synth, subjects=3, size=32)
+    from mpfnet.synthetic import synth
+    synth.make_synth = partial(synth.make_synth, subjects=3, size=32)
 
 
 def cores(spare): return max(1, min(14, (os.cpu_count() or 2) - spare))

@@ -120,8 +120,8 @@ class TrainConfig:
         need(self.weight_decay >= 0, f'{stage}.weight_decay', self.weight_decay, '0 or more')
         need(0 < self.step <= 1, f'{stage}.step', self.step, 'more than 0, at most 1')
         need(0 <= self.average < 1, f'{stage}.average', self.average, '0 or more, less than 1')
-        known = 'constant', 'step', 'cosine'
-        need(self.schedule in known, f'{stage}.schedule', self.schedule, ', '.join(known))
+        known = self.schedule in ('constant', 'step', 'cosine')
+        need(known, f'{stage}.schedule', self.schedule, 'constant, step or cosine')
 
 # %% ../nbs/02b_train.ipynb #1f22a515
 @dataclass(kw_only=True, slots=True, frozen=True)

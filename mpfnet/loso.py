@@ -32,7 +32,6 @@ from .parameters import Parameters, check_parameters, resolve, seeds_of
 from .processes import engine_of
 from .results.machines import libraries_of, machines_of, note_environment
 from .results.records import predictions_table, write_results
-from .validate import validate  # noqa: F401
 
 # %% ../nbs/05_loso.ipynb #a6777f3e
 def run_folder(

@@ -20,8 +20,8 @@ import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .core.checks import check_fields, need, patch
+from .core.kernels import check_kernels, use_kernels
 from .inputs import moved_to
-from .kernels import check_kernels, use_kernels
 from .motion.flow import full_precision
 
 # %% ../nbs/02b_train.ipynb #aa497aef
@@ -278,7 +278,7 @@ class ComputeConfig:
     precision: str = 'float32'  # or 'bf16'
     compile: str = ''           # '' = not; else torch.compile's mode: 'default', 'reduce-overhead', 'max-autotune'
     record: bool = False        # the priors' updates as CUDA graphs
-    kernels: str = ''           # '' = PyTorch's operations; 'triton' = kernels of our own, on a GPU: see core/06_kernels
+    kernels: str = ''           # '' = PyTorch's operations; 'triton' = our own, on a GPU: see core/06_kernels
     trunk: float = 0.           # share of a prior's epochs that the folds of a group learn together
     group: int = 8              # folds of a group
     def __post_init__(self):

@@ -203,7 +203,7 @@ def test_paper_is_the_largest():
         (dict(smoothing=1), 'smoothing'),
         (dict(balanced=1), 'true or false'),
         (dict(mirror='yes'), 'true or false'),
-        (dict(lr=0), 'lr > 0'),
+        (dict(lr=0), 'lr: expected more than 0'),
         (dict(lr=float('nan')), 'finite'),
         (dict(schedule='linear'), 'constant, step or cosine'),
         (dict(average=1), 'average'),

@@ -175,11 +175,11 @@ def test_gray_frames_are_grey_frames():
 @pytest.mark.parametrize(
     'make, says',
     [
-        (lambda: DynamicImages(intensity='x'), 'expected one of peak'),
+        (lambda: DynamicImages(intensity='x'), 'motion intensity: expected one of peak, difference, flow'),
         (lambda: DynamicImages(size=8), 'at least 16'),
-        (lambda: DynamicImages(size=64.0), 'whole numbers'),
+        (lambda: DynamicImages(size=64.0), 'a whole number'),
         (lambda: GrayFrames(frames=1), 'at least 2'),
-        (lambda: GrayFrames(frames=True), 'whole numbers'),
+        (lambda: GrayFrames(frames=True), 'a whole number'),
         (lambda: GrayFrames(face='none'), 'unknown face method'),
     ],
 )

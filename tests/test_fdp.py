@@ -241,7 +241,7 @@ def test_drop_path():
         (dict(change='yes'), 'true or false'),
         (dict(image_weight=-1), 'negative'),
         (dict(jitter=float('inf')), 'finite'),
-        (dict(lr=0), 'lr > 0'),
+        (dict(lr=0), 'lr: expected more than 0'),
         (dict(schedule='linear'), 'cosine'),
     ],
     ids=str,

@@ -253,7 +253,7 @@ def test_without_a_gpu_or_triton_there_is_a_sentence(monkeypatch):
     with pytest.raises(ImportError, match='compute.kernels=triton needs triton .*: pip install triton'):
         check_kernels('triton', 'cuda')
     with pytest.raises(ValueError, match='expected one of the two'): ComputeConfig(kernels='triton', compile='default')
-    with pytest.raises(ValueError, match="'' or 'triton', got 'cuda'"): ComputeConfig(kernels='cuda')
+    with pytest.raises(ValueError, match="'' or 'triton', found 'cuda'"): ComputeConfig(kernels='cuda')
     check_kernels('', 'cpu')
 
 

@@ -262,6 +262,15 @@ def test_methods_share_their_priors(flow_root, tmp_path):
     assert len(shared) == 2 and files() == shared
 
 
+@pytest.mark.parametrize('progress', [False, True])
+def test_a_run_shows_bars_unless_it_is_told_not_to(flow_root, tmp_path, capfd, progress):
+    "Of the features, and of the folds; without them, not a word. The run is the same."
+    folder = go(flow_root, tmp_path, method='majority', overrides='', progress=progress)
+    shown = capfd.readouterr()
+    assert [word in shown.err for word in ('features:', 'majority seed 0:', '6/6')] == [progress] * 3
+    assert not shown.out and (progress or not shown.err) and len(records(folder)) == 6
+
+
 def test_several_seeds(flow_root, tmp_path):
     folder = go(flow_root, tmp_path, seed='0,1', method='scratch')
     m = json.loads((folder / 'metrics.json').read_text())
@@ -531,7 +540,7 @@ def test_a_class_of_no_module_is_refused_before_anything_is_read(flow_root, tmp_
         (dict(workers='many'), 'whole number'),
         (dict(gamma=-1), '≥ 0'),
         (dict(gamma=True), 'expected None'),
-        (dict(gamma=0.5, method='plsm'), 'has no meaning'),
+        (dict(gamma=0.5, method='plsm'), 'only mpfnet_p weighs two encoders'),
         (dict(subjects=6), 'papermill'),
         (dict(subjects=[]), 'list'),
         (dict(overrides=None), 'expected text'),
@@ -584,7 +593,7 @@ def test_a_sheet_is_named_in_a_run(name, tmp_path):
     'subjects, more, says',
     [
         (1, {}, 'needs two subjects or more, found 1: samm/'),
-        (3, dict(method='mpfnet_p', gamma='inner'), 'n_splits=3: expected 2…2'),
+        (3, dict(method='mpfnet_p', gamma='inner'), 'n_splits: expected 2…2'),
     ],
 )
 def test_too_few_subjects_are_an_error_before_the_features(subjects, more, says, tmp_path):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from warm import warm
 
 from mpfnet import loso
-from mpfnet.core.files import as_json
+from mpfnet.core.files import as_json, hash_of
 from mpfnet.metrics import evaluate, read_predictions
 from mpfnet.paper import plan as paper
 from mpfnet.paper import tables
@@ -126,7 +126,7 @@ def test_killed_and_made_again(flow_root, tmp_path, monkeypatch):
         sys.executable,
         '-c',
         'import sys; from mpfnet.paper import plan as paper; from mpfnet.cli import main\n'
-        'from mpfnet.paper import Wanted\n'
+        'from mpfnet.paper.plan import Wanted\n'
         'paper.runs_of = lambda data, lengths=None: dict(table3=[Wanted(dataset="megc2019_flow", method="majority"), '
         'Wanted(dataset="megc2019_flow", method="pca_lda")])\n'
         'sys.exit(main(sys.argv[1:]))',
@@ -294,7 +294,7 @@ def test_pages_show_what_was_asked_for_last(few, flow_root, tmp_path):
     (twin / 'folds').mkdir()
     for f in (mine / 'folds').glob('*.json'):
         (twin / 'folds' / f.name).write_text(
-            json.dumps(with_hash(json.loads(f.read_text()) | dict(config=loso.hash_of(config))))
+            json.dumps(with_hash(json.loads(f.read_text()) | dict(config=hash_of(config))))
         )
     assert find_runs(tmp_path, method='majority', seed=0) == [mine]
     tables.page('table3', tmp_path, 'public_flow')

@@ -150,6 +150,10 @@ def say(kernel, code):
     return kernel.execute_cell(cell, len(kernel.nb.cells) - 1).outputs[0]['data']['text/plain']
 
 
+#: of the report's confusion matrix
+TITLE = 'result.confusion_figure().axes[0].get_title()'
+
+
 def test_run_all_twice_runs_what_the_cell_says(drawn, kernel, tmp_path, monkeypatch):
     "In one kernel, where somebody had a variable of a parameter's name before; a line of the cell has a type."
     monkeypatch.delenv('IN_TEST', raising=False)
@@ -159,11 +163,9 @@ def test_run_all_twice_runs_what_the_cell_says(drawn, kernel, tmp_path, monkeypa
     def text(nb): return '\n'.join(str(o) for c in nb.cells for o in c.get('outputs', []))
     def config(): return json.loads((tmp_path / say(kernel, 'str(folder)').strip("'") / 'config.json').read_text())
     first = text(run_all(kernel, LOSO, method="method = 'majority'", seed='seed = 3', **few))
-    assert (config()['method'], config()['seed']) == ('majority', 3) and "majority on synth" in say(kernel,
-                                                                                                    'ax.get_title()')
+    assert (config()['method'], config()['seed']) == ('majority', 3) and "majority on synth" in say(kernel, TITLE)
     run_all(kernel, LOSO, method="method: str = 'pca_lda'", seed='seed = 3', **few)
-    assert (config()['method'], config()['seed']) == ('pca_lda', 3) and "pca_lda on synth" in say(kernel,
-                                                                                                  'ax.get_title()')
+    assert (config()['method'], config()['seed']) == ('pca_lda', 3) and "pca_lda on synth" in say(kernel, TITLE)
     with pytest.raises(CellExecutionError, match=r'unknown parameter\(s\) metod'):
         run_all(kernel, LOSO, method="method = 'pca_lda'", seed='seed = 3', metod="metod = 'majority'", **few)
     # the cell alone, and then the cell that runs: no title of what did not run

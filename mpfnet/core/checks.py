@@ -29,8 +29,8 @@ def pick(
     what,           # what such a thing is called: 'flow method'
 ):
     "The thing called `name`; a ValueError that lists the known ones."
-    if name not in registry: raise ValueError(f'unknown {what} {name!r}; known: {", ".join(sorted(map(str, registry)))}')
-    return registry[name]
+    if name in registry: return registry[name]
+    raise ValueError(f'unknown {what} {name!r}; known: {", ".join(sorted(map(str, registry)))}')
 
 # %% ../../nbs/core/01_checks.ipynb #7bfbbf0b
 def check_fields(
@@ -46,10 +46,12 @@ def check_fields(
 
 # %% ../../nbs/core/01_checks.ipynb #5da7fe63
 def patch(f):
-    "Make `f` a method of the class that its `self` is annotated with."
+    "Make `f` a method of the class that its `self` is annotated with; ValueError for a special method."
+    name = f.__name__
+    need(not (name.startswith('__') and name.endswith('__')), 'patch', name, 'no special method: write it in the class')
     cls = f.__annotations__['self']
-    f.__qualname__ = f'{cls.__name__}.{f.__name__}'
-    setattr(cls, f.__name__, f)
+    f.__qualname__ = f'{cls.__name__}.{name}'
+    setattr(cls, name, f)
     return f
 
 # %% ../../nbs/core/01_checks.ipynb #d8d51240
@@ -62,16 +64,19 @@ def warn(message):
     "A warning of this package: one line that names the module which has something to say."
     caller = sys._getframe(1)
     name, known = caller.f_globals['__name__'], caller.f_globals.setdefault('__warningregistry__', {})
-    warnings.warn_explicit(printable(' '.join(str(message).split())), UserWarning, filename=name, lineno=caller.f_lineno, module=name, registry=known)
+    line = printable(' '.join(str(message).split()))
+    warnings.warn_explicit(line, UserWarning, filename=name, lineno=caller.f_lineno, module=name, registry=known)
 
 # %% ../../nbs/core/01_checks.ipynb #6dfd02b5
-def wanted(module, # 'matplotlib.pyplot'
-           what,   # what needs it: 'a figure'
-          ):
+def wanted(
+    module, # 'matplotlib.pyplot'
+    what,   # what needs it: 'a figure'
+):
     "A module that most of the library does without; ImportError that says how to get it."
     try: return import_module(module)
     except ImportError as e:
         package = module.partition('.')[0]
-        raise ImportError(f'{what} needs {package} ({e}): pip install {package}. The rest of mpfnet does without it') from None
+        how = f'pip install {package}. The rest of mpfnet does without it'
+        raise ImportError(f'{what} needs {package} ({e}): {how}') from None
 
 def pyplot(): return wanted('matplotlib.pyplot', 'a figure')

@@ -17,32 +17,47 @@ from .keep import write_atomically
 # %% ../../nbs/core/03_files.ipynb #4fa18d54
 def read_json(path) -> dict:
     "A JSON object, strictly; a ValueError names the file."
-    def refuse(x): raise ValueError(f'{x} is no JSON number')
     path = Path(path)
-    if path.exists() and not path.is_file(): raise ValueError(f'{path}: expected a file, found {"a folder" if path.is_dir() else "a pipe or a device"}')
-    try: x = json.loads(path.read_text(encoding='utf-8'), parse_constant=refuse)
+    kind = 'a folder' if path.is_dir() else 'a pipe or a device'
+    if path.exists() and not path.is_file(): raise ValueError(f'{path}: expected a file, found {kind}')
+    try: x = json.loads(path.read_text(encoding='utf-8'), parse_constant=_no_number)
     except (OSError, RecursionError) as e:
-        raise ValueError(f'{path}: cannot be read ({type(e).__name__}); expected a run, a folder with config.json and predictions.csv') from None
-    except ValueError as e: raise ValueError(f'{path}: is damaged: {" ".join(str(e).split())}. Run again to write it anew') from None
+        expected = 'expected a run, a folder with config.json and predictions.csv'
+        raise ValueError(f'{path}: cannot be read ({type(e).__name__}); {expected}') from None
+    except ValueError as e:
+        why = ' '.join(str(e).split())
+        raise ValueError(f'{path}: is damaged: {why}. Run again to write it anew') from None
     if not isinstance(x, dict): raise ValueError(f'{path}: expected a JSON object, found {type(x).__name__}')
     return x
 
+def _no_number(x): raise ValueError(f'{x} is no JSON number')
+
 # %% ../../nbs/core/03_files.ipynb #72d4b087
-def if_whole(read, # path → something; raises a ValueError that names the path
-             path):
-    "What it reads; None if nothing is there, and None with a warning if that is odd."
+def if_whole(
+    read,  # path → something; raises a ValueError that names the path
+    path,  # to read
+):  # what it reads, or None
+    "What is read; None if nothing is there, and None with a warning if that is odd."
     if not os.path.lexists(path): return None
     try: return read(path)
     except ValueError as e: warn(f'left out: {e}')
 
-def make_way(path) -> Path: # of a file that is to be written
+# %% ../../nbs/core/03_files.ipynb #e4a99e78
+def make_way(
+    path,  # of a file that is to be written
+) -> Path:
     "Rename a folder that has its name, or a file that has its folder's."
     path = Path(path)
-    for odd in [p for p, wrong in ((path.parent, path.parent.is_file()), (path, path.is_dir())) if wrong]:
-        n = next(n for n in range(1, 10**6) if not os.path.lexists(odd.with_name(f'{odd.name}.odd{n}')))
-        odd.rename(odd.with_name(f'{odd.name}.odd{n}'))
-        warn(f'{odd}: a {"file" if odd == path else "folder"} of this name is to be written; what was there is {odd.name}.odd{n} now')
+    if path.parent.is_file(): _set_aside(path.parent, 'folder')
+    if path.is_dir(): _set_aside(path, 'file')
     return path
+
+def _set_aside(odd, wanted):
+    "Give what is in the way another name."
+    names = (odd.with_name(f'{odd.name}.odd{n}') for n in range(1, 10**6))
+    free = next(p for p in names if not os.path.lexists(p))
+    odd.rename(free)
+    warn(f'{odd}: a {wanted} of this name is to be written; what was there is {free.name} now')
 
 # %% ../../nbs/core/03_files.ipynb #a507e3ba
 def as_json(x) -> str: return json.dumps(x, indent=1, sort_keys=True, default=str, ensure_ascii=False) + '\n'
@@ -50,4 +65,9 @@ def as_json(x) -> str: return json.dumps(x, indent=1, sort_keys=True, default=st
 def hash_of(config) -> str: return hashlib.sha256(as_json(config).encode()).hexdigest()
 
 # %% ../../nbs/core/03_files.ipynb #9706e2c0
-def write_json(path, x): return write_atomically(make_way(path), lambda t: Path(t).write_text(as_json(x), encoding='utf-8'))
+def write_json(
+    path,  # of the file; its folder is made
+    x,     # a JSON object
+) -> Path:
+    "Write an object, whole or not at all."
+    return write_atomically(make_way(path), lambda t: Path(t).write_text(as_json(x), encoding='utf-8'))

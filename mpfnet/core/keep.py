@@ -27,8 +27,10 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from .checks import warn
 
-# %% ../../nbs/core/02_keep.ipynb #b22cd4f0
-OTHER_FOLDER = "name a folder elsewhere (out_dir for a run with its features and priors, MPFNET_CACHE for the user's cache)"
+# %% ../../nbs/core/02_keep.ipynb #5021e2a7
+OTHER_FOLDER = (
+    'name a folder elsewhere (out_dir for a run with its features and priors, '
+    "MPFNET_CACHE for the user's cache)")
 WAYS_OUT = dict(
     ENOSPC=f'make room on that disk, or {OTHER_FOLDER}',
     EDQUOT=f'your quota there is used up: make room, or {OTHER_FOLDER}',
@@ -40,6 +42,7 @@ WAYS_OUT = dict(
 #: number of an error → what can be done about it
 ADVICE = {getattr(errno, k): v for k, v in (WAYS_OUT | dict(EPERM=WAYS_OUT['EACCES'])).items() if hasattr(errno, k)}
 
+# %% ../../nbs/core/02_keep.ipynb #b22cd4f0
 def whose(path) -> str:
     "Owner and rights of a file or, where there is none yet, of the folder that it would lie in."
     path = Path(path).absolute()
@@ -71,7 +74,7 @@ def say_once(text):
     _said.add(text)
     warn(text)
 
-# %% ../../nbs/core/02_keep.ipynb #b22da8e4
+# %% ../../nbs/core/02_keep.ipynb #de655bb7
 @lru_cache
 def this_machine() -> str:
     "Twelve digits for what process numbers are unique in: host, installed system, container."
@@ -81,6 +84,7 @@ def this_machine() -> str:
     marks = socket.gethostname(), system, text(os.readlink, '/proc/self/ns/pid')
     return hashlib.sha256(repr(marks).encode()).hexdigest()[:12]
 
+# %% ../../nbs/core/02_keep.ipynb #b22da8e4
 def temporary_for(path) -> Path:
     "A name beside a path that nobody reads, and that says who writes there."
     path = Path(path)
@@ -161,7 +165,11 @@ def _rename(temporary, path):
             time.sleep(pause)
     os.replace(temporary, path)
 
-def write_text(path, text:str) -> Path:
+# %% ../../nbs/core/02_keep.ipynb #bff864b8
+def write_text(
+    path,      # where the file is to lie
+    text:str,  # lines end in a newline
+) -> Path:
     "A text file, the same bytes on every system: UTF-8, lines end in a newline."
     return write_atomically(path, lambda t: Path(t).write_bytes(text.encode()))
 
@@ -228,6 +236,16 @@ def file_name(*parts) -> str:
     "`dataset__subject`: names joined into one that is a file's name on every system."
     name = re.sub(r'[<>:"/\\|?*%\x00-\x1f]', lambda m: f'%{ord(m[0]):02x}', '__'.join(map(str, parts)))
     return re.sub(r'[. ]$', lambda m: f'%{ord(m[0]):02x}', name)
+
+# %% ../../nbs/core/02_keep.ipynb #53e9db12
+def versions() -> dict:
+    "Of the libraries that decide digits."
+    import cv2
+    import numpy
+    import scipy
+    import sklearn
+    import torch
+    return {m.__name__: str(m.__version__) for m in (torch, numpy, cv2, sklearn, scipy)}
 
 # %% ../../nbs/core/02_keep.ipynb #06155702
 @lru_cache

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['METHOD_ORDER', 'POOLED_SCORES', 'KEPT', 'setting_of', 'run_as_row', 'read_run', 'by_method', 'collect', 'spread_text',
-           'with_interval', 'best_rows', 'as_markdown', 'drawn_row', 'scores_picture', 'one_of', 'run_origin',
-           'published_rows', 'published_table', 'publish', 'origin']
+           'with_interval', 'best_rows', 'markdown_row', 'as_markdown', 'drawn_row', 'scores_picture', 'one_of',
+           'commit_text', 'run_origin', 'published_rows', 'published_table', 'publish', 'origin']
 
 # %% ../../nbs/results/05_report.ipynb #2408edd8
 import hashlib
@@ -30,7 +30,11 @@ def setting_of(config) -> str:
 # %% ../../nbs/results/05_report.ipynb #3de61447
 POOLED_SCORES = ('n', 'acc', 'f1_weighted', 'uf1', 'uar', 'uf1_ci95', 'uar_ci95')
 
-def run_as_row(config, metrics, name) -> dict:
+def run_as_row(
+    config,  # config.json
+    metrics, # metrics.json
+    name,    # of the run's folder
+) -> dict:
     "A run as one row of a table."
     pooled, seeds, done = metrics['pooled'], metrics.get('seeds'), metrics['folds']
     seed = 'average' if seeds else str(config['seed'])
@@ -55,6 +59,7 @@ def by_method(table) -> pd.DataFrame: # one row a run
     table = table.assign(name=name, order=order).sort_values(['order', 'name', 'seed'], ignore_index=True)
     return table.drop(columns='order')
 
+# %% ../../nbs/results/05_report.ipynb #1743af62
 def collect(
     out_dir='runs',           # the folder of the runs
     dataset='megc2019_flow',  # whose runs
@@ -87,15 +92,18 @@ def best_rows(table) -> pd.DataFrame: # one row a run
     averaged = table[table['seed'] == 'average']
     return table[~table['name'].isin(averaged['name']) | (table['seed'] == 'average')]
 
+# %% ../../nbs/results/05_report.ipynb #1ceb8a09
+def markdown_row(r) -> str: # a row of the table, as a dict
+    "A method with its seeds, its spread, and both scores with their intervals."
+    seeds, spread = ('scores averaged', spread_text(*r['spread'])) if r['spread'] else (r['seed'], '–')
+    uf1, uar = (with_interval(r[k], r[f'{k}_ci95']) for k in ('uf1', 'uar'))
+    return f"| `{r['name']}` | {seeds} | {spread} | {uf1} | {uar} |"
+
 def as_markdown(table) -> str: # what `collect` returns
     "Single runs as mean ± spread, averages of several seeds with their 95 % interval, as a Markdown table."
     if not len(table): return '*No complete run of this dataset yet.*'
     lines = ['| method | seeds | UF1 of a seed, mean ± sd | UF1 (95 % interval) | UAR (95 % interval) |',
-             '|---|---|---|---|---|']
-    for r in best_rows(table).to_dict('records'):
-        seeds, spread = ('scores averaged', spread_text(*r['spread'])) if r['spread'] else (r['seed'], '–')
-        uf1, uar = (with_interval(r[k], r[f'{k}_ci95']) for k in ('uf1', 'uar'))
-        lines.append(f"| `{r['name']}` | {seeds} | {spread} | {uf1} | {uar} |")
+             '|---|---|---|---|---|', *map(markdown_row, best_rows(table).to_dict('records'))]
     return '\n'.join(lines)
 
 # %% ../../nbs/results/05_report.ipynb #be346367
@@ -129,12 +137,16 @@ def one_of(values) -> str:
     "Different values of the parts of a run as one text."
     return ', '.join(sorted({str(v) for v in values}))
 
+def commit_text(part) -> str: # of env.json
+    "The commit that made a part of a run; code that differs from it is told of."
+    return f"{part['commit']}{' with changes' if part['uncommitted'] else ''}"
+
 def run_origin(folder) -> dict: # a run's folder, or that of a summary of several seeds
     "What made a run's numbers, by its env.json: commits, processors, last day, seconds; of a summary: its runs'."
     folder = Path(folder)
     runs = read_config(folder/'config.json').get('runs') or [folder.name]
     parts = [p for r in runs for p in read_json(folder.parent/r/'env.json')['parts']]
-    return dict(commit=one_of(f"{p['commit']}{' with changes' if p['uncommitted'] else ''}" for p in parts),
+    return dict(commit=one_of(map(commit_text, parts)),
                 processor=one_of(p['processor'] for p in parts), date=max(p['start'] for p in parts)[:10],
                 seconds=round(sum(p['seconds'] for p in parts)))
 
@@ -150,14 +162,14 @@ def published_rows(
     parts = [folder, *(folder.parent/r for r in read_config(folder/'config.json').get('runs', []))]
     rows = [read_run(f) for f in parts]
     for r in rows: need(r['complete'], f'{r["run"]}, folds', 'some of them', 'all of them')
-    kept = [{k: r[k] for k in KEPT} for r in rows]
-    return [dict(name=r['method'], command=command) | k | run_origin(f) for r, k, f in zip(rows, kept, parts)]
+    def kept(r): return dict(name=r['method'], command=command) | {k: r[k] for k in KEPT}
+    return [kept(r) | run_origin(f) for r, f in zip(rows, parts)]
 
 # %% ../../nbs/results/05_report.ipynb #20931c53
 def published_table(
-    path, # results.json
-    key,  # which of its tables, 'public_flow'
-) -> pd.DataFrame: # one row a run, as `collect` has them, with what made it
+    path,           # results.json
+    key,            # which of its tables, 'public_flow'
+) -> pd.DataFrame:  # one row a run, as `collect` has them, with what made it
     "A table of published numbers, as it was written; nothing is run."
     return pd.DataFrame(read_json(path)[key]['rows'])
 

@@ -173,9 +173,9 @@ def test_a_fold_is_trained_where_there_is_nothing_else(tmp_path, flow_root, synt
         + OPENCV_5
         + f"""
 from functools import partial
-from mpfnet.data import readers
+from mpfnet.synthetic import synth
 from mpfnet.loso import run
-readers.make_synth = partial(readers.make_synth, **{FEW_FACES})          # the folder holds fewer than a user's
+synth.make_synth = partial(synth.make_synth, **{FEW_FACES})          # the folder holds fewer than a user's
 folder = run(dataset={data!r}, data_root={str(root)!r}, method={method!r}, preset='tiny', device='cpu', \
 subjects={subject!r}, out_dir={str(tmp_path)!r}, overrides={of[method]!r})
 print(len(list((folder/'folds').glob('*.json'))), {{m.split('.')[0] for m in sys.modules}} & \

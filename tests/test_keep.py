@@ -453,19 +453,21 @@ def test_runs_without_what_windows_lacks(reference, flow_root, tmp_path):
                                                                   for k, v in learnt(reference).items() if 'sa00' in k}
 
 
+def mode_of(argument):
+    "The mode that an argument of open says, '' if none; of two by a condition, one that reads text if there is one."
+    if isinstance(argument, ast.IfExp):
+        return min(mode_of(argument.body), mode_of(argument.orelse), key=lambda m: 'b' in m)
+    said = str(argument.value) if isinstance(argument, ast.Constant) else ''
+    return said if re.fullmatch(r'[rwaxbt+]+', said) else ''
+
+
 def without_encoding(tree):
     "Calls that open text by the locale's encoding. pandas reads and writes UTF-8 unless told otherwise."
     for n in ast.walk(tree):
         if not isinstance(n, ast.Call): continue
         name = n.func.attr if isinstance(n.func, ast.Attribute) else getattr(n.func, 'id', '')
         keys = {k.arg: k.value for k in n.keywords}
-        mode = next(
-            (
-                a.value for a in [keys.get('mode'), *n.args[:2]]
-                if isinstance(a, ast.Constant) and re.fullmatch(r'[rwaxbt+]+', str(a.value))
-            ),
-            'r',
-        )
+        mode = next((m for a in [keys.get('mode'), *n.args[:2]] if (m := mode_of(a))), 'r')
         plain = isinstance(n.func, ast.Name) or ast.unparse(n.func) in ('io.open', 'os.fdopen')
         opens = name in ('open', 'fdopen') and plain and 'b' not in mode and 'devnull' not in ast.unparse(n)
         text = (name in ('read_text', 'write_text') and isinstance(n.func, ast.Attribute)
@@ -480,25 +482,27 @@ def cells_of(page):
             yield '\n'.join(l for l in ''.join(c['source']).splitlines() if not l.startswith(('%', '!')))
 
 
-PAGES = [ROOT / 'nbs/05_loso.ipynb', ROOT / 'nbs/06_report.ipynb', ROOT / 'nbs/06a_protocol_audit.ipynb',
+PAGES = [ROOT / 'nbs/05_loso.ipynb', ROOT / 'nbs/results/05_report.ipynb', ROOT / 'nbs/06a_protocol_audit.ipynb',
          ROOT / 'nbs/index.ipynb', *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 
 def test_text_files_say_their_encoding():
     "Modules, benchmarks, and the pages that people run: else they break on Windows, or where the locale is not UTF-8."
-    sources = {p.name: [p.read_text(encoding='utf-8')]
-               for p in [*ROOT.glob('mpfnet/*.py'), *ROOT.glob('benchmarks/*.py'), ROOT / 'setup.py', Path(__file__)]}
-    sources |= {p.name: list(cells_of(p)) for p in PAGES}
+    files = [*ROOT.glob('mpfnet/**/*.py'), *ROOT.glob('benchmarks/**/*.py'), ROOT / 'setup.py', Path(__file__)]
+    sources = {str(p.relative_to(ROOT)): [p.read_text(encoding='utf-8')] for p in files}
+    sources |= {str(p.relative_to(ROOT)): list(cells_of(p)) for p in PAGES}
     sources['Makefile'] = re.findall(r'^define \w+\n(.*?)^endef', (ROOT / 'Makefile').read_text(encoding='utf-8'),
                                      re.M | re.S)
     assert sources['Makefile']
     found = {n: lines for n, texts in sources.items()
              if (lines := [l for t in texts for l in without_encoding(ast.parse(t))])}
     assert not found
-    for wrong in ('open(p)', 'open(p, "w")', 'p.read_text()', 'p.write_text(t)', 'subprocess.run(x, text=True)'):
+    for wrong in ('open(p)', 'open(p, "w")', 'open(p, "rb" if x else "w")',
+                  'p.read_text()', 'p.write_text(t)', 'subprocess.run(x, text=True)'):
         assert list(without_encoding(ast.parse(wrong))), wrong
     for right in (
-        'open(p, "rb")', 'open(p, "w", encoding="utf-8")', 'p.open()', 'write_text(p, t)', 'subprocess.run(x)',
+        'open(p, "rb")', 'open(p, "r+b" if x else "w+b")',
+        'open(p, "w", encoding="utf-8")', 'p.open()', 'write_text(p, t)', 'subprocess.run(x)',
     ):
         assert not list(without_encoding(ast.parse(right))), right
 

@@ -16,7 +16,8 @@ SHOWN = ('nvidia-smi', 'nvcc --version', 'lscpu', 'free -g')
 
 def said(command):
     "The end of what a command prints, for the log."
-    try: return subprocess.run(command.split(), capture_output=True, text=True, timeout=15).stdout[-2500:]
+    asked = dict(capture_output=True, text=True, encoding='utf-8', timeout=15)
+    try: return subprocess.run(command.split(), **asked).stdout[-2500:]
     except (OSError, subprocess.TimeoutExpired) as e: return f'{command}: {e}'
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mpfnet import loso, methods
 from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST, DataError
-from mpfnet.loso import run, validate
+from mpfnet.loso import run
 from mpfnet.methods import METHODS, Method, one
 from mpfnet.metrics import read_predictions
 from mpfnet.motion.face import blaze_lacks
@@ -26,6 +26,7 @@ from mpfnet.results import records as kept
 from mpfnet.results.report import collect
 from mpfnet.results.runs import configs
 from mpfnet.synthetic.lookalike import make_lookalike
+from mpfnet.validate import validate
 
 SIX = 'casme2/ca00,casme2/ca01,samm/sa00,samm/sa01,smic/sm00,smic/sm01'
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release

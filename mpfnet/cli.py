@@ -237,7 +237,7 @@ def examined(
 
 # %% ../nbs/08_cli.ipynb #d667696a
 def damaged(
-    files,        # as of `files_of`
+    files,        # as of `clip_files`
     first=False,  # stop at the first one
     heads=None,   # a dict that is told what each header says
 ) -> pd.DataFrame:

@@ -85,7 +85,7 @@ def _title(clips):
     return clips.report['source'].get('title') or parts or 'public flow (MEGC2019 flow-28, CDE 3-class)'
 
 # %% ../nbs/00_clips.ipynb #aa8050e5
-RELEASE = 'README.md shows how to get the public flow release with a sparse git clone.'
+RELEASE = 'docs/data.md shows how to get the public flow release with a sparse git clone.'
 LICENCE = ('Its owners give it to researchers who sign a licence; unpack it there as it comes. '
            'To try everything without it: mpfnet data lookalike {} FOLDER')
 #: name -> how to get it

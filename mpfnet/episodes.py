@@ -131,7 +131,7 @@ def train_episodes(
     aug,           # AugmentConfig
     n_classes,     # K
     stage='meta',  # its name: what it draws depends on it
-    watch=None,    # see `priors.train`
+    watch=None,    # see `train.train`
 ):
     "Train a matcher on episodes of a fold, in place; returns the losses."
     g, labels = stage_generator(data.fold, stage), data.fold.y.numpy()

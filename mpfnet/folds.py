@@ -61,11 +61,6 @@ class Fold:
     def shape(self):
         "(C, T, H, W) of one clip."
         return tuple(self._features.shape[1:])
-    def __len__(self): return len(self._train)
-    def __repr__(self):
-        return f'Fold({"+".join(map("/".join, self.held_out))} held out, {len(self)} training clips)'
-    def __reduce_ex__(self, protocol=None): # what copy and pickle ask for
-        raise LeakageError(f'fold {self.held_out}: a fold is not copied; another process makes its own')
 
 # %% ../nbs/00a_folds.ipynb #7f1204e6
 @patch

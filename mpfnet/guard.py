@@ -414,7 +414,7 @@ class Frames:
     "The points of many frames."
     names: list         # paths of the frames
     points: np.ndarray  # (n, 2) float16, px in the frame as `sized`
-    looks: np.ndarray   # (n, DIMS) int8, 127 times `described`'s
+    looks: np.ndarray   # (n, DIMS) int8, 127 times `points_of`'s
     starts: np.ndarray  # (frames + 1,): where the points of a frame begin
     def __len__(self): return len(self.names)
     def of(self, i): return (a[self.starts[i]:self.starts[i + 1]] for a in (self.points, self.looks))
@@ -464,7 +464,7 @@ def candidates(
 
 # %% ../nbs/08a_guard.ipynb #ee02d933
 def placed(
-    points,  # (n, 2) of a part, as `described`
+    points,  # (n, 2) of a part, as `points_of`
     looks,   # (n, DIMS)
     there,   # (m, 2) of a frame, as `Frames` keeps them
     known,   # (m, DIMS)

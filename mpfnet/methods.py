@@ -225,7 +225,7 @@ def watch_matcher(
     data,     # Prepared fold
     ctx,      # Context
 ):
-    "For `train`: hand the audit a fitted matcher, `LOOKS` times. None where nobody watches."
+    "For `train`: hand the audit a fitted matcher, `AUDIT_LOOKS` times. None where nobody watches."
     cfg, n = ctx.settings.meta, data.fold.n_classes
     if not ctx.watch: return None
     every = max(1, cfg.updates//AUDIT_LOOKS)

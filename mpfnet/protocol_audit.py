@@ -183,7 +183,7 @@ def audit(
 
 # %% ../nbs/06a_protocol_audit.ipynb #7149835e
 def watch_all(
-    jobs,     # [Job]
+    jobs,     # [Watched]
     workers,  # processes
 ):
     "Do the jobs that have no record yet."

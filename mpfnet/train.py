@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DIVERGED', 'NO_GRAPHS', 'generator', 'stage_generator', 'random_state_kept', 'seeded', 'ask_for_order',
            'algorithms_with_an_order', 'told_to', 'repeatable', 'TrainConfig', 'SGDConfig', 'AdamConfig', 'rate',
-           'Update', 'train', 'check_finite', 'watch_update', 'each_epoch', 'calibrate_norms', 'ComputeConfig',
-           'forward_of', 'batches', 'RecordedUpdate']
+           'Update', 'train', 'check_finite', 'watch_update', 'each_epoch', 'calibrate_norms', 'batches',
+           'ComputeConfig', 'forward_of', 'RecordedUpdate']
 
 # %% ../nbs/02b_train.ipynb #58d34744
 import os
@@ -265,6 +265,20 @@ def calibrate_norms(
 def _average(mean, module, decay):
     get_ema_multi_avg_fn(decay)(list(mean.values()), [p.detach() for p in module.parameters()], None)
 
+# %% ../nbs/02b_train.ipynb #311aaa8d
+def batches(
+    n,      # items
+    size,   # of a batch
+    epochs, # passes
+    g,      # generator
+) -> list:  # of index arrays
+    "Shuffled batches of `epochs` passes over n items."
+    out = []
+    for _ in range(epochs):
+        parts = torch.randperm(n, generator=g).split(size)
+        out += [p.numpy() for p in parts if len(p) >= min(8, n, size)]
+    return out
+
 # %% ../nbs/02b_train.ipynb #0175aa88
 _ALLOWED = dict(
     precision=('float32', 'bf16'),
@@ -315,20 +329,6 @@ def forward_of(
         with half: y = run(x)
         return [v.float() for v in y] if isinstance(y, list) else y.float()
     return forward
-
-# %% ../nbs/02b_train.ipynb #311aaa8d
-def batches(
-    n,      # items
-    size,   # of a batch
-    epochs, # passes
-    g,      # generator
-) -> list:  # of index arrays
-    "Shuffled batches of `epochs` passes over n items."
-    out = []
-    for _ in range(epochs):
-        parts = torch.randperm(n, generator=g).split(size)
-        out += [p.numpy() for p in parts if len(p) >= min(8, n, size)]
-    return out
 
 # %% ../nbs/02b_train.ipynb #562a14f3
 class RecordedUpdate(Update):

@@ -966,7 +966,7 @@ def tree_of(
 FLOW_IMAGES, FLOW_LIST = 'datasets/STSNet_whole_norm_u_v_os', 'combined_3_class2_for_optical_flow.csv'
 FLOW_SHA256 = '8771dc3f4b64c5161f60560d6c6c106d1a572f02a6392ba846a8d414e8de1a45'
 FLOW_HELP = (f'Expected {FLOW_LIST} and {FLOW_IMAGES}/*.png (442 images of 28×28) of the public repository '
-             'wangzhifengharrison/HTNet, commit 91cf4bd: README.md shows the sparse clone.')
+             'wangzhifengharrison/HTNet, commit 91cf4bd: docs/data.md shows the sparse clone.')
 
 # %% ../../nbs/data/02_readers.ipynb #1a1d1d63
 MAX_LIST, MAX_IMAGE = 4_000_000, 100_000    # bytes; the release's list has 30,000, an image 2,000

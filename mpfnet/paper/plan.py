@@ -495,7 +495,7 @@ def check_root(paper:Paper):
     "Raise a ValueError where nothing says in which folder the data are."
     if paper.data_root or os.environ.get('MPFNET_DATA'): return
     raise ValueError('no data folder is set. Set MPFNET_DATA (or --data-root, data_root) to the folder that holds '
-                     f'{NEEDS[paper.data]}. README.md says how to get them; stand-ins need nothing: '
+                     f'{NEEDS[paper.data]}. docs/data.md says how to get them; stand-ins need nothing: '
                      'mpfnet paper lookalike')
 
 # %% ../../nbs/paper/01_plan.ipynb #282f0f41

@@ -29,8 +29,8 @@ MATRIX, NORM, POOL, COPY, REST = ('convolutions, matrix products', 'batch norm, 
                                   'concatenation, copies', 'attention and other')
 FAMILIES = dict(convolution=MATRIX, mm=MATRIX, batch_norm=NORM, threshold=NORM, relu=NORM, max_pool=POOL, cat=COPY,
                 copy=COPY, clone=COPY)
-KERNELS = dict(moments=NORM, settle=NORM, rectify=NORM, slopes=NORM, descend=NORM, pool=POOL, unpool=POOL,
-               line_sums=REST, gate=REST)
+KERNELS = dict(moments=NORM, settled_moments=NORM, rectify=NORM, slopes=NORM, descend=NORM, pool_clips=POOL,
+               unpool_clips=POOL, line_sums=REST, gate=REST)
 # of their arguments, in any precision
 FLOAT32 = {'found', 'stats', 'sums', 'lines', 'columns', 'a', 'more', 'running_mean', 'running_var', 'weight', 'bias'}
 # arguments read a second time

@@ -429,7 +429,7 @@ def test_compare_ends_with_0_whatever_it_finds(two_runs):
         (('compare', 'synth', 'aa11'), 1, "'synth' is the beginning of 2 runs"),
         (('compare', 'samm', 'aa11'), 1, "no run 'samm' in runs; there are synth-3class-plsm-aa11bb22"),
         (('compare', 'runs', 'aa11'), 1, 'not of a run'),
-        (('compare', 'aa11', 'cc33', '--n', '5'), 1, 'n=5: expected'),
+        (('compare', 'aa11', 'cc33', '--n', '5'), 1, 'n: expected'),
         (('compare', 'aa11'), 2, 'RUN_B'),
         (('compare', 'aa11', 'cc33', '--metric', 'f1'), 2, 'f1_weighted'),
         (('compare', 'aa11', 'cc33', '--n', 'many'), 2, '--n'),

@@ -254,5 +254,5 @@ def test_unknown_preset_and_too_few_clips():
     with pytest.raises(ValueError, match='known: light, paper, tiny'): fdp_preset('large')
     clips, x = dataset()
     some = clips.iloc[[0, 12, 13]].reset_index(drop=True)
-    with pytest.raises(ValueError, match='at least 2 training clips'):
+    with pytest.raises(ValueError, match='training clips: expected at least 2'):
         fit(some, x[[0, 12, 13]], config('as_paper', **CHEAP))

@@ -410,7 +410,7 @@ def test_this_repository_holds_nothing_of_the_kind(monkeypatch):
 def test_this_repositorys_pictures_are_looked_at(licensed):
     "They are decoded, and none is a frame of the licensed root."
     files = {f'nbs/{n}.ipynb': (ROOT / f'nbs/{n}.ipynb').read_bytes()
-             for n in ('00e_faces', '01_preprocess', '01i_dynamic')}
+             for n in ('synthetic/01_faces', '01_preprocess', 'rivals/04_dynamic')}
     assert (all(list(guard.pictures(n, d)) for n, d in files.items()) and problems(files, licensed, lookalikes=True)
             == [])
 

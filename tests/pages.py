@@ -19,6 +19,7 @@ VARIES = [
     (r'\b\d+\.\d+\.\d+(?:[.+]\w+)*', ' VERSION '),
     (r'-?\d[\d.]*(?:\s*(?:±|to|–|-)\s*\d[\d.]*)?\s*(?:µs|ms|s|seconds?|min|minutes?|h|hours?)\b(?:/\w+)?', ' TIME '),
     (r'[-─=━]{3,}', ' '),
+    (r'\b(?:Posix|Windows)Path\b', 'Path'),                                      # fastcore prints a path in its own way
 ]
 NUMBER = re.compile(r'[-−]?\d+(?:\.\d*)?(?:e[-+]?\d+)?')
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from faces import drawn as scene
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpfnet.data.action_units import CENTRE, EXTENT
 from mpfnet.motion import face as module
 from mpfnet.motion.face import (
     WHEEL,
@@ -29,7 +29,6 @@ from mpfnet.motion.face import (
     sample,
     similarity,
 )
-from mpfnet.synthetic.faces import draw_face, subject_traits
 
 ROOT = Path(__file__).parents[1]
 BLAZE = pytest.param('blaze', marks=pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}"))
@@ -45,22 +44,6 @@ SQUARE = np.array([(-.5, -.5), (127.5, -.5), (127.5, 127.5), (-.5, 127.5)])
 @pytest.fixture(scope='module')
 def photo():
     return pytest.importorskip('skimage.data').astronaut()
-
-
-def scene(subject, side=240, left=200, top=120):
-    "A drawn face in front of blurred noise, and its true eyes."
-    rng, (tall, wide) = np.random.default_rng(subject), subject_traits(0, subject)['shape']
-    image = cv2.GaussianBlur(rng.normal(110, 12, (480, 640, 3)), (0, 0), 1.5)
-    image[top : top + side, left : left + side] = 255 * cv2.resize(draw_face(0, subject), (side, side),
-                                                                   interpolation=cv2.INTER_AREA)
-    eyes = [
-        (
-            left + (x * 0.42 * wide / EXTENT + 0.5) * side - 0.5,
-            top + (-(0.5 * tall + CENTRE[0]) / EXTENT + 0.5) * side - 0.5,
-        )
-        for x in (-1, 1)
-    ]
-    return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8), np.array(eyes)
 
 
 def turned(image, angle, scale):

@@ -7,7 +7,7 @@ __all__ = ['FULL', 'LOST', 'Data', 'folds_that_train', 'wanted_copies', 'chosen_
            'check_rows', 'faces_found', 'copies_to_make', 'clips_to_run', 'prepare', 'Held', 'held', 'Experiment',
            'experiment', 'data_hash', 'data_config', 'config_of', 'Harness', 'take_card', 'on_a_card', 'harness',
            'fits', 'moved', 'resident', 'told_of_gpu', 'too_small', 'encoder_parts', 'check_test_scores',
-           'fit_and_predict', 'clips_out', 'whose', 'run_fold', 'weights_path', 'as_tensor', 'keep_state',
+           'fit_and_predict', 'clips_out', 'whose_clips', 'run_fold', 'weights_path', 'as_tensor', 'keep_state',
            'weights_kept', 'record_path', 'whole_scores', 'check_record', 'valid_record', 'valid_records',
            'still_to_do', 'if_free', 'lock_path', 'record_of', 'try_fold', 'finish_fold']
 
@@ -479,7 +479,7 @@ def clips_out(
     out = split_of(h.split).folds(h.data.clips).get(subject, ()) if h.split != 'subject' else [subject]
     return h.data.clips[[t in out for t in own]]
 
-def whose(
+def whose_clips(
     h:Harness,  # of the run
     here,       # what `clips_out` returned
 ) -> dict:      # for the record; of LOSO nothing: its dataset and subject stand there already
@@ -499,7 +499,7 @@ def run_fold(
     if h.weights: keep_state(weights_path(h, subject), state)
     scores, here = found.pop('scores'), clips_out(h, subject)
     record = dict(dataset=subject[0], subject=subject[1], clips=here['clip'].tolist(), labels=here['label'].tolist(),
-                  **whose(h, here),
+                  **whose_clips(h, here),
                   predictions=scores.argmax(1).tolist(), scores=scores.tolist(), weights_sha256=sha, seed=h.seed,
                   seconds=round(time.perf_counter() - start, 2), config=h.config, made=versions(),
                   priors_made=ctx.artefacts.made, processor=processor_of(h.device),
@@ -573,7 +573,7 @@ def check_record(
     "The record, if it can be believed; a ValueError says why not."
     r, here = read_record(path), clips_out(h, subject)
     expected = dict(config=h.config, dataset=subject[0], subject=subject[1], clips=here['clip'].tolist(),
-                    labels=here['label'].tolist(), seed=h.seed, who=whose(h, here).get('who'))
+                    labels=here['label'].tolist(), seed=h.seed, who=whose_clips(h, here).get('who'))
     other = [k for k, v in expected.items() if r.get(k) != v]
     if other: raise ValueError(f'{path}: belongs to another run: other {known(other)}')
     if not whole_scores(r, len(here), h):

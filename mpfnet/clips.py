@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'COMPOSITE', 'LICENSED', 'READERS', 'NAMES', 'RELEASE', 'LICENCE', 'HELP', 'NO_ROOT', 'OTHER_LISTS',
-           'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere',
-           'counts_of', 'check_counts', 'expected_of', 'found_of', 'difference', 'compare_counts', 'load_clips',
-           'finish', 'check_options', 'tell', 'nothing_left', 'load_composite', 'joint_report']
+           'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'OPTIONS_OF_ONE', 'parts_of', 'check_joined', 'joins', 'AsTable',
+           'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere', 'counts_of', 'check_counts', 'expected_of',
+           'found_of', 'difference', 'compare_counts', 'load_clips', 'finish', 'check_options', 'tell', 'nothing_left',
+           'load_composite', 'joint_report']
 
 # %% ../nbs/00_clips.ipynb #ed77b2f2
 import os
@@ -37,6 +38,36 @@ LICENSED = ('smic', 'casme2', 'samm', 'mmew', 'casme_sq', 'casme3')
 #: name -> (folder, task, apex policy, **options) → (rows, report)
 READERS = {'synth': _synth, 'megc2019_flow': _flow, **{n: partial(read_dataset, n) for n in LICENSED}}
 NAMES = (*READERS, *COMPOSITE)
+
+# %% ../nbs/00_clips.ipynb #1a568418
+def parts_of(dataset) -> tuple: # a name of `NAMES`, or several joined by +
+    "The datasets in it, where there are several; else ()."
+    joined = tuple(str(dataset).split('+')) if '+' in str(dataset) else ()
+    return COMPOSITE.get(dataset, joined)
+
+def check_joined(dataset) -> str: # 'samm+casme2'
+    "The name as it is written everywhere: 'casme2+samm'. A ValueError says what cannot stand in one table."
+    names, said = sorted(d.strip() for d in str(dataset).split('+')), f'dataset={dataset!r}'
+    if len(names) == 1: return dataset
+    for d in names: joins(d, said)
+    twice = [d for d in names if names.count(d) > 1]
+    if twice: raise ValueError(f'{said}: {twice[0]} is named twice, and its subjects would be on both sides')
+    return '+'.join(names)
+
+def joins(
+    name,  # of a dataset
+    said,  # what was asked for, for errors
+):
+    "Raise a ValueError if a dataset cannot be joined with others."
+    if name in COMPOSITE:
+        raise ValueError(f'{said}: {name} is {"+".join(COMPOSITE[name])}; write the datasets that you want')
+    if name == 'megc2019_flow':
+        raise ValueError(f'{said}: megc2019_flow is ready-made flow, the others are recorded frames: no method reads '
+                         'both. It holds smic, casme2 and samm by itself, for split=dataset, too')
+    if name == 'synth':
+        raise ValueError(f'{said}: synth is drawn, and beside real faces it says nothing; '
+                         'look-alikes of the licensed datasets can be joined (mpfnet data lookalike)')
+    if name not in LICENSED: raise ValueError(f'{said}: {name!r} is unknown; known: {", ".join(LICENSED)}')
 
 # %% ../nbs/00_clips.ipynb #cb78f777
 class AsTable:
@@ -81,7 +112,7 @@ def stamp(clips:Clips) -> str:
 
 def _title(clips):
     "The dataset in words."
-    parts = ' + '.join(DATASETS[d].title for d in COMPOSITE.get(clips.name, ()))
+    parts = ' + '.join(DATASETS[d].title for d in parts_of(clips.name))
     return clips.report['source'].get('title') or parts or 'public flow (MEGC2019 flow-28, CDE 3-class)'
 
 # %% ../nbs/00_clips.ipynb #aa8050e5
@@ -216,7 +247,7 @@ def _counted(counts): return f"{'/'.join(map(str, counts[0]))} clips, {counts[1]
 
 # %% ../nbs/00_clips.ipynb #4eaf90aa
 def load_clips(
-    dataset:str,    # a name of `NAMES`
+    dataset:str,    # a name of `NAMES`, or several licensed ones: 'casme2+samm'
     root=None,      # data root; the dataset lies in root/dataset. None = MPFNET_DATA
     *,
     task='3class',  # which classes; None: every clip, without labels
@@ -225,7 +256,7 @@ def load_clips(
     **options,      # of a licensed dataset: a key of `OPTIONS`
 ) -> Clips:
     "The clips, sorted by (dataset, subject, clip); `.report` tells what was odd about the data."
-    if dataset in COMPOSITE: return load_composite(dataset, root, task, apex, strict, options)
+    if parts_of(dataset): return load_composite(dataset, root, task, apex, strict, options)
     folder = dataset_folder(dataset, root)
     check_options(dataset, task, apex, options)
     rows, report = READERS[dataset](folder, task, apex, **options)
@@ -290,9 +321,10 @@ def _listed(cases): return '\n'.join(f'  - {s}' for s in cases[:20])
 
 # %% ../nbs/00_clips.ipynb #68434402
 NO_OPTIONS = '{}: takes no options ({}): the benchmark is SMIC-HS, CASME II of 2014 and SAMM'
+OPTIONS_OF_ONE = '{}: takes no options ({}): they belong to one dataset, and here are several'
 
 def load_composite(
-    dataset,  # a key of `COMPOSITE`
+    dataset,  # a key of `COMPOSITE`, or names joined by +
     root,     # the other arguments are those of `load_clips`
     task,
     apex,
@@ -300,9 +332,11 @@ def load_composite(
     options,  # there must be none
 ) -> Clips:
     "Several datasets as one table, in the classes that they share."
+    dataset = check_joined(dataset)
     if task != '3class': class_names(task or '5class', dataset)
-    if options: raise ValueError(NO_OPTIONS.format(dataset, ', '.join(options)))
-    parts = [load_clips(d, root, task=task, apex=apex, strict=strict) for d in COMPOSITE[dataset]]
+    refused = NO_OPTIONS if dataset in COMPOSITE else OPTIONS_OF_ONE
+    if options: raise ValueError(refused.format(dataset, ', '.join(options)))
+    parts = [load_clips(d, root, task=task, apex=apex, strict=strict) for d in parts_of(dataset)]
     rows = pd.concat([p.table for p in parts]).sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
     return finish(rows, dataset, task, joint_report(dataset, [p.report for p in parts]))
 

@@ -33,7 +33,8 @@ class Fold:
                  rows=None,       # row of each clip in `features`; None = the clip's position
                  copies=None,     # {(clip position, φ): row} of the magnified copies, if the features hold any
                  n_classes=None,  # None = as many as the table has
-                 seed=0):         # base seed of everything that is learnt here
+                 seed=0,          # base seed of everything that is learnt here
+                 groups=None):    # subjects that each fold of the split holds out; None = one subject a fold
         self._clips = clips.reset_index(drop=True)
         self._features, self._copies = features, copies or {}
         self._rows = np.arange(len(clips)) if rows is None else np.asarray(rows)
@@ -42,6 +43,7 @@ class Fold:
         self._train = np.flatnonzero(~self._test)
         self.n_classes = n_classes or int(clips['label'].max()) + 1
         self.seed, self._sealed, self._is_inner, self._is_trunk = seed, None, False, False
+        self._groups = [sorted(g) for g in groups or [[s] for s in subjects_of(clips)]]
         if not self._test.any(): raise ValueError(f'no clip of {self.held_out} in the table')
         if not len(self._train): raise ValueError(f'nothing to train on: every clip belongs to {self.held_out}')
     def __len__(self): return len(self._train)
@@ -238,10 +240,12 @@ def fold_group(
 
 # %% ../nbs/00a_folds.ipynb #d2a6ce5d
 @patch
-def trunk(self:Fold, size): # subjects that are held out together, at most
+def trunk(self:Fold, size): # folds that share it, at most
     "The fold that holds out the test subjects of its whole group; None for a group of one, and for inner folds."
-    held = [] if self._is_inner else fold_group(self.held_out[0], subjects_of(self._clips), size)
-    if len(held) < 2: return None
+    if self._is_inner or self.held_out not in self._groups: return None
+    together = fold_group(self._groups.index(self.held_out), range(len(self._groups)), size)
+    if len(together) < 2: return None
+    held = [s for k in together for s in self._groups[k]]
     trunk = Fold(self._clips, self._features, held, self._rows, self._copies, self.n_classes, self.seed)
     trunk._is_trunk = True
     return trunk

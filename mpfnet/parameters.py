@@ -18,13 +18,14 @@ from pathlib import Path
 
 import torch
 
-from .clips import NAMES, OPTIONS
+from .clips import NAMES, OPTIONS, check_joined
 from .core.checks import need, warn
 from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names
 from .data.settle import POLICIES
 from .methods import METHODS, Settings, override, settings_preset, unused
 from .mpfnet_p import GAMMA
+from .splits import split_of
 from .train import ask_for_order
 
 # %% ../nbs/05b_parameters.ipynb #517e8df6
@@ -33,6 +34,7 @@ class Parameters:
     "What a run is asked."
     dataset: str = 'synth'
     task: str = '3class'                 # or '5class'
+    split: str = 'subject'               # who is held out together: subject, dataset, kfold:K, official
     method: str = 'mpfnet_c'             # a key of METHODS
     features: str = 'both'               # channels: both, flow, diff
     length: int = 11                     # L, frames from onset to apex
@@ -110,7 +112,8 @@ def check_known(p:Parameters):
     "A ValueError for a value that is none of its kind; it lists the known ones."
     for name, choices in CHOICES.items():
         value = getattr(p, name)
-        if value not in list(choices): raise ValueError(f'{name}={value!r} is unknown; known: {known(choices)}')
+        if name == 'dataset' and '+' in str(value): check_joined(value)        # several, each of them known
+        elif value not in list(choices): raise ValueError(f'{name}={value!r} is unknown; known: {known(choices)}')
     class_names(p.task, p.dataset)                           # a dataset has not every task
 
 # %% ../nbs/05b_parameters.ipynb #d7d5ad1c
@@ -212,7 +215,8 @@ def check_values(p:Parameters) -> Parameters:
     options_of(p.data_options)
     p = replace(p, length=as_whole(p.length, 'length', 3, 20), workers=as_whole(p.workers, 'workers', 1),
                 gamma=as_gamma(p.gamma), keep_weights=as_flag(p.keep_weights, 'keep_weights'),
-                strict=as_flag(p.strict, 'strict'), out_dir=as_folder(p.out_dir))
+                strict=as_flag(p.strict, 'strict'), out_dir=as_folder(p.out_dir), split=split_of(p.split).text,
+                dataset=check_joined(p.dataset))
     check_use(p)
     return p
 

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from .core.artefacts import Artefacts
-from .core.checks import pyplot
+from .core.checks import need, pyplot
 from .core.files import hash_of, make_way, write_json
 from .core.keep import file_name, write_atomically
 from .core.workers import in_order, one_thread
@@ -169,6 +169,7 @@ def audit(
 ) -> Path:           # the audit's folder
     "Train every fold under watch, for each seed."
     p = check_parameters(parameters)
+    need(p.split == 'subject', 'split', p.split, "'subject': what is audited are habits of leave one subject out")
     e = experiment(p)
     configs = {s: config_of(e, s) for s in seeds_of(p.seed)}
     harnesses = {s: harness(e, s, hash_of(c)) for s, c in configs.items()}

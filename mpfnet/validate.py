@@ -17,6 +17,7 @@ from .methods import METHODS, fit, held_out_labels
 from .metrics import evaluate
 from .parameters import check_parameters, seeds_of
 from .processes import spread_out
+from .splits import split_of
 from .train import repeatable
 
 # %% ../nbs/05f_validate.ipynb #06fb4c83
@@ -38,7 +39,7 @@ def run_inner(
 
 # %% ../nbs/05f_validate.ipynb #bedf56e2
 def validate(
-    subject:str,   # the outer fold, 'samm/006': its subject takes no part
+    subject:str,   # the outer fold, 'samm/006', or of split=dataset 'samm': its subjects take no part
     n_splits=5,    # groups of training subjects
     **parameters,  # those of `run`
 ) -> dict:         # n, uf1, uar
@@ -49,9 +50,10 @@ def validate(
     here = p.engine == 'local' and '://' not in p.out_dir
     need(here, 'engine and out_dir', (p.engine, p.out_dir), 'processes of this machine and a folder')
     e = experiment(p, n_splits)
-    outers = chosen_subjects(subject, e.data.clips)
+    outers = chosen_subjects(subject, e.data.clips, p.split)
     need(len(outers) == 1, 'subject', subject, 'one outer subject')
-    inner_groups([s for s in subjects_of(e.data.clips) if s != outers[0]], n_splits)      # refuses a wrong number now
+    out = split_of(p.split).folds(e.data.clips)[outers[0]]
+    inner_groups([s for s in subjects_of(e.data.clips) if s not in out], n_splits)        # refuses a wrong number now
     h = harness(e, seeds[0], config='')
     jobs = [(h, outers[0], n_splits, k) for k in range(n_splits)]
     y, q = (np.concatenate(v) for v in zip(*spread_out(run_inner, jobs, h, p.workers)))

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from ..ca_i3d import CAI3D
 from ..clips import load_clips
 from ..core.artefacts import sha256_of
-from ..core.checks import pyplot, wanted
+from ..core.checks import need, pyplot, wanted
 from ..data.action_units import au_field
 from ..data.frames import read_image
 from ..episodes import match
@@ -89,6 +89,8 @@ def config_of_one(folder) -> dict: # of one run
     if 'runs' in config:
         names = ', '.join(config['runs'])
         raise ValueError(f'{folder} is the summary of several seeds; a model has one. Its runs: {names}')
+    split = config.get('split', 'subject')
+    need(split == 'subject', f'{folder}, split', split, "'subject': a model that was tested on one person is explained")
     return config
 
 # %% ../../nbs/paper/05_explain.ipynb #b8e5846d

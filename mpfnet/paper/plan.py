@@ -248,7 +248,7 @@ def expected(
 ) -> dict:
     "What the run's config.json must say, but for the data and the version."
     device, settings = resolve(check_parameters(paper.parameters(w)))
-    own = dict(dataset=w.dataset, task=w.task, method=w.method, seed=seed, device=device)
+    own = dict(dataset=w.dataset, task=w.task, split='subject', method=w.method, seed=seed, device=device)
     decided = decided_by(w.method, settings, input_kind(w.dataset))
     return as_read_back(dict(code=code_deciding(w.method), settings=decided, **own))
 
@@ -412,7 +412,7 @@ def seconds_by_clip(
     method,  # a key of METHODS
 ) -> list:   # one number a run that has finished folds
     "Seconds of a fold by the run's clips, for every run of a method."
-    runs = {f: c for f, c in here.items() if c['method'] == method and 'seeds' not in c}
+    runs = {f: c for f, c in here.items() if c['method'] == method and c.get('split') == 'subject' and 'seeds' not in c}
     def of_a_clip(folder, config):
         seconds = [r['seconds'] for r in records_in(folder, hash_of(config))]
         return np.median(seconds)/config['data']['clips'] if seconds else None

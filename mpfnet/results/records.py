@@ -86,11 +86,11 @@ def possible(
 
 # %% ../../nbs/results/01_records.ipynb #e3e42acf
 def rows_of_record(r) -> list: # a fold's record
-    "A row for each clip of the test subject."
-    who, rows = dict(dataset=r['dataset'], subject=r['subject']), []
-    for clip, y, p, s in zip(r['clips'], r['labels'], r['predictions'], r['scores']):
+    "A row for each test clip; `who` is written where a fold holds out several subjects."
+    whose, rows = r.get('who') or [(r['dataset'], r['subject'])]*len(r['clips']), []
+    for (d, who), clip, y, p, s in zip(whose, r['clips'], r['labels'], r['predictions'], r['scores']):
         scores = {f'score_{k}': v for k, v in enumerate(s)}
-        rows.append(who | dict(clip=clip, label=y, prediction=p) | scores)
+        rows.append(dict(dataset=d, subject=who, clip=clip, label=y, prediction=p) | scores)
     return rows
 
 def predictions_table(records) -> pd.DataFrame: # of all folds

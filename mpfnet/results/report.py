@@ -39,7 +39,8 @@ def run_as_row(
     pooled, seeds, done = metrics['pooled'], metrics.get('seeds'), metrics['folds']
     seed = 'average' if seeds else str(config['seed'])
     spread = seeds and (seeds['uf1']['mean'], seeds['uf1']['std'])
-    return dict(run=name, dataset=config['dataset'], method=config['method'], seed=seed, setting=setting_of(config),
+    return dict(run=name, dataset=config['dataset'], split=config.get('split', 'subject'), method=config['method'],
+                seed=seed, setting=setting_of(config),
                 complete=done['done'] == done['of'], spread=spread, **{k: pooled[k] for k in POOLED_SCORES})
 
 def read_run(folder): # a run's folder
@@ -64,10 +65,11 @@ def collect(
     out_dir='runs',           # the folder of the runs
     dataset='megc2019_flow',  # whose runs
     task='3class',            # of which task
+    split='subject',          # of which split: scores of two are not put into one table
 ) -> pd.DataFrame:            # one row a run
     "Every complete run of a dataset below `out_dir`, in the order of Table IV; a folder that is odd is told of."
     folders = [p.parent for p in sorted(Path(out_dir).glob(f'{dataset}-{task}-*/metrics.json'))]
-    rows = [r for f in folders if (r := if_whole(read_run, f)) and r['complete']]
+    rows = [r for f in folders if (r := if_whole(read_run, f)) and r['complete'] and r.pop('split') == split]
     return by_method(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 # %% ../../nbs/results/05_report.ipynb #519f2590

@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from . import __version__
 from .clips import load_clips
 from .core.artefacts import Artefacts, sha256_of
-from .core.checks import warn
+from .core.checks import need, warn
 from .core.files import if_whole, make_way, write_json
 from .core.keep import file_name, locked, versions, write_atomically
 from .core.workers import keep_freed_memory, one_thread
@@ -40,13 +40,14 @@ from .folds import Fold, fold_group, inner_groups, subjects_of
 from .inputs import channels
 from mpfnet.methods import (
     INNER_SPLITS,
-    METHODS,
     Context,
+    Method,
     Settings,
     check_input,
     code_deciding,
     decided_by,
     fit,
+    method_of,
     recipe_of,
 )
 from .parameters import Parameters, known, options_of, resolve
@@ -173,7 +174,7 @@ def copies_to_make(
     n_splits=None,      # of inner folds, where there are any
 ) -> tuple:          # clip positions, their φ
     "The magnified copies that a method wants; none where it wants none, or where there are no frames to magnify."
-    if clips['input'].iat[0] != 'frames' or not METHODS[p.method].copies: return np.array([], int), np.array([], int)
+    if clips['input'].iat[0] != 'frames' or not method_of(p.method).copies: return (np.array([], int),)*2
     group = settings.compute.group if settings.compute.trunk else None
     n_classes = len(class_names(p.task, p.dataset))
     return wanted_copies(clips, n_classes, settings.plsm.phi_limit, n_splits, group, settings.plsm.phi, p.split)
@@ -192,7 +193,9 @@ def clips_to_run(
     code_deciding(p.method)
     check_subjects(loaded.table, n_splits, p.split)
     if p.split != 'subject': list(map(warn, classes_unseen(loaded, p.split)))
-    if METHODS[p.method].features: channels(p.features, recipe_of(p.method, settings).shape(kind)[0])
+    row, shape = method_of(p.method), recipe_of(p.method, settings).shape(kind)
+    if row.features: channels(p.features, shape[0])
+    if row.probe: row.probe(row, settings, shape, len(loaded.classes))
     if p.subjects is not None: chosen_subjects(p.subjects, loaded.table, p.split)
     return loaded
 
@@ -204,7 +207,8 @@ def prepare(
     progress=True,      # show a bar
 ) -> Data:
     "Load the clip table and make sure that all features exist."
-    n_splits = n_splits or (INNER_SPLITS if settings.gamma == 'inner' and 'gamma' in METHODS[p.method].stages else None)
+    stages = method_of(p.method).stages
+    n_splits = n_splits or (INNER_SPLITS if settings.gamma == 'inner' and 'gamma' in stages else None)
     loaded = clips_to_run(p, settings, n_splits)
     clips, kind = loaded.table, loaded.table['input'].iat[0]
     recipe = settled_face(recipe_of(p.method, settings), clips)
@@ -291,14 +295,15 @@ def config_of(
     face = replace(e.settings.preprocess, face=recipe.face)                     # what found the faces, not `auto`
     settings = decided_by(p.method, replace(e.settings, preprocess=face), kind)
     return dict(format=3, mpfnet=__version__, code=code_deciding(p.method), dataset=p.dataset, task=p.task,
-                split=p.split, method=p.method, seed=seed, device=e.device, settings=settings, data=data_config(e))
+                split=p.split, method=str(p.method), seed=seed, device=e.device, settings=settings, data=data_config(e),
+                **method_of(p.method).noted())
 
 # %% ../nbs/05c_harness.ipynb #01a7a956
 @dataclass(kw_only=True, slots=True)
 class Harness:
     "What a process needs to run folds of one run."
     data: Data
-    method: str           # a name of `METHODS`
+    method: str | Method  # a name of `METHODS`, or a row of one's own
     settings: Settings    # of every stage
     n_classes: int
     seed: int
@@ -380,7 +385,7 @@ def resident(
     h:Harness,
 ) -> Harness:
     "The harness with its features on the GPU, where its method takes them and they fit."
-    takes, key = METHODS[h.method].resident, (data_hash(h.data), h.device)
+    takes, key = method_of(h.method).resident, (data_hash(h.data), h.device)
     rows, shape = len(h.data.rows) + len(h.data.copies), h.data.open().shape[1:]
     if not takes or key not in _resident: _resident.clear()
     if not takes: return h
@@ -419,7 +424,7 @@ def too_small(
     "What was needed, what there is, what to lower."
     free, total = torch.cuda.mem_get_info()
     most, gib = torch.cuda.max_memory_reserved(), 2**30
-    stages = [(s, getattr(h.settings, s)) for s in METHODS[h.method].stages]
+    stages = [(s, getattr(h.settings, s)) for s in method_of(h.method).stages]
     batches = ', '.join(f'{s}.batch={v.batch}' for s, v in stages if hasattr(v, 'batch'))
     said = what.splitlines()[0].split('. GPU')[0][:200]
     again = ', meta.recompute=true' if 'meta' in dict(stages) else ''
@@ -445,7 +450,9 @@ def check_test_scores(
     subject,    # (dataset, subject)
 ):
     "Raise if scores are not finite, or none that the method can give."
-    who, gives = '/'.join(subject), METHODS[h.method].gives
+    who, gives = '/'.join(subject), method_of(h.method).gives
+    shape, wanted = np.shape(record['scores']), (len(clips_out(h, subject)), h.n_classes)
+    need(shape == wanted, f'{who}: scores of {h.method}', shape, f'{wanted}: clips, classes')
     if not np.isfinite(record['scores']).all():
         raise FloatingPointError(f'{who}: scores are not finite; lower the learning rates')
     if not possible(record, gives): raise ValueError(f'{who}: {h.method} gave scores that are no {gives}')
@@ -458,7 +465,7 @@ def fit_and_predict(
     subject,      # (dataset, subject)
 ) -> tuple:      # what was learnt; scores (n, K), parts; hash of the weights; whether every sum had an order
     "Learn, seal, predict the test clips, and see that nothing was learnt meanwhile."
-    row = METHODS[h.method]
+    row = method_of(h.method)
     with one_thread(), threadpool_limits(1), repeatable(h.device, row.ordered) as unordered:
         model = fit(h.method, fold, ctx)
         sha = fold.seal(model.state())
@@ -561,7 +568,7 @@ def whole_scores(
     try:
         scores = np.array(r['scores'], float)
         whole = scores.shape == (n, h.n_classes) and len(r['weights_sha256']) == 64
-        return whole and r['predictions'] == scores.argmax(1).tolist() and possible(r, METHODS[h.method].gives)
+        return whole and r['predictions'] == scores.argmax(1).tolist() and possible(r, method_of(h.method).gives)
     except (KeyError, TypeError, ValueError): return False
 
 # %% ../nbs/05c_harness.ipynb #70e3f282

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FACE', 'TINY_RELEASED_FLOW', 'FACE_SIZES', 'AUDIT_LOOKS', 'INNER_SPLITS', 'LEARNT', 'PLAIN', 'METHODS', 'STRATEGIES',
-           'Settings', 'parse_value', 'parse_override', 'override', 'settings_preset', 'Fitted', 'Context',
+           'OwnConfig', 'Settings', 'parse_value', 'parse_override', 'override', 'settings_preset', 'Fitted', 'Context',
            'starting_encoder', 'build', 'fit_matcher', 'watch_matcher', 'inner_gamma', 'held_out_labels', 'Method',
-           'FittedBaseline', 'one', 'episodic', 'method_of', 'fit', 'class_of', 'source_of', 'imported_by',
-           'modules_behind', 'home_of', 'code_deciding', 'recipe_of', 'check_input', 'decided_by', 'unused']
+           'FittedBaseline', 'one', 'episodic', 'method_of', 'fit', 'class_of', 'source_of', 'remember_source',
+           'imported_by', 'modules_behind', 'home_of', 'code_deciding', 'recipe_of', 'check_input', 'decided_by',
+           'unused']
 
 # %% ../nbs/04_methods.ipynb #cfe90850
 import ast
@@ -26,7 +27,7 @@ import torch
 
 from .ca_i3d import CAI3D, EncoderConfig, encoder_preset
 from .core.artefacts import Artefacts, code_of
-from .core.checks import pick
+from .core.checks import need, patch, pick
 from .episodes import MetaConfig, embed, match, meta_preset, support_prototypes, train_episodes
 from .inputs import NO_AUGMENT, AugmentConfig, channels
 from .metrics import evaluate
@@ -43,7 +44,19 @@ from .rivals.dynamic import DynamicImages, GrayFrames
 from .rivals.fdp import FDP, FDPConfig, fdp_preset
 from .rivals.svm import DescriptorSVM, SVMConfig
 from .store import settings_of
-from .train import ComputeConfig, seeded, stage_generator
+from .train import AdamConfig, ComputeConfig, seeded, stage_generator
+
+# %% ../nbs/04_methods.ipynb #d9105909
+@dataclass(kw_only=True, slots=True, frozen=True)
+class OwnConfig(AdamConfig):
+    "How a network of one's own is trained."
+    lr: float = 1e-3
+    epochs: int = 30
+    batch: int = 32
+    def __post_init__(self):
+        AdamConfig.__post_init__(self)
+        need(self.epochs >= 1, 'own.epochs', self.epochs, '1 or more')
+        need(self.batch >= 2, 'own.batch', self.batch, '2 or more')
 
 # %% ../nbs/04_methods.ipynb #94b3c3fd
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -59,6 +72,7 @@ class Settings:
     meta: MetaConfig = field(default_factory=MetaConfig)
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    own: OwnConfig = field(default_factory=OwnConfig)                  # how a network of one's own is trained
     strain: FlowStrain = field(default_factory=FlowStrain)             # what ststnet reads
     ststnet: STSTNetConfig = field(default_factory=STSTNetConfig)
     lbp_top: LBPTOP = field(default_factory=LBPTOP)                    # descriptors
@@ -275,6 +289,7 @@ class Method:
     resident: bool = False     # whether it takes features that lie on the GPU
     gives: str = 'numbers'     # its scores: 'probabilities', 'similarities' (sums of cosines), or any finite 'numbers'
     ordered: bool = False      # whether all it does adds up in an order on a GPU, too: else an error
+    probe: Callable = None     # (row, settings, shape (C, T, H, W), K): raises if it cannot learn from such clips
 
 # %% ../nbs/04_methods.ipynb #ead2c146
 class FittedBaseline:
@@ -334,16 +349,16 @@ METHODS = dict(
     majority=Method(fit=FittedBaseline, modules=PLAIN, gives='probabilities', ordered=True))
 
 # %% ../nbs/04_methods.ipynb #a21fead1
-def method_of(name) -> Method: # of the table
-    "The row of a name; an unknown one lists the known."
-    return pick(METHODS, name, 'method')
+def method_of(method) -> Method: # a name of the table, or a row of one's own
+    "The row of a name; an unknown one lists the known. Whatever asks for a row asks here."
+    return method if isinstance(method, Method) else pick(METHODS, method, 'method')
 
 def fit(
-    method:str,   # a name of the table
+    method,       # a name of the table, or a row of one's own
     fold,         # Fold
     ctx:Context,  # settings, artefacts, device
 ):
-    "Fit a method of the table on a fold's training clips."
+    "Fit a method on a fold's training clips."
     return method_of(method).fit(method, fold, ctx)
 
 # %% ../nbs/04_methods.ipynb #37564c03
@@ -364,6 +379,13 @@ def source_of(module) -> str: # full name of a loaded module
         _sources[module] = spec, Path(spec.origin).read_text(encoding='utf-8')
     return _sources[module][1]
 
+def remember_source(
+    module,  # full name of one that was loaded now
+    text,    # from which it was made
+):
+    "Know a module by the text that it was made from, whatever its file says by now."
+    _sources[module] = sys.modules[module].__spec__, text
+
 _sources = {}      # module → its spec, its text
 _code = lru_cache(code_of)
 
@@ -380,11 +402,11 @@ def imported_by(module) -> set: # full name of a loaded module
 
 # %% ../nbs/04_methods.ipynb #9d5b7e31
 def modules_behind(module) -> list: # full name of a loaded module
-    "It, and the modules of its package, of its folder and of mpfnet that it imports, and so on; sorted."
+    "It, and the modules of its package, in its folder or of mpfnet that it imports, and so on; sorted."
     def file(m): return Path(getattr(sys.modules.get(m), '__file__', None) or '-')
     def near(m):
-        package = m.partition('.')[0]
-        return package in (module.partition('.')[0], 'mpfnet') or file(m).parent == file(module).parent
+        if m.partition('.')[0] in (module.partition('.')[0], 'mpfnet'): return True
+        return file(m).is_relative_to(file(module).parent) and not {'site-packages', 'dist-packages'} & {*file(m).parts}
     todo, found = {module}, set()
     while todo:
         found |= todo
@@ -407,19 +429,32 @@ def home_of(name) -> str: # a method's
                          'numbers that it is given belong into a stage of `Settings`')
     return home
 
-def code_deciding(name:str) -> str: # of a method
+# %% ../nbs/04_methods.ipynb #83e8aab1
+@patch
+def sources(
+    self:Method,
+    name,   # of the row
+) -> tuple: # full names of modules, texts
+    "Whose code decides the numbers of a method, and what else does. A ValueError if its class stands in no module."
+    home = home_of(name)
+    own = [home] if self.modules else [*(f'mpfnet.{m}' for m in LEARNT), *modules_behind(home)]
+    return {*(f'mpfnet.{m}' for m in self.modules), *own}, list(map(repr, class_of(self.fit)[1]))
+
+@patch
+def noted(self:Method) -> dict:
+    "What a config says of a row besides its name: of one in the table, nothing."
+    return {}
+
+def code_deciding(method) -> str: # a name of the table, or a row of one's own
     "A short hash of the code that decides its numbers. A ValueError if its class stands in no module."
-    row, home = method_of(name), home_of(name)
-    own = [home] if row.modules else [*(f'mpfnet.{m}' for m in LEARNT), *modules_behind(home)]
-    modules = sorted({*(f'mpfnet.{m}' for m in row.modules), *own})
+    modules, more = method_of(method).sources(method)
     for m in modules: import_module(m)
-    _, added = class_of(row.fit)
-    texts = [*(_code(source_of(m)) for m in modules), *map(repr, added)]
+    texts = [*(_code(source_of(m)) for m in sorted(modules)), *more]
     return hashlib.sha256('\0'.join(texts).encode()).hexdigest()[:16]
 
 # %% ../nbs/04_methods.ipynb #3a4e0081
 def recipe_of(
-    method:str,         # a name of the table
+    method,             # a name of the table, or a row of one's own
     settings:Settings,  # of all stages
 ) -> Recipe:
     "What a method reads of a clip."
@@ -427,20 +462,20 @@ def recipe_of(
     return replace(getattr(settings, method_of(method).reads), **face)
 
 def check_input(
-    method,    # a name of the table
+    method,    # a name of the table, or a row of one's own
     settings,  # Settings
     kind,      # 'frames' or 'flow28'
 ):
     "Raise if a method cannot read what a dataset has; the message names those that can."
+    if kind in recipe_of(method, settings).kinds: return
     can = [m for m in METHODS if kind in recipe_of(m, settings).kinds]
-    if method in can: return
     wanted = ' or '.join(INPUTS[k] for k in recipe_of(method, settings).kinds)
     raise ValueError(f'{method} needs {wanted}, this dataset has {INPUTS[kind]}; '
                      f'methods that can take them: {", ".join(can)}')
 
 # %% ../nbs/04_methods.ipynb #b829e6db
 def decided_by(
-    method:str,         # a name of the table
+    method,             # a name of the table, or a row of one's own
     settings:Settings,  # of all stages
     kind='frames',      # input kind
 ) -> dict:
@@ -451,7 +486,7 @@ def decided_by(
     return {row.reads: settings_of(kind, recipe_of(method, settings)), **stages}
 
 def unused(
-    method:str,  # a name of the table
+    method,      # a name of the table, or a row of one's own
     text:str,    # overrides
 ) -> list:
     "Stages in an override that a method does not use; `preprocess` also cuts everybody's faces."

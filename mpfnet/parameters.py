@@ -23,8 +23,9 @@ from .core.checks import need, warn
 from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names
 from .data.settle import POLICIES
-from .methods import METHODS, Settings, override, settings_preset, unused
+from .methods import METHODS, Method, Settings, method_of, override, settings_preset, unused
 from .mpfnet_p import GAMMA
+from .own_method import as_method
 from .splits import split_of
 from .train import ask_for_order
 
@@ -35,7 +36,7 @@ class Parameters:
     dataset: str = 'synth'
     task: str = '3class'                 # or '5class'
     split: str = 'subject'               # who is held out together: subject, dataset, kfold:K, official
-    method: str = 'mpfnet_c'             # a key of METHODS
+    method: str | Method = 'mpfnet_c'    # a key of METHODS, 'package.module:Name', 'file.py:Name', or what is there
     features: str = 'both'               # channels: both, flow, diff
     length: int = 11                     # L, frames from onset to apex
     gamma: float | str | None = None     # γ of MPFNet-P; None: the paper's; 'inner': chosen in each fold
@@ -112,6 +113,7 @@ def check_known(p:Parameters):
     "A ValueError for a value that is none of its kind; it lists the known ones."
     for name, choices in CHOICES.items():
         value = getattr(p, name)
+        if isinstance(value, Method): continue
         if name == 'dataset' and '+' in str(value): check_joined(value)        # several, each of them known
         elif value not in list(choices): raise ValueError(f'{name}={value!r} is unknown; known: {known(choices)}')
     class_names(p.task, p.dataset)                           # a dataset has not every task
@@ -202,7 +204,7 @@ def need_default(
 
 def check_use(p:Parameters):
     "A ValueError for a parameter that the method, or the dataset, has no use for."
-    row = METHODS[p.method]
+    row = method_of(p.method)
     if p.method != 'mpfnet_p': need_default(p, 'gamma', 'only mpfnet_p weighs two encoders')
     if p.dataset == 'megc2019_flow': need_default(p, 'length', 'its clips are one flow field each')
     if row.reads != 'preprocess': need_default(p, 'length', f'{p.method} reads no interpolated frames')
@@ -225,6 +227,7 @@ def check_parameters(given:dict) -> Parameters: # name → value
     unknown = [k for k in given if k not in PARAMETERS]
     if unknown: raise ValueError(f'unknown parameter(s) {known(unknown)}; known: {known(PARAMETERS)}')
     p = Parameters(**given)
+    p = replace(p, method=as_method(p.method))
     check_known(p)
     return check_values(p)
 

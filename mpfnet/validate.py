@@ -13,7 +13,7 @@ from .core.checks import need
 from .core.workers import one_thread
 from .folds import inner_groups, subjects_of
 from .harness import Harness, chosen_subjects, experiment, harness, resident
-from .methods import METHODS, fit, held_out_labels
+from .methods import fit, held_out_labels, method_of
 from .metrics import evaluate
 from .parameters import check_parameters, seeds_of
 from .processes import spread_out
@@ -32,7 +32,7 @@ def run_inner(
     fold = h.fold(outer)
     inner = fold.inner(n_splits)[k]
     labels = held_out_labels(fold, inner)
-    with one_thread(), threadpool_limits(1), repeatable(h.device, METHODS[h.method].ordered):
+    with one_thread(), threadpool_limits(1), repeatable(h.device, method_of(h.method).ordered):
         model = fit(h.method, inner, h.context())
         inner.seal(model.state())
         return labels, model.scores(inner.test_features()).argmax(1)

@@ -56,6 +56,7 @@ from mpfnet.methods import (
     Settings,
     code_deciding,
     decided_by,
+    method_of,
     override,
     settings_preset,
     unused,
@@ -343,7 +344,7 @@ def clip_passes(
     folds,     # of the run
 ) -> dict:     # stage → passes
     "Clips that go through a CA-I3D, forward and back, in one fold; a prior counts once for all methods that share it."
-    s, stages = settings, METHODS[method].stages
+    s, stages = settings, method_of(method).stages
     if 'meta' not in stages: return {}
     out = {}
     if 'pltn' in stages: out['pltn'] = paid_epochs(s.pltn, s.compute, folds)*n
@@ -614,7 +615,7 @@ def feature_jobs(
     "What the features of some runs need, each once."
     jobs = {}
     for w in runs:
-        row = METHODS[w.method]
+        row = method_of(w.method)
         mine = jobs.setdefault((w.dataset, w.length, row.reads), {})
         if (w.task, row.copies) not in mine: mine[w.task, row.copies] = check_parameters(paper.parameters(w))
     return jobs

@@ -42,6 +42,8 @@ from .rivals.baselines import PCALDA, FittedSTSTNet, Majority, STSTNetConfig
 from .rivals.descriptors import LBPTOP, BiWOOF, FlowStrain
 from .rivals.dynamic import DynamicImages, GrayFrames
 from .rivals.fdp import FDP, FDPConfig, fdp_preset
+from .rivals.fmanet import FMANet, FMANetConfig, PhaseFlows, fmanet_preset
+from .rivals.skd_tstsan import SKDTSTSAN, SKDConfig, ThreeStreams, skd_preset
 from .rivals.svm import DescriptorSVM, SVMConfig
 from .store import settings_of
 from .train import AdamConfig, ComputeConfig, seeded, stage_generator
@@ -82,6 +84,10 @@ class Settings:
     fdp: FDPConfig = field(default_factory=FDPConfig)
     dynamic: DynamicImages = field(default_factory=DynamicImages)      # what afn reads
     afn: AFNConfig = field(default_factory=AFNConfig)
+    phase_flows: PhaseFlows = field(default_factory=PhaseFlows)        # what fmanet reads
+    fmanet: FMANetConfig = field(default_factory=FMANetConfig)
+    three_streams: ThreeStreams = field(default_factory=ThreeStreams)  # what skd_tstsan reads
+    skd_tstsan: SKDConfig = field(default_factory=SKDConfig)
 
 # %% ../nbs/04_methods.ipynb #ef61c47f
 def parse_value(
@@ -151,7 +157,7 @@ def settings_preset(
     settings = Settings(
         preprocess=PreprocessConfig(size=size), augment=AugmentConfig() if jitter else NO_AUGMENT,
         encoder=encoder_preset(name), pltn=pltn_preset(name), plsm=plsm_preset(name), meta=meta_preset(name),
-        fdp=fdp_preset(name), afn=afn_preset(name), **kwargs)
+        fdp=fdp_preset(name), afn=afn_preset(name), fmanet=fmanet_preset(name), skd_tstsan=skd_preset(name), **kwargs)
     return override(settings, TINY_RELEASED_FLOW) if released_flow and name == 'tiny' else settings
 
 # %% ../nbs/04_methods.ipynb #97b00a29
@@ -337,6 +343,12 @@ METHODS = dict(
                gives='probabilities', ordered=True),
     afn=Method(fit=one(AFN), reads='dynamic', stages=('afn',),
                modules=(*LEARNT, 'rivals.dynamic', 'ca_i3d', 'rivals.afn'), gives='probabilities', ordered=True),
+    fmanet=Method(fit=one(FMANet), reads='phase_flows', stages=('fmanet',),
+                  modules=(*LEARNT, 'rivals.descriptors', 'ca_i3d', 'rivals.afn', 'rivals.fmanet'),
+                  gives='probabilities', ordered=True),
+    skd_tstsan=Method(fit=one(SKDTSTSAN), reads='three_streams', stages=('skd_tstsan',),
+                      modules=(*LEARNT, 'motion.magnify', 'rivals.descriptors', 'rivals.fmanet', 'rivals.skd_tstsan'),
+                      gives='probabilities', ordered=True),
     ststnet=Method(fit=one(FittedSTSTNet), reads='strain', stages=('ststnet', 'features'),
                    modules=(*LEARNT, 'rivals.descriptors', 'rivals.baselines'), features=True,
                    gives='probabilities', ordered=True),

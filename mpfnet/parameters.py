@@ -242,7 +242,8 @@ def seeds_of(seed) -> list: # 0, '0', '0,1,2' or [0, 1, 2]
     return out
 
 # %% ../nbs/05b_parameters.ipynb #7ea19219
-SLOW = ('mpfnet_c', 'mpfnet_p', 'plsm', 'pltn', 'scratch', 'fdp', 'afn')   # methods that a preset makes large
+#: methods that a preset makes large
+SLOW = ('mpfnet_c', 'mpfnet_p', 'plsm', 'pltn', 'scratch', 'fdp', 'afn', 'fmanet', 'skd_tstsan')
 
 def device_for(p:Parameters) -> str: # 'cpu' or 'cuda'
     "What computes a run; a ValueError if this machine should and cannot."

@@ -68,7 +68,8 @@ class Recipe:
     face_file: str = '' # points of each clip's face, for face = landmarks
     kinds: ClassVar[tuple] = ('frames',)  # inputs it can take
     device: ClassVar[str] = 'cpu'         # what makes the rows, once the faces are cut
-    span: ClassVar[str] = 'ends'          # frames read: ends (onset, apex), rise (onset…apex), whole (onset…offset)
+    #: frames read: ends (onset, apex), phases (onset, apex, offset), rise (onset…apex), whole (onset…offset)
+    span: ClassVar[str] = 'ends'
     #: modules whose code makes the rows, besides those that every recipe needs
     modules: ClassVar[tuple] = (
         'motion.flow', 'motion.interpolate', 'motion.magnify', 'motion.ema_vfi', 'motion.flownet2', 'motion.magnet',
@@ -310,7 +311,8 @@ def files_used(
         raise ValueError(f'{name}: frame {k} is not among its {len(frames)} files ({there})')
     if kind == 'frames' and recipe and recipe.span != 'ends':
         last = numbers[1] if recipe.span == 'rise' else offset_of(row)
-        numbers = [k for k in sorted(frames) if numbers[0] <= k <= last]
+        within = [k for k in sorted(frames) if numbers[0] <= k <= last]
+        numbers = sorted({*numbers, within[-1]}) if recipe.span == 'phases' else within
     return {k: str(frames[k]) for k in numbers}
 
 # %% ../nbs/01_preprocess.ipynb #a8c50671

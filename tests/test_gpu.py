@@ -311,7 +311,8 @@ def unordered_of(method, kind='frames', overrides=''):
 @pytest.mark.parametrize('method', [m for m, row in TABLE.items() if row.ordered and m != 'majority'])
 def test_methods_that_promise_an_order_keep_it(method):
     kind = 'flow28' if method == 'scratch' else 'frames'
-    more = dict(fdp='fdp.variant=as_released', afn='afn.variant=dianet', mpfnet_p='meta.recompute=true').get(method, '')
+    more = dict(fdp='fdp.variant=as_released', afn='afn.variant=dianet', fmanet='fmanet.variant=mm_cof',
+                skd_tstsan='skd_tstsan.magnify=pictures', mpfnet_p='meta.recompute=true').get(method, '')
     assert unordered_of(method, kind) == unordered_of(method, kind, more) == set()
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STYLES', 'FORMAT', 'in_notebook', 'papermill_of', 'on_terminal', 'style_of', 'Pace', 'duration', 'score_and_left',
-           'fold_line', 'folds_told', 'Bar', 'Lines', 'Silent', 'Progress', 'each']
+           'fold_line', 'folds_told', 'Bar', 'Lines', 'Silent', 'Progress', 'with_progress']
 
 # %% ../../nbs/core/07_progress.ipynb #27871d90
 import math
@@ -61,10 +61,10 @@ class Pace:
     "How long the rest of some equal pieces of work takes, from those that are finished."
     def __init__(self,
                  total:int,             # pieces to do
-                 workers=1,             # processes that share them
+                 workers=1,             # processes that share them; None if nobody knows
                  clock=time.monotonic): # seconds
         self.total, self.workers, self.clock, self.began = total, workers, clock, clock()
-        self.done, self.late, self.own = 0, 0., []       # finished; t₀; seconds of those that say them
+        self.done, self.late, self.own = 0, 0., []       # finished; seconds before the first began; of each
 
     @property
     def elapsed(self): return self.clock() - self.began
@@ -72,18 +72,29 @@ class Pace:
     def step(self, seconds=None): # of the piece, where it was done; None if nobody says
         "Another one is finished."
         self.done += 1
-        if seconds is None: return
-        if not self.own: self.late = max(0., self.elapsed - seconds)
-        self.own.append(seconds)
+        if self.done == 1 and self.workers: self.late = max(0., self.elapsed - (seconds or 0.))
+        if seconds is not None and self.workers: self.own.append(seconds)
+
+    def usual(self) -> tuple:
+        "Seconds of a piece; and what was lost before the first began, and to a slow first one in each process."
+        def mean(x): return sum(x)/len(x)
+        first, later = self.own[:self.workers], self.own[self.workers:]
+        slow = later and mean(first) > 1.5*mean(later)
+        return (mean(later), self.late + mean(first) - mean(later)) if slow else (mean(self.own), self.late)
+
+    def by_clock(self, rest) -> float | None: # pieces
+        "Seconds, where nobody says how long one took. The first of them also waited for whatever had to start."
+        done, since = (self.done - 1, self.elapsed - self.late) if self.workers else (self.done, self.elapsed)
+        return since/done*rest if done else None
 
     def left(self) -> float | None:
         "Seconds; None before anything is finished."
         rest = self.total - self.done
         if not self.done or not rest: return None if rest else 0.
-        if not self.own: return self.elapsed/self.done*rest
-        mean, mine = sum(self.own)/len(self.own), rest + len(self.own)
-        planned = self.late + math.ceil(mine/self.workers)*mean - self.elapsed
-        return max(planned, (math.ceil(rest/self.workers) - 1)*mean, 0.)
+        if not self.own: return self.by_clock(rest)
+        (each, lost), mine = self.usual(), rest + len(self.own)
+        planned = lost + math.ceil(mine/self.workers)*each - self.elapsed
+        return max(planned, (math.ceil(rest/self.workers) - 1)*each, 0.)
 
 # %% ../../nbs/core/07_progress.ipynb #2609fc6a
 def duration(seconds:float) -> str:
@@ -100,7 +111,7 @@ def score_and_left(
 ) -> list:
     "What there is to say besides the number of folds."
     said = [] if score is None else [f'UF1 so far {score:.2f}']
-    return said + ([] if left is None else [f'about {duration(left)} left'])
+    return said + ([f'about {duration(left)} left'] if left else [])
 
 def fold_line(
     done:int,      # folds
@@ -168,7 +179,7 @@ class Progress:
                  name,                   # of the whole
                  unit='fold',            # what is counted
                  done=0,                 # finished before
-                 workers=1,              # processes
+                 workers=1,              # processes; None if nobody knows
                  show=True,              # False: nothing is written
                  stream=None,            # to write to; None: standard error
                  clock=time.monotonic):  # seconds
@@ -200,7 +211,7 @@ class Progress:
         self.shown.tell(self, what, seconds, score, left)
 
 # %% ../../nbs/core/07_progress.ipynb #5f0f13b1
-def each(
+def with_progress(
     items,      # to hand on
     total:int,  # how many there are
     name,       # of the whole: 'features'

@@ -537,7 +537,7 @@ def make_paper(args) -> int: # what argparse read
     "mpfnet paper"
     from mpfnet.paper.plan import make
     paper = paper_of_args(args)
-    try: make(paper, tuple(filter(None, args.only.split(','))), args.plan, sys.stderr.isatty())
+    try: make(paper, tuple(filter(None, args.only.split(','))), args.plan)
     except RuntimeError as e:                            # a notebook failed, and this is the end of what it said
         complain(e)
         return 1

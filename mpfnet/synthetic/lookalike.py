@@ -22,9 +22,9 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ..core.checks import need, pick
+from ..core.progress import with_progress
 from ..data.labels import DATASETS, LEFT_OUT, MEGC2019, TASKS, THREE, label_of
 from .faces import CLASSES, EMOTIONS, Script, draw_clip, subject_traits, write_script
 from .synth import build_once
@@ -610,7 +610,7 @@ def _link(old, new):
 def _write_frames(root, tree, clips, *, blank, grey, progress): # blank: side in px, or False
     "Draw the frames, or write one small grey image again and again."
     suffix, first = tree.file[-4:], None
-    for c in tqdm(clips, unit='clip', disable=not progress):
+    for c in with_progress(clips, len(clips), 'look-alike', 'clip', progress):
         if not c.frames: continue
         folder = root/c.folder
         folder.mkdir(parents=True, exist_ok=True)

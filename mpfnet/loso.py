@@ -13,10 +13,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from .core.files import hash_of, make_way, read_json, write_json
 from .core.keep import locked, sweep
+from .core.progress import Progress
 from .folds import subjects_of
 from mpfnet.harness import (
     Experiment,
@@ -81,20 +81,21 @@ def train_folds(
     e:Experiment,   # the run, not trained yet
     h:Harness,      # of the run
     records:dict,   # {(dataset, subject): record} of the folds that are done; what is trained is added
-    progress=True,  # show a bar
+    progress=True,  # show how far it is
     tell=None,      # called with the run's folder after each fold
 ) -> int:           # folds that were trained here
     "Train the folds that were asked for and are not done."
     wanted = chosen_subjects(e.asked.subjects, e.data.clips, e.asked.split)
     todo, trained = still_to_do(h, wanted, records), 0
-    with tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit='fold', desc=f'{h.method} seed {h.seed}',
-              disable=not (progress and todo), mininterval=1) as bar:
+    bar = Progress(len(wanted), f'{h.method} seed {h.seed}', done=len(wanted) - len(todo),
+                   workers=e.asked.workers if e.asked.engine == 'local' else None, show=progress and bool(todo))
+    with bar:
         for subject, record in engine_of(e.asked.engine)(h, todo, e.asked.workers) if todo else ():
             trained += record is not None
             records |= {subject: record} if record else valid_records(h, [subject])
             if tell: tell(h.folder)
-            bar.set_postfix(UF1=f'{running_uf1(records, h.n_classes):.3f}', refresh=False)
-            bar.update()
+            uf1 = running_uf1(records, h.n_classes) if progress else None
+            bar.step('/'.join(subject), record and record['seconds'], uf1)
     return trained
 
 # %% ../nbs/05_loso.ipynb #3a981163

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from .core.artefacts import code_hash
 from .core.checks import need, patch, warn
 from .core.keep import locked, say_once, tell_versions, told, versions, write_text
+from .core.progress import with_progress
 from .core.workers import in_order, one_thread
 from .motion.checkpoints import fingerprint
 from .motion.flow import CHUNK
@@ -427,12 +427,12 @@ def compute_rows(
     work = [(job, [phi for phi, _ in copies]) for job, copies in _groups(todo)]
     make, made = rows_on_device if there else rows_on_cpu, row_origin(recipe, store.input)
     rows = make(work, workers, recipe)
-    with tqdm(zip(rows, todo), total=len(todo), unit='clip', desc='features', disable=not progress) as bar:
-        for (found, array, note), (job, phi, key) in bar:
-            if found != [digest[p] for p in job.paths.values()]:
-                files = list(job.paths.values())
-                raise ValueError(f'{job.name}: {files}: a file changed while it was being read; try again')
-            store.table.append(key, array, clip=job.name, phi=phi, made=made, **note)
+    counted = with_progress(zip(rows, todo), len(todo), 'features', 'clip', progress)
+    for (found, array, note), (job, phi, key) in counted:
+        if found != [digest[p] for p in job.paths.values()]:
+            files = list(job.paths.values())
+            raise ValueError(f'{job.name}: {files}: a file changed while it was being read; try again')
+        store.table.append(key, array, clip=job.name, phi=phi, made=made, **note)
 
 # %% ../nbs/01a_store.ipynb #5e0f1a07
 @dataclass(slots=True)

@@ -10,10 +10,10 @@ __all__ = ['REFERENCE', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'BOTH', 'DATA', 
            'paid_epochs', 'seconds_a_pass', 'Step', 'seconds_of', 'seconds_by_clip', 'measured', 'Cost', 'cost_of',
            'not_paid', 'check_root', 'present', 'plan_row', 'check_pages', 'plan', 'plan_picture', 'plan_rows',
            'plan_text', 'make_trees', 'feature_jobs', 'in_turn', 'rounds', 'fill_features', 'prepared',
-           'papermill_flags', 'end_with_us', 'papermill', 'notebook', 'chains_of', 'train_chain', 'side_by_side',
-           'train_runs', 'draw', 'can_make', 'said_once', 'alone_in', 'note_paper', 'paper_of', 'make', 'asked_by',
-           'only_one_fits', 'all_done', 'find_runs', 'clips_of_run', 'commit_of', 'made_from', 'write_figure',
-           'save_figure']
+           'papermill_flags', 'end_with_us', 'papermill', 'notebook', 'chains_of', 'log_of', 'Going', 'follow',
+           'train_chain', 'side_by_side', 'train_runs', 'draw', 'can_make', 'said_once', 'alone_in', 'note_paper',
+           'paper_of', 'make', 'asked_by', 'only_one_fits', 'all_done', 'find_runs', 'clips_of_run', 'commit_of',
+           'made_from', 'write_figure', 'save_figure']
 
 # %% ../../nbs/paper/01_plan.ipynb #bdef6e91
 import contextlib
@@ -38,13 +38,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from ..ca_i3d import CAI3D
 from ..clips import load_clips
 from ..core.checks import need, patch, pyplot, wanted, warn
 from ..core.files import as_json, hash_of, if_whole, read_json, write_json
 from ..core.keep import locked, write_atomically
+from ..core.progress import Progress, folds_told, with_progress
 from ..core.workers import in_order, one_thread
 from ..data.labels import class_names
 from ..folds import fold_group, subjects_of
@@ -639,11 +639,11 @@ def fill_features(
 ):
     "Features and magnified copies that some runs need, each once."
     jobs = feature_jobs(paper, runs)
-    with tqdm(total=sum(map(len, jobs.values())), unit='set', desc='features', disable=not progress) as bar:
+    with Progress(sum(map(len, jobs.values())), 'features', 'set', show=progress) as bar:
         for todo in rounds(jobs):
             share = max(1, paper.workers//len(todo))
             todo = [replace(p, workers=share) for p in todo]
-            for _ in in_order(prepared, todo, paper.workers): bar.update()
+            for _ in in_order(prepared, todo, paper.workers): bar.step()
 
 def prepared(p): # Parameters
     "Features of one run, in a worker process; what there is to say of the data has been said."
@@ -671,8 +671,8 @@ def papermill(
     "Execute a notebook with parameters in a process of its own; raises RuntimeError with the end of its log."
     output.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, '-m', 'papermill', str(notebook), str(output), '--log-level', 'WARNING',
-               '--no-progress-bar', *papermill_flags(parameters)]
-    env = os.environ | {'PYDEVD_DISABLE_FILE_VALIDATION': '1', 'PYTHONIOENCODING': 'utf-8'}
+               '--no-progress-bar', '--stderr-file', '-', *papermill_flags(parameters)]
+    env = os.environ | {'PYDEVD_DISABLE_FILE_VALIDATION': '1', 'PYTHONIOENCODING': 'utf-8', 'MPFNET_PROGRESS': 'lines'}
     with open(log, 'w', encoding='utf-8') as f:
         code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT, env=env,
                               preexec_fn=end_with_us if os.name == 'posix' else None).returncode
@@ -697,6 +697,60 @@ def chains_of(table) -> list: # rows of `plan` that are to be trained → [[Want
     def in_order_of_use(rows): return sorted(dict.fromkeys(r['wanted'] for r in rows), key=lambda w: rank[w.method])
     return list(map(in_order_of_use, dearest))
 
+# %% ../../nbs/paper/01_plan.ipynb #49880345
+def log_of(
+    paper:Paper,  # what the runs have in common
+    w:Wanted,     # a run
+) -> Path:
+    "What it says while it is made."
+    return paper.folder/'notebooks'/f'{w.name}.log'
+
+class Going:
+    "Runs on their way, as far as their logs tell."
+    def __init__(self,
+                 paper:Paper,            # what the runs have in common
+                 todo,                   # rows of `plan` that are to be trained
+                 clock=time.monotonic):  # seconds
+        self.clock, self.began, self.ended = clock, clock(), set()
+        self.logs = {w: log_of(paper, w) for w in todo['wanted']}
+        for log in self.logs.values(): log.unlink(missing_ok=True)                 # of an earlier day
+        rows = todo.groupby('wanted', sort=False)[['to_train', 'minutes']].sum(min_count=1)
+        self.folds, minutes = rows['to_train'].to_dict(), (rows['minutes']/rows['to_train']).replace(0, math.nan)
+        self.planned = bool(minutes.notna().any())
+        self.cost = minutes.fillna(minutes.mean() if self.planned else 1.).to_dict()
+
+    def done(self) -> dict: # run → folds
+        "Folds that are finished."
+        return {w: n if w in self.ended else min(n, folds_told(_text(self.logs[w]))) for w, n in self.folds.items()}
+
+    def left(self, done) -> float | None: # what `done` returned; → seconds
+        "The plan's time for the rest, at the pace of what is done."
+        spent, rest = (sum(k*self.cost[w] for w, k in part.items()) for part in (done, _rest(self.folds, done)))
+        if not spent: return None
+        ahead = self.planned                                                       # one minute
+        return 60*rest*((self.clock() - self.began)/60 + ahead)/(spent + ahead)
+
+def _rest(folds, done): return {w: n - done[w] for w, n in folds.items()}
+
+def _text(log): return log.read_text(encoding='utf-8', errors='replace') if log.is_file() else ''
+
+# %% ../../nbs/paper/01_plan.ipynb #9d64c1a2
+def follow(
+    going:Going,         # the runs
+    bar:Progress,        # that is to move
+    over,                # an Event: they are done, or given up
+    every=1.,            # seconds from look to look
+):
+    "Move a bar as the folds of several runs are finished."
+    while True:
+        last = over.wait(every)
+        done = going.done()
+        n, newest = sum(done.values()), max(going.folds, key=lambda w: _newest(going.logs[w])).name
+        if n > bar.done: bar.move(n, newest, left=going.left(done))
+        if last: return
+
+def _newest(log): return log.stat().st_mtime_ns if log.is_file() else 0
+
 # %% ../../nbs/paper/01_plan.ipynb #01d0a0a9
 def train_chain(
     paper:Paper,     # what the runs have in common
@@ -711,7 +765,7 @@ def train_chain(
         out = paper.folder/'notebooks'/f'{w.name}.ipynb'
         out.parent.mkdir(parents=True, exist_ok=True)
         asked = paper.parameters(w) | dict(workers=workers)
-        papermill(notebook('nbs', '05_loso.ipynb'), out, asked, out.with_suffix('.log'))
+        papermill(notebook('nbs', '05_loso.ipynb'), out, asked, log_of(paper, w))
         note_made(paper, w)
         tell(w)
 
@@ -741,14 +795,16 @@ def train_runs(
     todo = table[table['open']]
     if not len(todo): return
     fill_features(paper, list(dict.fromkeys(todo['wanted'])), progress)
-    chains, folds = chains_of(todo), todo.groupby('wanted', sort=False)['to_train'].sum().to_dict()
-    side = min(paper.workers, len(chains))
-    bar = tqdm(total=sum(folds.values()), unit='fold', desc='runs', disable=not progress, mininterval=1)
-    def tell(w):
-        bar.update(folds[w])
-        bar.set_postfix_str(w.name)
-    def work(chain, stop): train_chain(paper, chain, max(1, paper.workers//side), tell, stop)
-    with bar: side_by_side(work, chains, side)
+    chains = chains_of(todo)
+    side, going, over = min(paper.workers, len(chains)), Going(paper, todo), threading.Event()
+    def work(chain, stop): train_chain(paper, chain, max(1, paper.workers//side), going.ended.add, stop)
+    with Progress(sum(going.folds.values()), 'runs', show=progress) as bar:
+        watch = threading.Thread(target=follow, args=(going, bar, over))
+        watch.start()
+        try: side_by_side(work, chains, side)
+        finally:
+            over.set()
+            watch.join()
 
 # %% ../../nbs/paper/01_plan.ipynb #b584989f
 def draw(
@@ -766,8 +822,8 @@ def draw(
         known = parameters_of(json.loads(path.read_text(encoding='utf-8')))
         papermill(path, out/path.name, {k: v for k, v in given.items() if k in known}, out/f'{path.stem}.log')
         return out/path.name
-    bar = dict(total=len(pages), unit='page', desc='tables and figures', disable=not progress)
-    with ThreadPoolExecutor(paper.workers) as pool: return list(tqdm(pool.map(one, pages), **bar))
+    shown = dict(total=len(pages), name='tables and figures', unit='page', show=progress)
+    with ThreadPoolExecutor(paper.workers) as pool: return list(with_progress(pool.map(one, pages), **shown))
 
 # %% ../../nbs/paper/01_plan.ipynb #6ff02ab7
 PAGES = ('fig01', 'fig02', 'fig03', 'fig04', 'fig05', 'fig06', 'fig07', 'fig08', 'fig09', 'fig10', 'fig11',

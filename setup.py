@@ -1,16 +1,49 @@
-"""Packaging from settings.ini, the one place where name, version and requirements are written."""
+"""Packaging from settings.ini, the one place where name, version and requirements are written.
+
+The pages that papermill runs travel in the wheel as `mpfnet/notebooks/`: `mpfnet.core.pages` finds them there."""
+import json
+import re
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 config = ConfigParser()
 config.read(here / 'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 readme = here / 'README.md'
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'docs', 'phase', 'dlib', 'ray')}
-extras['dev'] += extras['docs']  # the tests build the site
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'docs', 'notebooks', 'phase', 'dlib', 'ray')}
+extras['dev'] += extras['docs'] + extras['notebooks']  # the tests build the site, and run what the wheel holds
+
+
+def pages():
+    "Notebooks with a cell of parameters, and the pictures beside them that they show: {path: content}."
+    for path in sorted([*here.glob('nbs/*.ipynb'), *here.glob('paper_figures/*.ipynb')]):
+        page = json.loads(path.read_text(encoding='utf-8'))
+        if not any('parameters' in c['metadata'].get('tags', ()) for c in page['cells']): continue
+        for cell in page['cells']:
+            if cell['cell_type'] == 'code': cell.update(outputs=[], execution_count=None)  # papermill makes them again
+            for link in re.findall(r'!\[[^\]]*\]\(([^):]+)\)', ''.join(cell['source'])):
+                picture = (path.parent / link).resolve()
+                yield picture.relative_to(here.resolve()), picture.read_bytes()
+        yield path.relative_to(here), (json.dumps(page, indent=1, ensure_ascii=False) + '\n').encode()
+
+
+class BuildWithPages(build_py):
+    "The modules, and the pages below `notebooks/`; nothing that an earlier build has left."
+
+    def run(self):
+        if self.editable_mode: return super().run()
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+        for name, content in pages():
+            path = Path(self.build_lib, cfg['lib_name'], 'notebooks', name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
 
 setup(
     name=cfg['lib_name'],
@@ -31,5 +64,6 @@ setup(
         'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
         'console_scripts': [f"{cfg['lib_name']}={cfg['lib_name']}.cli:main"],
     },
+    cmdclass={'build_py': BuildWithPages},
     zip_safe=False,
 )

@@ -29,7 +29,7 @@ from mpfnet.harness import (
     valid_records,
 )
 from .metrics import KEY, ensemble, evaluate, read_predictions, summarise
-from .parameters import Parameters, check_parameters, resolve, seeds_of
+from .parameters import Parameters, check_parameters, explained, resolve, seeds_of
 from .processes import engine_of
 from .results.machines import libraries_of, machines_of, note_environment
 from .results.records import predictions_table, write_results
@@ -183,3 +183,6 @@ def run(
     folder = folders[0] if len(folders) == 1 else summarise_seeds(e, folders)
     if mirror: mirror.send()
     return folder
+
+# %% ../nbs/05_loso.ipynb #f01c214d
+explained(run)

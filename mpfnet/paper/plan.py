@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['REFERENCE', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'BOTH', 'DATA', 'NEEDS', 'PAGES', 'TWO_FIT', 'reference',
-           'Wanted', 'runs_each', 'runs_of_frames', 'runs_of_flow', 'runs_of', 'merged_runs', 'checkout', 'folder_of',
-           'Paper', 'check_paper', 'overrides_in', 'as_read_back', 'input_kind', 'expected', 'same_data', 'is_wanted',
-           'Found', 'look_for', 'sizes_of', 'clips_fingerprint', 'known_data', 'made', 'note_made', 'clip_passes',
-           'paid_epochs', 'seconds_a_pass', 'Step', 'seconds_of', 'seconds_by_clip', 'measured', 'Cost', 'cost_of',
-           'not_paid', 'check_root', 'present', 'plan_row', 'check_pages', 'plan', 'plan_picture', 'plan_rows',
-           'plan_text', 'make_trees', 'feature_jobs', 'in_turn', 'rounds', 'fill_features', 'prepared',
-           'papermill_flags', 'end_with_us', 'papermill', 'notebook', 'chains_of', 'log_of', 'Going', 'follow',
-           'train_chain', 'side_by_side', 'train_runs', 'draw', 'can_make', 'said_once', 'alone_in', 'note_paper',
-           'paper_of', 'make', 'asked_by', 'only_one_fits', 'all_done', 'find_runs', 'clips_of_run', 'commit_of',
-           'made_from', 'write_figure', 'save_figure']
+           'Wanted', 'runs_each', 'runs_of_frames', 'runs_of_flow', 'runs_of', 'merged_runs', 'folder_of', 'Paper',
+           'check_paper', 'overrides_in', 'as_read_back', 'input_kind', 'expected', 'same_data', 'is_wanted', 'Found',
+           'look_for', 'sizes_of', 'clips_fingerprint', 'known_data', 'made', 'note_made', 'clip_passes', 'paid_epochs',
+           'seconds_a_pass', 'Step', 'seconds_of', 'seconds_by_clip', 'measured', 'Cost', 'cost_of', 'not_paid',
+           'check_root', 'present', 'plan_row', 'check_pages', 'plan', 'plan_picture', 'plan_rows', 'plan_text',
+           'make_trees', 'feature_jobs', 'in_turn', 'rounds', 'fill_features', 'prepared', 'papermill_flags',
+           'end_with_us', 'papermill', 'chains_of', 'log_of', 'Going', 'follow', 'train_chain', 'side_by_side',
+           'train_runs', 'figure_pages', 'draw', 'can_make', 'said_once', 'alone_in', 'note_paper', 'paper_of', 'make',
+           'asked_by', 'only_one_fits', 'all_done', 'find_runs', 'clips_of_run', 'commit_of', 'made_from',
+           'write_figure', 'save_figure']
 
 # %% ../../nbs/paper/01_plan.ipynb #bdef6e91
 import contextlib
@@ -41,9 +41,10 @@ import torch
 
 from ..ca_i3d import CAI3D
 from ..clips import load_clips
-from ..core.checks import need, patch, pyplot, wanted, warn
+from ..core.checks import need, patch, pyplot, warn
 from ..core.files import as_json, hash_of, if_whole, read_json, write_json
 from ..core.keep import locked, write_atomically
+from ..core.pages import checkout, need_for_pages, notebook_path, parameter_pages
 from ..core.progress import Progress, folds_told, with_progress
 from ..core.workers import in_order, one_thread
 from ..data.labels import class_names
@@ -164,13 +165,6 @@ def merged_runs(runs) -> dict: # {table: [Wanted]} → {Wanted: [tables]}
             needed_by.setdefault(run, {})[table] = None
             if w.keep_weights: looked_into.add(run)
     return {replace(run, keep_weights=run in looked_into): list(tables) for run, tables in needed_by.items()}
-
-# %% ../../nbs/paper/01_plan.ipynb #af01fdb4
-def checkout() -> Path:
-    "The folder of the project around the working directory, known by what lies in it; else the working directory."
-    here = Path.cwd()
-    def is_project(p): return (p/'nbs'/'05_loso.ipynb').is_file() and (p/'paper_figures').is_dir()
-    return next(filter(is_project, (here, *here.parents)), here)
 
 # %% ../../nbs/paper/01_plan.ipynb #af6eb45e
 def folder_of(
@@ -680,14 +674,6 @@ def papermill(
     end = Path(log).read_text(encoding='utf-8', errors='replace')[-2000:]
     raise RuntimeError(f'{Path(notebook).name} failed ({output.name}); the end of {log}:\n{end}')
 
-# %% ../../nbs/paper/01_plan.ipynb #9c9a85a0
-def notebook(*parts) -> Path:
-    "A notebook of the checkout; a FileNotFoundError where there is none."
-    path = checkout().joinpath(*parts)
-    if path.is_file(): return path
-    raise FileNotFoundError(f'{path} is not there: tables and figures are notebooks of a checkout of the project. '
-                            'Call this from a folder in it; the plan alone (--plan) does without')
-
 # %% ../../nbs/paper/01_plan.ipynb #52468c32
 def chains_of(table) -> list: # rows of `plan` that are to be trained → [[Wanted]], the most expensive first
     "Runs that share priors, one after the other: priors before what is built on them."
@@ -765,7 +751,7 @@ def train_chain(
         out = paper.folder/'notebooks'/f'{w.name}.ipynb'
         out.parent.mkdir(parents=True, exist_ok=True)
         asked = paper.parameters(w) | dict(workers=workers)
-        papermill(notebook('nbs', '05_loso.ipynb'), out, asked, log_of(paper, w))
+        papermill(notebook_path('05_loso'), out, asked, log_of(paper, w))
         note_made(paper, w)
         tell(w)
 
@@ -807,13 +793,17 @@ def train_runs(
             watch.join()
 
 # %% ../../nbs/paper/01_plan.ipynb #b584989f
+def figure_pages() -> dict: # name → path
+    "The pages of tables and figures."
+    return {name: p for name, p in parameter_pages().items() if p.parent.name == 'paper_figures'}
+
 def draw(
     paper:Paper,     # what the runs have in common
     only=(),       # names, all if empty
     progress=True,   # show a bar
 ) -> list:         # executed notebooks
     "Every table and figure, from what is there."
-    pages = [p for p in sorted((checkout()/'paper_figures').glob('*.ipynb')) if not only or p.stem in only]
+    pages = [p for p in figure_pages().values() if not only or p.stem in only]
     out = paper.folder/'notebooks'/'paper_figures'
     out.mkdir(parents=True, exist_ok=True)
     given = dict(data=paper.data, out_dir=str(paper.folder), data_root=paper.data_root, preset=paper.preset,
@@ -834,12 +824,10 @@ def can_make(
     plan_only=False,  # nothing is drawn then
 ):
     "Raise for an unknown table or figure, and where there are no notebooks to make it."
-    known = sorted({*PAGES, *(p.stem for p in (checkout()/'paper_figures').glob('*.ipynb'))})
-    check_pages(only, known, 'known')
+    check_pages(only, sorted({*PAGES, *figure_pages()}), 'known')
     if plan_only: return
-    notebook('nbs', '05_loso.ipynb')
-    for k in only: notebook('paper_figures', f'{k}.ipynb')
-    wanted('papermill', 'making tables and figures')
+    for name in ('05_loso', *only): notebook_path(name)
+    need_for_pages('making tables and figures')
 
 # %% ../../nbs/paper/01_plan.ipynb #81dddd86
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ SHEETS = (r'CASME2-coding.*|SMIC-\w+-E_annotation.*|SAMM_(Micro|Macro)\w*_FACS.*
 BAD_NAMES = {'the name of an annotation sheet of a licensed dataset': SHEETS,
          'the name of a frame of a licensed dataset':
              r'(reg_)?(img|image)\d+\.\w+|\d{3}_\d{4,5}\.\w+|\d+\.(jpe?g|bmp|png|tiff?|webp|pgm)',
-         'the name of a feature store, and some hold the faces themselves (method fdp): it belongs under runs/':
+         'the name of a feature store, and some hold the faces themselves (fdp, skd_tstsan): it belongs under runs/':
              r'features\.f16'}
 IMAGE_SUFFIXES = (*SUFFIXES, '.webp', '.svg', '.ico', '.jp2', '.jfif', '.ppm', '.pgm', '.avif', '.heic', '.tga')
 FILMS = ('.avi', '.mp4', '.mov', '.mkv', '.gif', '.webm', '.wmv', '.mpg', '.mpeg', '.m4v')

@@ -329,7 +329,7 @@ def tell_what_leaves(
 ):
     "Warn that licensed material is sent to a store."
     if 'REAL clips' in stamp and 'public flow' not in stamp:
-        warn(f'{address} is sent features of licensed clips ({stamp[:60]}); with fdp and dynamic images they show the '
+        warn(f'{address} is sent features of licensed clips ({stamp[:60]}); with fdp, skd_tstsan, afn they show the '
              'faces. Make sure that only those whom the licence names can read there')
 
 # %% ../nbs/05d_ray_engine.ipynb #1cbfad16

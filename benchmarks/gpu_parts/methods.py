@@ -8,7 +8,7 @@ from mpfnet.loso import run
 from mpfnet.methods import METHODS, unused
 
 CHEAP = ('preprocess.size=16', 'meta.updates=2', 'fdp.updates=1')
-SHORT = ('fdp.updates=3', 'afn.epochs=1')          # at the paper's widths and batches
+SHORT = ('fdp.updates=3', 'afn.epochs=1', 'fmanet.epochs=1', 'skd_tstsan.updates=3')  # at the paper's widths
 # these have no use for one
 ON_THE_GPU = tuple(m for m in METHODS if m not in ('lbp_top', 'bi_woof', 'pca_lda', 'majority'))
 
@@ -48,5 +48,5 @@ def main():
     for method in ('scratch', 'fdp') if SMOKE else ON_THE_GPU:
         with attempt(method): twice(method)
     if SMOKE: return
-    for method in ('fdp', 'afn'):                                              # the others: see the part `fold`
+    for method in ('fdp', 'afn', 'fmanet', 'skd_tstsan'):                      # the others: see the part `fold`
         with attempt(f'{method} at the paper preset'): large(method)

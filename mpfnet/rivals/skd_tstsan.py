@@ -7,7 +7,7 @@ __all__ = ['SKD_MAGNIFY', 'SKD_PRESETS', 'ThreeStreams', 'stretch', 'blocks', 'r
            'SKDConfig', 'check_skd', 'skd_preset', 'plain_conv', 'ShapeBlock', 'Magnifier', 'ECA', 'shifted', 'Layer',
            'SKDStream', 'SKDNet', 'focal', 'rarity', 'skd_loss', 'SKDTSTSAN']
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #f3245038
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #e7c9f958
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,7 +25,7 @@ from .descriptors import FlowRecipe
 from .fmanet import phase_flows
 from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #eff22dda
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #c9ae7c90
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ThreeStreams(FlowRecipe):
     "Grey onset, apex and magnified apex in [0, 1], and the flow of the two phases in px; one row is (7, 1, S, S)."
@@ -53,7 +53,7 @@ class ThreeStreams(FlowRecipe):
         row = torch.cat([pictures, phase_flows(faces, at, self).flatten(0, 1)[:, None]]).to(torch.float16).numpy()
         yield from (row for _ in phis)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #83774b85
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #c746c9a2
 def stretch(x):  # (…, H, W)
     "Each map from its smallest to its largest value; a constant one is 0."
     low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
@@ -73,7 +73,7 @@ def resized(
     "Bilinear."
     return F.interpolate(x, (side, side), mode='bilinear', align_corners=False)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #1c1ffe14
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #d6958c9c
 def stream_inputs(
     x,    # rows (n, 7, 1, S, S)
     cfg,  # SKDConfig
@@ -85,7 +85,7 @@ def stream_inputs(
     flow = stretch(resized(x[:, 3:, 0], cfg.side))
     return torch.cat([*(resized(v, cfg.side) for v in (whole, *parts)), flow], 1)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #63df2e3b
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #e121e37a
 def mirrored_inputs(
     z,     # (n, 2 + 2·g² + 4, s, s)
     grid,  # g
@@ -98,7 +98,7 @@ def mirrored_inputs(
     turned = torch.where(moves, 1 - z[:, -4:], 0)
     return torch.cat([z[:, :-4], turned[:, :1], z[:, -3:-2], turned[:, 2:3], z[:, -1:]], 1)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #5590b4ca
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #fc986680
 SKD_MAGNIFY = ('learnt', 'pictures')
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -127,7 +127,7 @@ class SKDConfig(AdamConfig):
     def optimizer(self, parameters):
         return torch.optim.Adam(parameters, lr=self.lr, betas=(.9, .99), weight_decay=self.weight_decay, fused=True)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #35a1a0e5
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #bc42dbe6
 def check_skd(c):  # SKDConfig
     "Raise for an unknown name, or a number out of its range."
     need(c.magnify in SKD_MAGNIFY, 'skd_tstsan.magnify', c.magnify, f'one of {", ".join(SKD_MAGNIFY)}')
@@ -141,17 +141,17 @@ def check_skd(c):  # SKDConfig
     for name in ('distil', 'flip'): need(0 <= getattr(c, name) <= 1, f'skd_tstsan.{name}', getattr(c, name), '0 to 1')
     need(0 <= c.dropout < 1, 'skd_tstsan.dropout', c.dropout, '0 ≤ dropout < 1')
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #38a320ff
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #6d106e4d
 SKD_PRESETS = dict(
     paper=SKDConfig(),
-    light=SKDConfig(width=.5, updates=3000, schedule='cosine', flip=.5, mirror=True),
-    tiny=SKDConfig(width=.25, side=32, updates=250, schedule='cosine', flip=.5, mirror=True))
+    light=SKDConfig(magnify='pictures', width=.5, updates=3000, schedule='cosine', flip=.5, mirror=True),
+    tiny=SKDConfig(magnify='pictures', width=.25, side=32, updates=250, schedule='cosine', flip=.5, mirror=True))
 
 def skd_preset(name='paper') -> SKDConfig:  # one of `paper`, `light`, `tiny`
     "SKD-TSTSAN's settings of a preset."
     return pick(SKD_PRESETS, name, 'preset')
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #b9e1c85f
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #85a8a404
 def plain_conv(
     a,         # channels
     b,         # channels of the result
@@ -184,7 +184,7 @@ class Magnifier(nn.Module):
         a, b = self.encoder(a), self.encoder(b)
         return b + self.h(self.factor*F.relu(self.g(b - a)))
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #2cb04e80
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #41aeb147
 class ECA(nn.Module):
     "x (B, c, h, w), each channel weighed by what it and its neighbours show."
     def __init__(self,
@@ -197,7 +197,7 @@ class ECA(nn.Module):
         w = self.conv(x.mean((2, 3))[:, None]) + self.conv(x.amax((2, 3))[:, None])
         return x*w.sigmoid().transpose(1, 2)[..., None]
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #edfd31e3
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #bc439432
 def shifted(
     x,        # (2·B, c, h, w): rise and fall of each clip, in turn
     parts=8,  # one channel in so many each way
@@ -208,7 +208,7 @@ def shifted(
     rise, fall = (torch.cat(v, 1) for v in ((fall[:, :k], none, rise[:, 2*k:]), (none, rise[:, k:2*k], fall[:, 2*k:])))
     return torch.stack([rise, fall], 1).flatten(0, 1)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #9f392f76
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #532a0c91
 class Layer(nn.Module):
     "Convolution, batch norm, ReLU; in the local stream attention after it, in the flow stream the shift before it."
     def __init__(self,
@@ -225,7 +225,7 @@ class Layer(nn.Module):
     def forward(self, x):
         return self.attend(F.relu(self.norm(self.conv(shifted(x, self.shift) if self.shift else x))))
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #6989201f
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #c735b6b2
 class SKDStream(nn.Module):
     "Pictures a, b → features (B, 2·c) of the first exit, of the second and of the end."
     def __init__(self,
@@ -248,7 +248,7 @@ class SKDStream(nn.Module):
         y = F.avg_pool2d(self.middle(x), 3, 2, 1)
         return [self.mean(part) for part in (self.exits[0](x), self.exits[1](y), self.last(y))]
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #3bbba54e
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #a0d2a436
 class SKDNet(nn.Module):
     "(B, 2 + 2·g² + 4, s, s) → logits (B, K); `.exits(z)` gives logits and features of all three classifiers."
     def __init__(self,
@@ -261,7 +261,7 @@ class SKDNet(nn.Module):
         self.drop, self.heads = nn.Dropout(cfg.dropout), nn.ModuleList(nn.Linear(wide, n_classes) for _ in range(3))
     def forward(self, z): return self.exits(z)[0][-1]
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #b4768513
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #0ec0d713
 @patch
 def exits(self:SKDNet, z):  # (B, 2 + 2·g² + 4, s, s)
     "Logits (B, K) and features (B, 6·c) of the two exits and of the end."
@@ -271,7 +271,7 @@ def exits(self:SKDNet, z):  # (B, 2 + 2·g² + 4, s, s)
     features = [torch.cat(f, 1) for f in zip(*(self.streams[k](*pair) for k, pair in seen.items()))]
     return [head(self.drop(f)) for head, f in zip(self.heads, features)], features
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #5fef7775
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #1ae23ecc
 def focal(
     logits,   # (B, K)
     y,        # labels (B,)
@@ -291,7 +291,7 @@ def rarity(
     w = torch.where(n > 0, 1/n.clamp_min(1), 0.)
     return w/w.sum()
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #735bf3fa
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #aceca9c4
 def skd_loss(
     net,      # SKDNet
     z,        # (B, 2 + 2·g² + 4, s, s)
@@ -309,7 +309,7 @@ def skd_loss(
         loss = loss + (1 - cfg.distil)*focal(own, y, weights, cfg.focus) + cfg.distil*taught + cfg.hint*far
     return loss
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #2b052d29
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #9958a3df
 class SKDTSTSAN:
     "SKD-TSTSAN trained on a fold whose rows are `ThreeStreams`, (7, 1, S, S)."
     def __init__(self,
@@ -335,7 +335,7 @@ class SKDTSTSAN:
         return new
     def state(self): return self.net.state_dict()
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #f460be31
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #c30cb89b
 @patch
 def begin(self:SKDTSTSAN,
           shape,     # of a row
@@ -349,7 +349,7 @@ def begin(self:SKDTSTSAN,
     net = seeded(lambda: SKDNet(n_classes, self.cfg), g)
     self.net = net.to(self.device, memory_format=torch.channels_last)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #6d61c7e7
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #148b126b
 @patch
 def learn(self:SKDTSTSAN,
           z,        # (n, 2 + 2·g² + 4, s, s)
@@ -367,7 +367,7 @@ def learn(self:SKDTSTSAN,
         return skd_loss(self.net, batch, y[i], weights, c)
     return train(self.net, loss_of, len(todo), c, z.split(c.batch), each_epoch(ctx, self, an_epoch))
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #8e2bcadf
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #1c006dca
 @patch
 @torch.no_grad()
 def all_scores(self:SKDTSTSAN, x):  # rows (n, 7, 1, S, S)

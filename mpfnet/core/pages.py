@@ -9,6 +9,7 @@ __all__ = ['TAGGED', 'NO_PAGES', 'NOTEBOOK_PACKAGES', 'NOTEBOOKS_EXTRA', 'KERNEL
 
 # %% ../../nbs/core/08_pages.ipynb #9a93fbfa
 import ast
+import logging
 import os
 import re
 import sys
@@ -84,7 +85,15 @@ def as_papermill(text:str): # after -p
     return text
 
 # %% ../../nbs/core/08_pages.ipynb #fa1fdaaa
-class PageError(RuntimeError): "A page that failed: what went wrong, and where the copy lies."
+class PageError(RuntimeError):
+    "A page that failed."
+    def __init__(self,
+        page:Path,  # that was run
+        what,       # went wrong
+        kind='',    # name of the error of a cell
+    ):
+        super().__init__(f'{page.name}: {what}')
+        self.kind = kind
 
 def check_copy(out) -> Path: # of an executed page
     "Where it may lie; a ValueError for a name that is none, or a place among the pages."
@@ -125,10 +134,11 @@ def run_page(
         with kernel_told(say):
             return papermill.execute_notebook(str(page), str(out), parameters, kernel_name='python3', stderr_file=say,
                                               progress_bar=False, extra_arguments=KERNEL_IS_QUIET)
-    except papermill.PapermillExecutionError as e:
-        raise PageError(f'{page.name}: {e.ename}: {e.evalue}\nThe copy up to there: {out}') from None
-    except RuntimeError as e:                         # the kernel is gone: killed, or out of memory
-        raise PageError(f'{page.name}: {e}\nThe copy up to there: {out}') from None
+    except KeyboardInterrupt:
+        logging.getLogger('asyncio').disabled = True      # of the cell that was interrupted: all of its traceback
+        raise
+    except papermill.PapermillExecutionError as e: raise PageError(page, f'{e.ename}: {e.evalue}', e.ename) from None
+    except RuntimeError as e: raise PageError(page, f'{e}: killed, or out of memory?') from None    # no kernel left
 
 # %% ../../nbs/core/08_pages.ipynb #8febf963
 PATH_SHOWN = re.compile(r"(?:Posix|Windows)?Path\((.+)\)")

@@ -7,13 +7,13 @@ __all__ = ['REFERENCE', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'BOTH', 'DATA', 
            'Wanted', 'runs_each', 'runs_of_frames', 'runs_of_flow', 'runs_of', 'merged_runs', 'folder_of', 'Paper',
            'check_paper', 'overrides_in', 'as_read_back', 'input_kind', 'expected', 'same_data', 'is_wanted', 'Found',
            'look_for', 'sizes_of', 'clips_fingerprint', 'known_data', 'made', 'note_made', 'clip_passes', 'paid_epochs',
-           'seconds_a_pass', 'Step', 'seconds_of', 'seconds_by_clip', 'measured', 'Cost', 'cost_of', 'not_paid',
-           'check_root', 'present', 'plan_row', 'check_pages', 'plan', 'plan_picture', 'plan_rows', 'plan_text',
-           'make_trees', 'feature_jobs', 'in_turn', 'rounds', 'fill_features', 'prepared', 'papermill_flags',
-           'end_with_us', 'papermill', 'chains_of', 'log_of', 'Going', 'follow', 'train_chain', 'side_by_side',
-           'train_runs', 'figure_pages', 'draw', 'can_make', 'said_once', 'alone_in', 'note_paper', 'paper_of', 'make',
-           'asked_by', 'only_one_fits', 'all_done', 'find_runs', 'clips_of_run', 'commit_of', 'made_from',
-           'write_figure', 'save_figure']
+           'seconds_a_pass', 'Step', 'seconds_of', 'is_loso', 'seconds_by_clip', 'measured', 'Cost', 'cost_of',
+           'not_paid', 'check_root', 'present', 'plan_row', 'check_pages', 'plan', 'plan_picture', 'plan_rows',
+           'plan_text', 'make_trees', 'feature_jobs', 'in_turn', 'rounds', 'fill_features', 'prepared',
+           'papermill_flags', 'end_with_us', 'papermill', 'chains_of', 'log_of', 'Going', 'follow', 'train_chain',
+           'side_by_side', 'train_runs', 'figure_pages', 'draw', 'can_make', 'said_once', 'alone_in', 'note_paper',
+           'paper_of', 'make', 'asked_by', 'only_one_fits', 'all_done', 'find_runs', 'clips_of_run', 'commit_of',
+           'made_from', 'write_figure', 'save_figure']
 
 # %% ../../nbs/paper/01_plan.ipynb #bdef6e91
 import contextlib
@@ -402,12 +402,16 @@ def seconds_of(step:Step) -> float:
     with one_thread(): return seconds_a_pass(settings, step.shape, step.device, batch)
 
 # %% ../../nbs/paper/01_plan.ipynb #7027b845
+def is_loso(config) -> bool: # of a run
+    "Whether it is leave one subject out, with one seed."
+    return 'seeds' not in config and config.get('split', 'subject') == 'subject'
+
 def seconds_by_clip(
     here,    # what `configs` returned
     method,  # a key of METHODS
 ) -> list:   # one number a run that has finished folds
     "Seconds of a fold by the run's clips, for every run of a method."
-    runs = {f: c for f, c in here.items() if c['method'] == method and c.get('split') == 'subject' and 'seeds' not in c}
+    runs = {f: c for f, c in here.items() if c['method'] == method and is_loso(c)}
     def of_a_clip(folder, config):
         seconds = [r['seconds'] for r in records_in(folder, hash_of(config))]
         return np.median(seconds)/config['data']['clips'] if seconds else None
@@ -919,7 +923,7 @@ def find_runs(
 ) -> list:
     "Complete runs of one seed that are what is wanted: those that the last `make paper` asked for, or the only ones."
     paper = paper_of(folder)
-    singles = {f: c for f, c in configs(folder).items() if 'seeds' not in c and 'settings' in c}
+    singles = {f: c for f, c in configs(folder).items() if is_loso(c) and 'settings' in c}
     fit = {f: c for f, c in singles.items() if same(c | asked_by(c), wanted) and all_done(f, c)}
     if paper: return [f for f, c in fit.items() if is_wanted(c, expected(paper, Wanted(**asked_by(c)), c['seed']))]
     only_one_fits(fit, folder)

@@ -136,8 +136,8 @@ BESIDE = ('LOSO with the same settings is `{}`; *drop* is its score minus this o
           '95 % interval over subjects.')
 NO_LOSO = ("No finished run by subjects with the same settings lies beside this one. The same parameters with "
            "split='subject' make it in this out_dir, and then the drop against LOSO stands here.")
-OF_GROUPS = ('{k} groups of subjects, {k} trainings instead of {n}: each model learns from about {some} people, by '
-             'LOSO from {most}. So the two are not the same score.')
+OF_GROUPS = ('{k} groups of subjects, {k} trainings instead of {n}: each model learns from about {some} people, '
+             'and by LOSO from {most}: the two are not the same score.')
 
 @patch
 def split_note(self:Result) -> str:  # Markdown; '' for LOSO

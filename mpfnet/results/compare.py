@@ -7,14 +7,13 @@ __all__ = ['SCORES', 'EXACT', 'NOT_STATED', 'MEAN', 'AVERAGED', 'ONE', 'WORDS', 
            'seed_weights', 'drawn', 'swaps', 'swap_test', 'verdict_of', 'drawn_gaps', 'compare_matrices', 'Side',
            'is_plain_list', 'wrong_seeds', 'in_one_line', 'config_to_compare', 'check_scores', 'checked', 'run_table',
            'seed_folders', 'check_part', 'classes_in', 'side_of_tables', 'read_side', 'clips_kind', 'same_kind',
-           'check_same', 'joint_stamp', 'check_labels', 'coverage', 'common_clips', 'flattened', 'setting_text',
-           'setting_texts', 'differences', 'settings_note', 'Comparison', 'seed_matrices', 'dataset_masks', 'seed_rows',
-           'agreement', 'one_prediction', 'readings', 'all_rows', 'same_predictions', 'seed_notes', 'all_notes',
-           'compare', 'signed', 'row_text', 'verdict', 'share_text', 'digits', 'table_row', 'comparison_table',
-           'draw_difference', 'forest', 'without_parts', 'fitting', 'run_names', 'find_run']
+           'check_same', 'joint_stamp', 'check_labels', 'coverage', 'common_clips', 'setting_texts', 'differences',
+           'settings_note', 'Comparison', 'seed_matrices', 'dataset_masks', 'seed_rows', 'agreement', 'one_prediction',
+           'readings', 'all_rows', 'same_predictions', 'seed_notes', 'all_notes', 'compare', 'signed', 'row_text',
+           'verdict', 'share_text', 'digits', 'table_row', 'comparison_table', 'draw_difference', 'forest',
+           'without_parts', 'fitting', 'run_names', 'find_run']
 
 # %% ../../nbs/results/03_compare.ipynb #ae5087ae
-import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,7 @@ from mpfnet.metrics import (
     subject_confusions,
 )
 from .records import read_config
+from .words import flattened, setting_text, told_apart, words_note
 
 # %% ../../nbs/results/03_compare.ipynb #23d38493
 # the scores that are compared, and their full names
@@ -411,20 +411,7 @@ def common_clips(
     check_labels(tables)
     return tables[:k], tables[k:], coverage(set(shared), in_a, in_b, a, b)
 
-# %% ../../nbs/results/03_compare.ipynb #565fab82
-def flattened(
-    config,  # what was read from a JSON file
-    at='',   # where it lies
-) -> dict:
-    "{'settings.plsm.epochs': 4, …}"
-    if not isinstance(config, dict) or not config: return {at: config}
-    out = {}
-    for name, x in config.items(): out |= flattened(x, f'{at}.{name}' if at else str(name))
-    return out
-
 # %% ../../nbs/results/03_compare.ipynb #00fecf75
-def setting_text(v) -> str: return v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
-
 def setting_texts(config: dict) -> dict:
     "Every setting of a config.json but its seeds, as text."
     settings = {k: v for k, v in config.items() if k not in ('seed', 'seeds', 'runs')}
@@ -578,6 +565,7 @@ def all_notes(
 ) -> list[str]:
     "Sentences about the settings, the seeds and the subjects."
     out = settings_note(differ)
+    if out: out += words_note(a.config, b.config)
     nothing_differs = a.config and b.config and differ.empty and a.seeds == b.seeds
     if nothing_differs and not first['prediction'].equals(second['prediction']):
         out.append('same settings and seeds, but other predictions: these runs do not repeat each other')
@@ -723,9 +711,9 @@ def run_names(
     folders,  # of runs
     most=12,  # names to write out
 ) -> str:
-    "Names of runs, and how many more there are."
+    "Names of runs, what tells them apart, and how many more there are."
     more = f' and {len(folders) - most} more' if len(folders) > most else ''
-    return ', '.join(f.name for f in folders[:most]) + more
+    return ', '.join(told_apart(folders[:most])) + more
 
 def find_run(
     name: str,  # a folder, or (the beginning of) a run's name or of its hash

@@ -553,13 +553,14 @@ class Own(Method):
         versions = {k: v for m in met if (k := library_of(located(m, self.name))) and (v := version_of(k))}
         return dict(own=dict(address=self.address, kind=self.kind, parameters=asked, reads=self.reads, gives=self.gives,
                              versions=versions))
-    def own_modules(self):
-        "Full names of the modules of one's own whose code decides its numbers."
+    def modules_known(self):
+        "Full names of the modules whose code decides its numbers, but for those that count for all."
         homes = {located(m, self.name) for m in self.asked()[1]} | {self.home} - {''} | {*self.extra}
-        return {m for h in homes if not library_of(h) for m in [h, *beside(h)]}
+        return {m for h in homes if not library_of(h) for m in modules_behind(h)}
+    def own_modules(self): return {m for m in self.modules_known() if m.partition('.')[0] != 'mpfnet'}
     def sources(self, name):
         ours = {f'mpfnet.{m}' for m in (*LEARNT, 'core.frozen', 'own_method')}
-        return ours | self.own_modules(), [json.dumps(self.noted(), sort_keys=True, default=str)]
+        return ours | self.modules_known(), [json.dumps(self.noted(), sort_keys=True, default=str)]
     def __reduce__(self):
         made = ('thing', 'fit', 'probe', 'restore')
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in made}

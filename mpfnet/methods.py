@@ -399,18 +399,22 @@ def remember_source(
     _sources[module] = sys.modules[module].__spec__, text
 
 _sources = {}      # module → its spec, its text
-_code = lru_cache(code_of)
+_code = lru_cache(256)(code_of)
 
 # %% ../nbs/04_methods.ipynb #2e8f4a06
 def imported_by(module) -> set: # full name of a loaded module
     "Full names that its source imports, at its top or inside a function."
-    names, package = set(), sys.modules[module].__package__
-    for node in ast.walk(ast.parse(source_of(module))):
+    return _imports(source_of(module), sys.modules[module].__package__)
+
+@lru_cache(512)
+def _imports(text, package):
+    names = set()
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import): names |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name('.'*node.level + (node.module or ''), package)
             names |= {base, *(f'{base}.{a.name}' for a in node.names)}
-    return names
+    return frozenset(names)
 
 # %% ../nbs/04_methods.ipynb #9d5b7e31
 def modules_behind(module) -> list: # full name of a loaded module

@@ -8,7 +8,7 @@ __all__ = ['FACE', 'TINY_RELEASED_FLOW', 'FACE_SIZES', 'AUDIT_LOOKS', 'INNER_SPL
            'settings_preset', 'Fitted', 'empty_matcher', 'Loaded', 'restored_matcher', 'Context', 'starting_encoder',
            'build', 'fit_matcher', 'watch_matcher', 'inner_gamma', 'held_out_labels', 'Method', 'FittedBaseline', 'one',
            'episodic', 'method_of', 'fit', 'class_of', 'source_of', 'imported_by', 'modules_behind', 'home_of',
-           'code_deciding', 'restored', 'recipe_of', 'check_input', 'decided_by', 'unused', 'rebuilt',
+           'code_deciding', 'restored_model', 'recipe_of', 'check_input', 'decided_by', 'unused', 'rebuilt',
            'settings_of_config', 'input_of']
 
 # %% ../nbs/04_methods.ipynb #cfe90850
@@ -344,7 +344,7 @@ class FittedBaseline:
     @classmethod
     def restore(cls,
                 state,  # what `state` returned
-                about,  # see `restored`
+                about,  # see `restored_model`
                 ctx):   # Context
         new, kind = cls.__new__(cls), Majority if 'counts' in state else PCALDA
         new.index = channels(ctx.settings.features, about['shape'][0])
@@ -483,7 +483,7 @@ def code_deciding(name:str) -> str: # of a method
 NO_WAY_BACK = ('{}: a model of this method cannot be made from its state: its row in METHODS has no `restore`, '
                'and its class has no classmethod restore(state, about, ctx)')
 
-def restored(
+def restored_model(
     method:str,   # a name of the table
     state:dict,   # name → tensor: what `state` of the fitted model returned
     about:dict,   # `shape` of a row, `n_classes`, `input` (frames or flow28), `features`

@@ -258,17 +258,19 @@ def test_what_no_fit_is_asked(flow_root, tmp_path, asked, says):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_score_is_that_of_the_matching_run(flow_root, tmp_path):
-    folder = run(dataset='megc2019_flow', method='pca_lda', data_root=flow_root, out_dir=tmp_path/'runs', seed=1,
-                 progress=False)
-    assert load(little(flow_root, tmp_path)).about['score'] is None, 'another seed'
-    told = load(little(flow_root, tmp_path, force=True, seed=1))
+def test_the_score_is_that_of_the_matching_run(made, synth_root, tmp_path):
+    asked = dict(dataset='synth', method='pca_lda', data_root=synth_root, out_dir=made.base/'runs', preset='tiny',
+                 device='cpu', overrides='preprocess.size=16', progress=False)
+    folder = run(**asked | dict(seed=1))
+    def fitted(seed): return load(fit(out=tmp_path/'m', force=True, **asked | dict(seed=seed)))
+    assert fitted(0).about['score'] is None, 'another seed'
+    told = fitted(1)
     metrics = json.loads((folder/'metrics.json').read_text())['pooled']
     assert {k: told.about['score'][k] for k in ('n', 'uf1', 'uf1_ci95')} == {k: metrics[k] for k in
                                                                          ('n', 'uf1', 'uf1_ci95')}
     assert folder.name in told.card and f"{metrics['uf1']:.3f}" in told.card and 'Art. 5(1)(f)' in told.card
     next((folder/'folds').glob('*.json')).unlink()
-    assert 'Not evaluated' in load(little(flow_root, tmp_path, force=True, seed=1)).card, 'a fold is missing'
+    assert 'Not evaluated' in fitted(1).card, 'a fold is missing'
 
 
 def test_a_run_on_magnified_copies_matches_too(made, synth_root):

@@ -21,9 +21,11 @@ TRAINING_ONLY = ('cv_results_', '_optimizer', '_loss_function_', '_random_state'
 
 def is_estimator(x) -> bool: return hasattr(x, 'get_params') and not isinstance(x, type)
 
+class _Plain: "All that an object of Python is, is in its `vars`; a compiled one is larger and hides the rest."
+
 def _is_walked(x): # estimators, and the small objects of scikit-learn that hold a part of one
     known = is_estimator(x) or type(x).__module__.partition('.')[0] == 'sklearn'
-    return known and hasattr(x, '__dict__') and not isinstance(x, type)
+    return known and hasattr(x, '__dict__') and type(x).__basicsize__ <= _Plain.__basicsize__
 
 def _is_kept(name): return name not in TRAINING_ONLY and not name.endswith(('_time', '_time_'))
 
@@ -103,7 +105,8 @@ def _class_of(
     module, _, path = name.partition(':')
     found = import_module(module) if module.partition('.')[0] == 'sklearn' else sys.modules.get(module)
     for part in path.split('.'): found = getattr(found, part, None)
-    ours = isinstance(found, type) and (module.partition('.')[0] == 'sklearn' or hasattr(found, 'get_params'))
+    ours = isinstance(found, type) and found.__basicsize__ <= _Plain.__basicsize__
+    ours = ours and (module.partition('.')[0] == 'sklearn' or hasattr(found, 'get_params'))
     if not ours: raise ValueError(UNKNOWN_CLASS.format(name=name))
     return found
 

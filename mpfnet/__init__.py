@@ -7,6 +7,7 @@ os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', '100000000')
 
 # What most scripts begin with, and where it is defined. It is imported when it is first asked for: `import mpfnet` waits for nothing.
 _AT_THE_TOP = dict(
+    load='mpfnet.models',
     load_clips='mpfnet.clips',
     run='mpfnet.loso',
 )

@@ -205,6 +205,7 @@ def prepare(
     settings:Settings,  # of every stage
     n_splits=None,      # of inner folds, where there are any
     progress=True,      # show a bar
+    wanted=copies_to_make,  # (p, settings, clips, n_splits) → the magnified copies: clip positions, their φ
 ) -> Data:
     "Load the clip table and make sure that all features exist."
     stages = method_of(p.method).stages
@@ -214,7 +215,7 @@ def prepare(
     recipe = settled_face(recipe_of(p.method, settings), clips)
     store = FeatureStore(Path(p.out_dir)/'cache'/'features', recipe, kind)
     rows = store.ensure(clips, workers=p.workers if kind == 'frames' else 1, progress=progress)
-    i, phi = copies_to_make(p, settings, clips, n_splits)
+    i, phi = wanted(p, settings, clips, n_splits)
     found = store.ensure(clips.iloc[i], phi, workers=p.workers, progress=progress) if len(i) else []
     copies = {(int(a), int(b)): int(r) for a, b, r in zip(i, phi, found)}
     check_rows(store, [*rows, *copies.values()])

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FACE', 'TINY_RELEASED_FLOW', 'FACE_SIZES', 'AUDIT_LOOKS', 'INNER_SPLITS', 'LEARNT', 'PLAIN', 'METHODS', 'STRATEGIES',
-           'OwnConfig', 'Settings', 'parse_value', 'parse_override', 'override', 'settings_preset', 'Fitted', 'Context',
+           'NO_WAY_BACK', 'UNKNOWN_FIELDS', 'PATH_WANTED', 'OwnConfig', 'Settings', 'parse_value', 'parse_override',
+           'override', 'settings_preset', 'Fitted', 'empty_matcher', 'Loaded', 'restored_matcher', 'Context',
            'starting_encoder', 'build', 'fit_matcher', 'watch_matcher', 'inner_gamma', 'held_out_labels', 'Method',
            'FittedBaseline', 'one', 'episodic', 'method_of', 'fit', 'class_of', 'source_of', 'remember_source',
-           'imported_by', 'modules_behind', 'home_of', 'code_deciding', 'recipe_of', 'check_input', 'decided_by',
-           'unused']
+           'imported_by', 'modules_behind', 'home_of', 'code_deciding', 'restored_model', 'recipe_of', 'check_input',
+           'decided_by', 'unused', 'rebuilt', 'settings_of_config', 'input_of']
 
 # %% ../nbs/04_methods.ipynb #cfe90850
 import ast
@@ -29,8 +30,9 @@ from .ca_i3d import CAI3D, EncoderConfig, encoder_preset
 from .core.artefacts import Artefacts, code_of
 from .core.checks import need, patch, pick
 from .episodes import MetaConfig, embed, match, meta_preset, support_prototypes, train_episodes
-from .inputs import NO_AUGMENT, AugmentConfig, channels
+from .inputs import NO_AUGMENT, AugmentConfig, Scaling, channels
 from .metrics import evaluate
+from .motion.checkpoints import load_strict
 from .mpfnet_c import CascadeConfig, MPFNetC
 from .mpfnet_p import MPFNetP, Single
 from .plsm import PLSMConfig, plsm_preset, plsm_prior
@@ -183,6 +185,55 @@ class Fitted:
         protos = {f'support.{i}.{j}': p for i, s in enumerate(self.supports) for j, p in enumerate(s)}
         return {**self.matcher.state_dict(), **self.scaling.state(), **protos, 'weights': np.array(self.weights)}
 
+# %% ../nbs/04_methods.ipynb #357ae95b
+def empty_matcher(
+    method,    # its name
+    settings,  # of the run
+    shape,     # (C, T, H, W) of the channels in use
+):
+    "The matcher of a method with random weights."
+    def encoder(): return CAI3D(shape[0], embedding=None, preset=settings.encoder, size=shape[1:])
+    if method == 'mpfnet_p': return MPFNetP(encoder(), encoder())
+    if method == 'mpfnet_c': return MPFNetC(encoder(), encoder(), settings.cascade.k, settings.cascade.residual)
+    if method in ('scratch', 'pltn', 'plsm'): return Single(encoder())
+    raise ValueError(f'{method} has no encoder with prototypes; known: mpfnet_c, mpfnet_p, plsm, pltn, scratch')
+
+# %% ../nbs/04_methods.ipynb #0f36dd38
+class Loaded(Fitted):
+    "A matcher as its file has it, without a training clip."
+    def __init__(self,
+        state,     # {name: tensor}
+        method,    # its name
+        settings,  # of the run
+        shape,     # (C, T, H, W) of a row
+        path='',   # of the file, for errors
+        device='cpu',
+    ):
+        self.index, self.cfg = channels(settings.features, shape[0]), settings.meta
+        self.device, self.flow, rest = torch.device(device), 0 in self.index, dict(state)
+        rest = {k: v.to(self.device) for k, v in rest.items()}
+        try:
+            self.scaling = Scaling(rest.pop('scaling.scale'), bool(rest.pop('scaling.stretched')))
+            self.weights = tuple(rest.pop('weights').tolist())
+            supports = 1 + max(int(k.split('.')[1]) for k in rest if k.startswith('support.'))
+            each = range(len(self.weights))
+            def support(i): return [rest.pop(f'support.{i}.{j}') for j in each]
+            self.supports = [support(i) for i in range(supports)]
+        except (KeyError, ValueError) as e:
+            raise ValueError(f'{path}: no kept weights of {method}: {e} is missing') from None
+        self.matcher = load_strict(empty_matcher(method, settings, (len(self.index), *shape[1:])), rest, path)
+        self.matcher.to(self.device, memory_format=torch.channels_last_3d)
+
+# %% ../nbs/04_methods.ipynb #14a4ad1f
+def restored_matcher(
+    method,  # as in `build`
+    state,   # what `Fitted.state` returned, as tensors
+    about,   # `shape` of a row
+    ctx,     # Context
+) -> Fitted:
+    "A fitted matcher from its state."
+    return Loaded(state, method, ctx.settings, about['shape'], method, ctx.device)
+
 # %% ../nbs/04_methods.ipynb #f5e0ee62
 @dataclass(kw_only=True, slots=True)
 class Context:
@@ -295,6 +346,7 @@ class Method:
     resident: bool = False     # whether it takes features that lie on the GPU
     gives: str = 'numbers'     # its scores: 'probabilities', 'similarities' (sums of cosines), or any finite 'numbers'
     ordered: bool = False      # whether all it does adds up in an order on a GPU, too: else an error
+    restore: Callable = None   # (name, state, about, ctx) → the fitted model; None = `restore` of its class
     probe: Callable = None     # (row, settings, shape (C, T, H, W), K): raises if it cannot learn from such clips
 
 # %% ../nbs/04_methods.ipynb #ead2c146
@@ -309,6 +361,15 @@ class FittedBaseline:
         self.model = kind(fold.X().numpy()[:, self.index], fold.y.numpy(), fold.n_classes)
     def scores(self, x): return self.model.scores(np.asarray(x)[:, self.index])
     def state(self): return self.model.state()
+    @classmethod
+    def restore(cls,
+                state,  # what `state` returned
+                about,  # see `restored_model`
+                ctx):   # Context
+        new, kind = cls.__new__(cls), Majority if 'counts' in state else PCALDA
+        new.index = channels(ctx.settings.features, about['shape'][0])
+        new.model = kind.restore(state, about | dict(shape=(len(new.index), *about['shape'][1:])))
+        return new
 
 def one(model): # a class: model(fold, ctx)
     "`fit` of a class that needs no name: (name, fold, ctx) → model(fold, ctx)."
@@ -332,7 +393,7 @@ def episodic(
     modules = (*DECIDING, 'episodes', 'mpfnet_p', 'mpfnet_c', 'metrics', 'methods')
     stages = ('features', 'encoder', 'augment', *stages, 'meta', 'compute')
     return Method(fit=fit_matcher, stages=stages, modules=modules, features=True, resident=True,
-                  gives='similarities', ordered=True, **kwargs)
+                  gives='similarities', ordered=True, restore=restored_matcher, **kwargs)
 
 # %% ../nbs/04_methods.ipynb #ea982859
 #: every method by its name
@@ -468,6 +529,23 @@ def code_deciding(method) -> str: # a name of the table, or a row of one's own
     texts = [*(_code(source_of(m)) for m in sorted(modules)), *more]
     return hashlib.sha256('\0'.join(texts).encode()).hexdigest()[:16]
 
+# %% ../nbs/04_methods.ipynb #a60356d8
+NO_WAY_BACK = ('{}: a model of this method cannot be made from its state: its row in METHODS has no `restore`, '
+               'and its class has no classmethod restore(state, about, ctx)')
+
+def restored_model(
+    method:str,   # a name of the table
+    state:dict,   # name → tensor: what `state` of the fitted model returned
+    about:dict,   # `shape` of a row, `n_classes`, `input` (frames or flow28), `features`
+    ctx:Context,  # settings, device
+):
+    "The fitted model again; a ValueError if the state is that of another one."
+    row = method_of(method)
+    if row.restore: return row.restore(method, state, about, ctx)
+    way = getattr(class_of(row.fit)[0], 'restore', None)
+    if way is None: raise ValueError(NO_WAY_BACK.format(method))
+    return way(state, about, ctx)
+
 # %% ../nbs/04_methods.ipynb #3a4e0081
 def recipe_of(
     method,             # a name of the table, or a row of one's own
@@ -509,3 +587,50 @@ def unused(
     paths = [item.partition('=')[0].strip() for item in text.split(',') if item.strip()]
     row, face = method_of(method), [f'preprocess.{k}' for k in FACE]
     return [q for q in paths if q.split('.')[0] not in (row.reads, *row.stages) and q not in face]
+
+# %% ../nbs/04_methods.ipynb #924e8c26
+UNKNOWN_FIELDS = 'config.json: {where} has field(s) that this version does not know: {names}'
+PATH_WANTED = 'config.json: {where}: {names} is noted by its SHA-256 only. Give its path: {first}=PATH'
+
+def rebuilt(
+    default,  # a config dataclass
+    values,   # its noted fields
+    where,    # its name
+    paths,    # {field: path}
+):
+    "The dataclass with the noted values; lists are tuples again."
+    known = [f.name for f in fields(default)]
+    values = {k: v for k, v in values.items() if k not in ('recipe', 'code')}
+    unknown = [k for k in values if k not in known]
+    if unknown: raise ValueError(UNKNOWN_FIELDS.format(where=where, names=', '.join(unknown)))
+    hashed = [k for k, v in values.items() if v and k.endswith(('_weights', '_file'))]
+    lost = [k for k in hashed if k not in paths]
+    if lost: raise ValueError(PATH_WANTED.format(where=where, names=', '.join(lost), first=lost[0]))
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return replace(default, **values | {k: paths[k] for k in hashed})
+
+# %% ../nbs/04_methods.ipynb #dc595823
+def settings_of_config(
+    config:dict,  # config.json of a run
+    **paths,      # files that the settings name: flow_weights=PATH …
+) -> Settings:
+    "The settings that a run was made with: the inverse of `mpfnet.methods.decided_by`."
+    settings, row = Settings(), method_of(config['method'])
+    if missing := [k for k in (row.reads, *row.stages) if k not in config.get('settings', {})]:
+        names = ', settings.'.join(missing)
+        raise ValueError(f'config.json lacks settings.{names}: a run of another version? Run it again')
+    def value(k, v): return rebuilt(getattr(settings, k), v, k, paths) if is_dataclass(getattr(settings, k)) else v
+    noted = {k: value(k, config['settings'][k]) for k in (row.reads, *row.stages)}
+    settings = replace(settings, **noted)
+    face = {k: getattr(getattr(settings, row.reads), k) for k in FACE}                # all methods cut faces alike
+    return replace(settings, preprocess=replace(settings.preprocess, **face))
+
+# %% ../nbs/04_methods.ipynb #e8a37f53
+def input_of(
+    config,    # config.json of a run
+    settings,  # its settings
+) -> tuple:    # kind of input, (C, T, H, W) of a row
+    "What the run's method read."
+    recipe = config['settings'][method_of(config['method']).reads]
+    kind = 'frames' if recipe else 'flow28'                              # ready-made flow has no settings
+    return kind, recipe_of(config['method'], settings).shape(kind)

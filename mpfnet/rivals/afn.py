@@ -15,9 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..ca_i3d import grid_means
+from ..core.artefacts import check_state
 from ..core.checks import need, patch, pick
 from ..folds import positions
 from ..inputs import AugmentConfig, augment
+from ..motion.checkpoints import load_strict
 from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
 # %% ../../nbs/rivals/06_afn.ipynb #2d50a7db
@@ -195,6 +197,18 @@ class AFN:
         with random_state_kept():
             torch.manual_seed(g.initial_seed())  # dropout
             self.losses = self.learn(x, y, fold.n_classes, g, ctx)
+    @classmethod
+    def restore(cls,
+                state,  # what `state` returned
+                about,  # `shape` of a row, `n_classes`
+                ctx):   # Context
+        new, rest = cls.__new__(cls), {k: v for k, v in state.items() if k != 'rms'}
+        new.cfg, new.device = ctx.settings.afn, ctx.device
+        new.slots = list(SLOTS[new.cfg.variant])
+        check_state({k: v for k, v in state.items() if k == 'rms'}, dict(rms=(4,)), 'afn')
+        net = AFNNet(about['shape'][0], about['n_classes'], new.cfg)
+        new.net, new.rms = load_strict(net, rest, 'afn').to(new.device, memory_format=torch.channels_last), state['rms']
+        return new
 
 # %% ../../nbs/rivals/06_afn.ipynb #f2254b16
 @patch

@@ -22,6 +22,7 @@ from ..ca_i3d import grid_means
 from ..core.checks import need, patch, pick
 from ..folds import positions
 from ..inputs import AugmentConfig, augment
+from ..motion.checkpoints import load_strict
 from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
 # %% ../../nbs/rivals/05_fdp.ipynb #82ef1a94
@@ -399,6 +400,16 @@ class FDP:
             self.losses = train(self.net, loss_of, len(order), self.cfg, frames.split(self.cfg.batch), watched)
     def scores(self, x): return self.predict(x)[0].double().softmax(1).numpy()
     def state(self): return self.net.state_dict()
+    @classmethod
+    def restore(cls,
+                state,  # what `state` returned
+                about,  # `shape` of a row, `n_classes`
+                ctx):   # Context
+        new = cls.__new__(cls)
+        new.cfg, new.device = ctx.settings.fdp, torch.device(ctx.device)
+        net = FDPNet(new.cfg, about['n_classes'], about['shape'][1] - 1)
+        new.net = load_strict(net, state, 'fdp').to(new.device)
+        return new
 
 # %% ../../nbs/rivals/05_fdp.ipynb #e4cef1ba
 @patch

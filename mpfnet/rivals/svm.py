@@ -7,10 +7,12 @@ __all__ = ['SVMConfig', 'Normaliser', 'machines', 'DescriptorSVM']
 
 # %% ../../nbs/rivals/02_svm.ipynb #6ba1efa4
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ..core.artefacts import check_state
 from ..core.checks import check_fields, need
 
 # %% ../../nbs/rivals/02_svm.ipynb #4c519b19
@@ -83,3 +85,17 @@ class DescriptorSVM:
         "Everything learnt."
         return dict(mean=self.normalise.mean, scale=self.normalise.scale,
                     classes=self.classes, weights=self.weights, offsets=self.offsets)
+
+    @classmethod
+    def restore(cls,
+                state,  # what `state` returned
+                about,  # `shape` of a row, `n_classes`
+                ctx):   # Context
+        d, k = prod(about['shape']), len(state.get('classes', ()))
+        check_state(state, dict(mean=(d,), scale=(d,), classes=(k,), weights=(k, d), offsets=(k,)), 'descriptors, SVM')
+        new, found = cls.__new__(cls), {k: np.asarray(v) for k, v in state.items()}
+        new.normalise, new.n_classes = Normaliser.__new__(Normaliser), about['n_classes']
+        new.normalise.root, new.normalise.mean = ctx.settings.svm.root, found['mean']
+        new.normalise.scale = found['scale']
+        new.classes, new.weights, new.offsets = found['classes'], found['weights'], found['offsets']
+        return new

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold
+from mpfnet.methods import check_input, settings_preset
 from mpfnet.rivals.fmanet import (
     FMANET_VARIANTS,
     FMANet,
@@ -178,3 +179,14 @@ def test_shapes_and_sizes():
 )
 def test_bad_settings(wrong, says):
     with pytest.raises(ValueError, match=says): FMANetConfig(**wrong)
+
+
+@pytest.mark.parametrize('method', ['fmanet', 'skd_tstsan'])
+def test_flow_of_one_phase_is_refused_by_a_sentence(method):
+    "The public release has one flow a clip and no frames: before anything is read, and with what can be done."
+    with pytest.raises(
+        ValueError,
+        match=f'{method} needs recorded frames, this dataset has ready-made flow images; methods that can take them: '
+              '.*ststnet, bi_woof',
+    ):
+        check_input(method, settings_preset('tiny', released_flow=True), 'flow28')

@@ -7,7 +7,7 @@ __all__ = ['FMANET_VARIANTS', 'FMANET_PRESETS', 'PhaseFlows', 'phase_flows', 'un
            'FMANetConfig', 'check_fmanet', 'fmanet_preset', 'Modulation', 'MotionAttention', 'FMANetNet', 'FMANet',
            'mirrored']
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #1c5f4c8c
+# %% ../../nbs/rivals/07_fmanet.ipynb #edeffcfd
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ from .afn import Stream, class_weights
 from .descriptors import FlowRecipe
 from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #2f6ceb0b
+# %% ../../nbs/rivals/07_fmanet.ipynb #e05a7dc4
 @dataclass(kw_only=True, slots=True, frozen=True)
 class PhaseFlows(FlowRecipe):
     "Flow of a clip's two phases; one row is (2, 2, side, side): u and v in px of the face, of one phase and the other."
@@ -47,7 +47,7 @@ class PhaseFlows(FlowRecipe):
         row = F.interpolate(row, (self.side, self.side), mode='area').transpose(0, 1).to(torch.float16).numpy()
         yield from (row for _ in phis)
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #df3a9807
+# %% ../../nbs/rivals/07_fmanet.ipynb #17d3b161
 def phase_flows(
     frames,   # (N, 3, S, S) RGB in [0, 1]: onset first, offset last
     apex,     # position of the apex among them
@@ -59,7 +59,7 @@ def phase_flows(
     found = flow(before, after, recipe.flow, weights=recipe.flow_weights or None)
     return torch.cat([found, found.new_zeros(2 - len(found), *found.shape[1:])])
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #db336dfe
+# %% ../../nbs/rivals/07_fmanet.ipynb #2a869ce3
 def unit_flow(x):  # (n, 2, P, H, W) px
     "Flow in units of the clip's greatest length; zeros stay zeros."
     return x/x.square().sum(1, keepdim=True).sqrt().amax((2, 3, 4), keepdim=True).clamp_min(1e-6)
@@ -77,7 +77,7 @@ def combined(
     "Weighted sum of the two phases' magnitudes."
     return (m*theta.view(1, -1, 1, 1)).sum(1, keepdim=True)
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #03b2cabf
+# %% ../../nbs/rivals/07_fmanet.ipynb #221016be
 def mm_cof(
     x,         # (n, 2, 2, H, W) flow of the two phases
     theta=.5,  # weight of the first phase; the second has the rest
@@ -86,7 +86,7 @@ def mm_cof(
     m = combined(magnitudes(x), x.new_tensor([theta, 1 - theta]))
     return torch.cat([unit_flow(x)[:, :, 0]*m, m], 1)
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #cc429397
+# %% ../../nbs/rivals/07_fmanet.ipynb #90bdcf4f
 FMANET_VARIANTS = ('fmanet', 'mm_cof')
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -114,7 +114,7 @@ class FMANetConfig(AdamConfig):
         AdamConfig.__post_init__(self)
         check_fmanet(self)
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #196567ac
+# %% ../../nbs/rivals/07_fmanet.ipynb #fcd68366
 def check_fmanet(c):  # FMANetConfig
     "Raise for an unknown name, or a number out of its range."
     need(c.variant in FMANET_VARIANTS, 'fmanet.variant', c.variant, f'one of {", ".join(FMANET_VARIANTS)}')
@@ -131,7 +131,7 @@ def check_fmanet(c):  # FMANetConfig
     need(0 <= c.flip <= 1, 'fmanet.flip', c.flip, '0 ≤ flip ≤ 1')
     need(c.jitter >= 0, 'fmanet.jitter', c.jitter, '0 or more')
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #f96c95e7
+# %% ../../nbs/rivals/07_fmanet.ipynb #99a92855
 FMANET_PRESETS = dict(
     paper=FMANetConfig(),  # the depth and widths of a ResNet-18, which is a guess
     light=FMANetConfig(widths=(16, 32, 64), blocks=1, embedding=64, epochs=50, lr=2e-3),
@@ -141,7 +141,7 @@ def fmanet_preset(name='paper') -> FMANetConfig:  # one of `paper`, `light`, `ti
     "FMANet's settings of a preset."
     return pick(FMANET_PRESETS, name, 'preset')
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #5e81d06c
+# %% ../../nbs/rivals/07_fmanet.ipynb #0f59d35a
 class Modulation(nn.Module):
     "Unit flow (B, 2, 2, H, W), magnitudes (B, 2, H, W) → input of the streams (B, 2, 3, H, W), M (B, 1, H, W)."
     def __init__(self,
@@ -156,7 +156,7 @@ class Modulation(nn.Module):
         gate = 2*(both*self.slope.view(1, 2, 1, 1) + self.bias.view(1, 2, 1, 1)).sigmoid()  # (B, phase, H, W)
         return torch.cat([x.transpose(1, 2)*gate[:, :, None], m[:, :, None]], 2), both
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #a25461cf
+# %% ../../nbs/rivals/07_fmanet.ipynb #9833f51e
 class MotionAttention(nn.Module):
     "Maps e₁, e₂ (B, d, g, g) and M (B, 1, g, g) → fused map (B, d, g, g) and the phases' weights (B, 2, g, g)."
     def __init__(self,
@@ -168,7 +168,7 @@ class MotionAttention(nn.Module):
         w = self.look(torch.cat([a, b, m], 1)).softmax(1)
         return w[:, :1]*a + w[:, 1:]*b, w
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #6227892f
+# %% ../../nbs/rivals/07_fmanet.ipynb #9933be25
 class FMANetNet(nn.Module):
     "Flow of two phases (B, 2, 2, S, S) → logits (B, K)."
     def __init__(self,
@@ -184,7 +184,7 @@ class FMANetNet(nn.Module):
         self.head = nn.Linear(cfg.embedding, n_classes)
     def forward(self, x): return self.head(self.drop(F.relu(self.embed(self.maps(x)[0].flatten(1)))))
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #2ce7bd55
+# %% ../../nbs/rivals/07_fmanet.ipynb #d35ce025
 @patch
 def maps(self:FMANetNet, x):  # (B, 2, 2, S, S) px
     "The map (B, d, g, g) that is classified, and the phases' weights (B, 2, g, g), or None for `mm_cof`."
@@ -193,7 +193,7 @@ def maps(self:FMANetNet, x):  # (B, 2, 2, S, S) px
     a, b = (stream(seen[:, k]) for k, stream in enumerate(self.streams))
     return self.attention(a, b, grid_means(m, self.cells))
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #985c538d
+# %% ../../nbs/rivals/07_fmanet.ipynb #75eb5ea1
 class FMANet:
     "FMANet trained on a fold whose rows are `PhaseFlows`, (2, 2, S, S)."
     def __init__(self,
@@ -217,7 +217,7 @@ class FMANet:
         return new
     def state(self): return self.net.state_dict()
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #6e007be8
+# %% ../../nbs/rivals/07_fmanet.ipynb #8dbf170d
 @patch
 def begin(self:FMANet,
           shape,     # of a row
@@ -230,7 +230,7 @@ def begin(self:FMANet,
     net = seeded(lambda: FMANetNet(n_classes, self.cfg), g)
     self.net = net.to(self.device, memory_format=torch.channels_last)
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #c37fdf72
+# %% ../../nbs/rivals/07_fmanet.ipynb #de9ecae0
 @patch
 def learn(self:FMANet,
           x,         # training rows (n, 2, 2, S, S)
@@ -247,7 +247,7 @@ def learn(self:FMANet,
         return F.cross_entropy(self.net(augment(x[i], change, self.g)), y[i], weights, label_smoothing=c.smoothing)
     return train(self.net, loss_of, len(todo), c, x.split(c.batch), each_epoch(ctx, self, len(todo)//max(1, c.epochs)))
 
-# %% ../../nbs/rivals/07_fmanet.ipynb #aa21ab35
+# %% ../../nbs/rivals/07_fmanet.ipynb #bc9deb23
 def mirrored(x):  # flow (n, 2, …, W)
     "The clips in a mirror: what moved to the right moves to the left."
     return torch.cat([-x[:, :1], x[:, 1:]], 1).flip(-1)

@@ -7,7 +7,7 @@ __all__ = ['SKD_MAGNIFY', 'SKD_PRESETS', 'ThreeStreams', 'stretch', 'blocks', 'r
            'SKDConfig', 'check_skd', 'skd_preset', 'plain_conv', 'ShapeBlock', 'Magnifier', 'ECA', 'shifted', 'Layer',
            'SKDStream', 'SKDNet', 'focal', 'rarity', 'skd_loss', 'SKDTSTSAN']
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #e7c9f958
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #0c5cfb3a
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,7 +25,7 @@ from .descriptors import FlowRecipe
 from .fmanet import phase_flows
 from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #c9ae7c90
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #03b74591
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ThreeStreams(FlowRecipe):
     "Grey onset, apex and magnified apex in [0, 1], and the flow of the two phases in px; one row is (7, 1, S, S)."
@@ -53,7 +53,7 @@ class ThreeStreams(FlowRecipe):
         row = torch.cat([pictures, phase_flows(faces, at, self).flatten(0, 1)[:, None]]).to(torch.float16).numpy()
         yield from (row for _ in phis)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #c746c9a2
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #5e824481
 def stretch(x):  # (…, H, W)
     "Each map from its smallest to its largest value; a constant one is 0."
     low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
@@ -73,7 +73,7 @@ def resized(
     "Bilinear."
     return F.interpolate(x, (side, side), mode='bilinear', align_corners=False)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #d6958c9c
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #b57705f0
 def stream_inputs(
     x,    # rows (n, 7, 1, S, S)
     cfg,  # SKDConfig
@@ -85,7 +85,7 @@ def stream_inputs(
     flow = stretch(resized(x[:, 3:, 0], cfg.side))
     return torch.cat([*(resized(v, cfg.side) for v in (whole, *parts)), flow], 1)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #e121e37a
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #d4aac16f
 def mirrored_inputs(
     z,     # (n, 2 + 2·g² + 4, s, s)
     grid,  # g
@@ -93,12 +93,13 @@ def mirrored_inputs(
     "The same clips in a mirror: blocks change places, and u its sign, which in [0, 1] is 1 − u."
     g = grid*grid
     places = torch.arange(g).view(grid, grid).flip(1).flatten()
-    z = z[:, torch.cat([torch.arange(2), 2 + places, 2 + g + places, 2 + 2*g + torch.arange(4)])].flip(-1)
+    order = torch.cat([torch.arange(2), 2 + places, 2 + g + places, 2 + 2*g + torch.arange(4)])
+    z = z[:, positions(order, z.device)].flip(-1)
     moves = z[:, -4:].amax((2, 3), keepdim=True) > 0      # a flow of zeros stays one
     turned = torch.where(moves, 1 - z[:, -4:], 0)
     return torch.cat([z[:, :-4], turned[:, :1], z[:, -3:-2], turned[:, 2:3], z[:, -1:]], 1)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #fc986680
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #e2f30131
 SKD_MAGNIFY = ('learnt', 'pictures')
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -127,7 +128,7 @@ class SKDConfig(AdamConfig):
     def optimizer(self, parameters):
         return torch.optim.Adam(parameters, lr=self.lr, betas=(.9, .99), weight_decay=self.weight_decay, fused=True)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #bc42dbe6
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #d752d36f
 def check_skd(c):  # SKDConfig
     "Raise for an unknown name, or a number out of its range."
     need(c.magnify in SKD_MAGNIFY, 'skd_tstsan.magnify', c.magnify, f'one of {", ".join(SKD_MAGNIFY)}')
@@ -141,7 +142,7 @@ def check_skd(c):  # SKDConfig
     for name in ('distil', 'flip'): need(0 <= getattr(c, name) <= 1, f'skd_tstsan.{name}', getattr(c, name), '0 to 1')
     need(0 <= c.dropout < 1, 'skd_tstsan.dropout', c.dropout, '0 ≤ dropout < 1')
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #6d106e4d
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #44a6ccc2
 SKD_PRESETS = dict(
     paper=SKDConfig(),
     light=SKDConfig(magnify='pictures', width=.5, updates=3000, schedule='cosine', flip=.5, mirror=True),
@@ -151,7 +152,7 @@ def skd_preset(name='paper') -> SKDConfig:  # one of `paper`, `light`, `tiny`
     "SKD-TSTSAN's settings of a preset."
     return pick(SKD_PRESETS, name, 'preset')
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #85a8a404
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #26b77f13
 def plain_conv(
     a,         # channels
     b,         # channels of the result
@@ -184,7 +185,7 @@ class Magnifier(nn.Module):
         a, b = self.encoder(a), self.encoder(b)
         return b + self.h(self.factor*F.relu(self.g(b - a)))
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #41aeb147
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #9a9d97a6
 class ECA(nn.Module):
     "x (B, c, h, w), each channel weighed by what it and its neighbours show."
     def __init__(self,
@@ -197,7 +198,7 @@ class ECA(nn.Module):
         w = self.conv(x.mean((2, 3))[:, None]) + self.conv(x.amax((2, 3))[:, None])
         return x*w.sigmoid().transpose(1, 2)[..., None]
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #bc439432
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #c299216e
 def shifted(
     x,        # (2·B, c, h, w): rise and fall of each clip, in turn
     parts=8,  # one channel in so many each way
@@ -208,7 +209,7 @@ def shifted(
     rise, fall = (torch.cat(v, 1) for v in ((fall[:, :k], none, rise[:, 2*k:]), (none, rise[:, k:2*k], fall[:, 2*k:])))
     return torch.stack([rise, fall], 1).flatten(0, 1)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #532a0c91
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #d320d38e
 class Layer(nn.Module):
     "Convolution, batch norm, ReLU; in the local stream attention after it, in the flow stream the shift before it."
     def __init__(self,
@@ -225,7 +226,7 @@ class Layer(nn.Module):
     def forward(self, x):
         return self.attend(F.relu(self.norm(self.conv(shifted(x, self.shift) if self.shift else x))))
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #c735b6b2
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #5f3e3227
 class SKDStream(nn.Module):
     "Pictures a, b → features (B, 2·c) of the first exit, of the second and of the end."
     def __init__(self,
@@ -248,7 +249,7 @@ class SKDStream(nn.Module):
         y = F.avg_pool2d(self.middle(x), 3, 2, 1)
         return [self.mean(part) for part in (self.exits[0](x), self.exits[1](y), self.last(y))]
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #a0d2a436
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #368138db
 class SKDNet(nn.Module):
     "(B, 2 + 2·g² + 4, s, s) → logits (B, K); `.exits(z)` gives logits and features of all three classifiers."
     def __init__(self,
@@ -261,7 +262,7 @@ class SKDNet(nn.Module):
         self.drop, self.heads = nn.Dropout(cfg.dropout), nn.ModuleList(nn.Linear(wide, n_classes) for _ in range(3))
     def forward(self, z): return self.exits(z)[0][-1]
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #0ec0d713
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #25bea074
 @patch
 def exits(self:SKDNet, z):  # (B, 2 + 2·g² + 4, s, s)
     "Logits (B, K) and features (B, 6·c) of the two exits and of the end."
@@ -271,7 +272,7 @@ def exits(self:SKDNet, z):  # (B, 2 + 2·g² + 4, s, s)
     features = [torch.cat(f, 1) for f in zip(*(self.streams[k](*pair) for k, pair in seen.items()))]
     return [head(self.drop(f)) for head, f in zip(self.heads, features)], features
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #1ae23ecc
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #4d55b5ff
 def focal(
     logits,   # (B, K)
     y,        # labels (B,)
@@ -291,7 +292,7 @@ def rarity(
     w = torch.where(n > 0, 1/n.clamp_min(1), 0.)
     return w/w.sum()
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #aceca9c4
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #9ec786fa
 def skd_loss(
     net,      # SKDNet
     z,        # (B, 2 + 2·g² + 4, s, s)
@@ -309,7 +310,7 @@ def skd_loss(
         loss = loss + (1 - cfg.distil)*focal(own, y, weights, cfg.focus) + cfg.distil*taught + cfg.hint*far
     return loss
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #9958a3df
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #96db955d
 class SKDTSTSAN:
     "SKD-TSTSAN trained on a fold whose rows are `ThreeStreams`, (7, 1, S, S)."
     def __init__(self,
@@ -335,7 +336,7 @@ class SKDTSTSAN:
         return new
     def state(self): return self.net.state_dict()
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #c30cb89b
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #83505ce1
 @patch
 def begin(self:SKDTSTSAN,
           shape,     # of a row
@@ -349,7 +350,7 @@ def begin(self:SKDTSTSAN,
     net = seeded(lambda: SKDNet(n_classes, self.cfg), g)
     self.net = net.to(self.device, memory_format=torch.channels_last)
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #148b126b
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #5dbc9421
 @patch
 def learn(self:SKDTSTSAN,
           z,        # (n, 2 + 2·g² + 4, s, s)
@@ -367,7 +368,7 @@ def learn(self:SKDTSTSAN,
         return skd_loss(self.net, batch, y[i], weights, c)
     return train(self.net, loss_of, len(todo), c, z.split(c.batch), each_epoch(ctx, self, an_epoch))
 
-# %% ../../nbs/rivals/08_skd_tstsan.ipynb #1c006dca
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #f47ac842
 @patch
 @torch.no_grad()
 def all_scores(self:SKDTSTSAN, x):  # rows (n, 7, 1, S, S)

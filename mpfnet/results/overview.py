@@ -20,7 +20,7 @@ from ..core.checks import need, printable, pyplot
 from ..core.files import read_json
 from ..core.progress import duration
 from .records import read_config
-from .words import NAMED, apart, in_words, words_of
+from .words import NAMED, apart, in_words, sorted_words, words_of
 
 # %% ../../nbs/results/07_overview.ipynb #3d60b744
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,12 +192,12 @@ def table_of_runs(
 # %% ../../nbs/results/07_overview.ipynb #29901f95
 def rows_of_runs(o:Overview) -> pd.DataFrame:
     "All that is known of each run, for a CSV file: numbers as numbers, times in ISO 8601."
-    rows = []
+    rows, names = [], [k for k in sorted_words([r.words for r in o.runs]) if '.' not in k]
     for r in o.runs:
         pooled, seeds = r.metrics.get('pooled', {}), r.metrics.get('seeds')
         low, high = pooled.get('uf1_ci95') or (None, None)
         spread = seeds.get('uf1', {}) if isinstance(seeds, dict) else {}
-        said = {k: v for k, v in r.words.items() if '.' not in k}
+        said = {k: r.words.get(k, '') for k in names}
         single = in_words({k: v for k, v in r.words.items() if '.' in k})
         scores = dict(uf1=pooled.get('uf1'), uf1_low=low, uf1_high=high, uar=pooled.get('uar'), acc=pooled.get('acc'))
         spread = dict(uf1_mean_of_seeds=spread.get('mean'), uf1_std_of_seeds=spread.get('std'))

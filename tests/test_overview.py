@@ -25,7 +25,7 @@ from mpfnet.results.overview import (
     runs_in,
     table_of_runs,
 )
-from mpfnet.results.words import PRESETS, apart, in_words, preset_of, told_apart, words_note, words_of
+from mpfnet.results.words import PRESETS, apart, as_words, preset_of, told_apart, words_note, words_of
 from mpfnet.settings import settings_table
 
 CHANGES = dict(pltn='pltn.epochs=4', scratch='meta.updates=7', fdp='fdp.updates=3', afn='afn.epochs=2',
@@ -76,7 +76,7 @@ def test_the_preset_is_found_again(method, dataset):
         found, more = preset_of(config_of(method, preset=preset, dataset=dataset))
         assert found in (preset, '') and more == {}
         if not (text := CHANGES.get(method)): continue
-        assert text in in_words(words_of(config_of(method, text, preset, dataset=dataset)))
+        assert text in as_words(words_of(config_of(method, text, preset, dataset=dataset)))
 
 
 WORDS = st.dictionaries(st.sampled_from('dataset method γ flow preset seed options pltn.epochs x.y'.split()),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mpfnet.core import progress
 from mpfnet.core.progress import Pace, Progress, duration, fold_line, folds_told, style_of, with_progress
 from mpfnet.loso import run
-from mpfnet.paper.plan import Going, Paper, Wanted, follow
+from mpfnet.paper.plan import Going, Paper, Wanted, follow_runs
 
 ROOT = Path(__file__).parents[1]
 LINE = re.compile(r'fold \d+ of \d+ · \S.*')
@@ -48,7 +48,7 @@ def test_the_stream_decides():
     (None, None, 'bar'),                                                                     # no /proc
 ])
 def test_a_notebook_shows_a_bar_unless_papermill_writes_to_a_file(tmp_path, monkeypatch, words, terminal, style):
-    monkeypatch.setattr(progress, 'in_notebook', lambda: True)
+    monkeypatch.setattr(progress, 'in_ipython', lambda: True)
     if words:
         (tmp_path/'77'/'fd').mkdir(parents=True)
         (tmp_path/'77'/'cmdline').write_bytes(b'\0'.join(map(os.fsencode, words)) + b'\0')
@@ -216,9 +216,9 @@ def test_many_runs_move_by_folds(tmp_path):
     assert 1.5*306 < going.left(going.done()) < 2*306                                   # slower than planned
     over.set()
     with Progress(20, 'runs', stream=screen) as bar:
-        follow(going, bar, over)
+        follow_runs(going, bar, over)
         going.ended.update(going.folds)
-        follow(going, bar, over)
+        follow_runs(going, bar, over)
     assert [l.split(' · ')[0] for l in screen.getvalue().splitlines()] == ['fold 5 of 20', 'fold 20 of 20']
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'RECIPE', 'NAMED', 'MUTE', 'OF_METHOD', 'ORDER', 'flattened', 'setting_text', 'preset_texts',
            'single_settings', 'preset_of', 'recipe_words', 'data_words', 'words_of', 'sorted_words', 'apart',
-           'in_words', 'words_in', 'told_apart', 'words_note']
+           'as_words', 'words_in', 'told_apart', 'words_note']
 
 # %% ../../nbs/results/02a_words.ipynb #570ad2c0
 import json
@@ -110,7 +110,7 @@ def apart(words:list) -> list: # of {word: text}, one a run → the same, of few
     differ = [k for k in sorted_words(words) if differs(k)]
     return [{k: w.get(k, '') for k in differ} for w in words]
 
-def in_words(said:dict) -> str: # {word: text}
+def as_words(said:dict) -> str: # {word: text}
     "'pltn, γ 0.8, tiny, seed 1, pltn.epochs=4'"
     def one(k, v):
         if k in (*NAMED, 'preset', 'clips', 'settings'): return v
@@ -125,7 +125,7 @@ def words_in(folder) -> dict: # of a run → {word: text}
 
 def told_apart(folders) -> list: # of runs → text
     "Each run's name, and in brackets what tells it from the others."
-    said = [in_words({k: v for k, v in w.items() if k not in NAMED}) for w in apart([*map(words_in, folders)])]
+    said = [as_words({k: v for k, v in w.items() if k not in NAMED}) for w in apart([*map(words_in, folders)])]
     return [f.name + (f' ({words})' if words else '') for f, words in zip(folders, said)]
 
 def words_note(
@@ -134,5 +134,5 @@ def words_note(
 ) -> list:
     "A sentence that says how the two runs differ, besides method and seeds; none where they do not."
     said = [{k: v for k, v in w.items() if k not in ('method', 'seed')} for w in (words_of(a), words_of(b))]
-    x, y = map(in_words, apart(said))
+    x, y = map(as_words, apart(said))
     return [f'in words, A: {x or "as the preset"}; B: {y or "as the preset"}'] if x or y else []

@@ -43,8 +43,9 @@ def own_comments(cls) -> dict: # field → comment
 
 # %% ../nbs/05h_settings.ipynb #ad057182
 #: what most stages that learn have, and say nothing about
-FIELD_WORDS = dict(lr='learning rate', weight_decay='weight decay', momentum='of the gradient', updates='of the weights',
-                   batch='clips of an update', epochs='passes over the training clips', dropout='while training')
+FIELD_WORDS = dict(lr='learning rate', weight_decay='weight decay', momentum='of the gradient',
+                   updates='of the weights', batch='clips of an update', epochs='passes over the training clips',
+                   dropout='while training')
 
 def meaning_of(
     cls,   # of a stage

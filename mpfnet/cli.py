@@ -542,7 +542,7 @@ def list_runs(args) -> int: # what argparse read
     from mpfnet.results.overview import in_common, rows_of_runs, runs_in, table_of_runs
     o = runs_in(args.folder)
     if args.csv: print(rows_of_runs(o).to_csv(index=False), end='')
-    elif o.runs: print_table(table_of_runs(o), f'{len(o.runs)} run{"s" * (len(o.runs) > 1)} in {o.folder}: {in_common(o)}')
+    elif o.runs: print_table(table_of_runs(o), f'runs in {o.folder}: {len(o.runs)}, all of them {in_common(o)}')
     else: print(printable(f'{o.folder}: no run in it'))
     said = sys.stderr if args.csv else sys.stdout
     for name, why in o.damaged.items(): print(printable(f'damaged, {name}: {why}'), file=said)
@@ -568,7 +568,7 @@ def _settings_arguments(p):
     p.add_argument('--released-flow', action='store_true', help='as the preset is for megc2019_flow')
 
 ABOUT_RUNS = 'A line for each run in a folder: what tells it from the others, folds done, UF1, and how old it is.'
-ABOUT_SETTINGS = 'Every setting that overrides can change: its value, what it may be, what it means, and where to read on.'
+ABOUT_SETTINGS = 'Every setting that overrides can change: its value, what it may be, its meaning, and its page.'
 
 # %% ../nbs/08_cli.ipynb #d1a53fed
 #: what a fit may be told, as a run is

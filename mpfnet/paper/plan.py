@@ -10,7 +10,7 @@ __all__ = ['REFERENCE', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'BOTH', 'DATA', 
            'seconds_a_pass', 'Step', 'seconds_of', 'is_loso', 'seconds_by_clip', 'measured', 'Cost', 'cost_of',
            'not_paid', 'check_root', 'present', 'plan_row', 'check_pages', 'plan', 'plan_picture', 'plan_rows',
            'plan_text', 'make_trees', 'feature_jobs', 'in_turn', 'rounds', 'fill_features', 'prepared',
-           'papermill_flags', 'end_with_us', 'papermill', 'chains_of', 'log_of', 'Going', 'follow', 'train_chain',
+           'papermill_flags', 'end_with_us', 'papermill', 'chains_of', 'log_of', 'Going', 'follow_runs', 'train_chain',
            'side_by_side', 'train_runs', 'figure_pages', 'draw', 'can_make', 'said_once', 'alone_in', 'note_paper',
            'paper_of', 'make', 'asked_by', 'only_one_fits', 'all_done', 'find_runs', 'clips_of_run', 'commit_of',
            'made_from', 'write_figure', 'save_figure']
@@ -725,7 +725,7 @@ def _rest(folds, done): return {w: n - done[w] for w, n in folds.items()}
 def _text(log): return log.read_text(encoding='utf-8', errors='replace') if log.is_file() else ''
 
 # %% ../../nbs/paper/01_plan.ipynb #9d64c1a2
-def follow(
+def follow_runs(
     going:Going,         # the runs
     bar:Progress,        # that is to move
     over,                # an Event: they are done, or given up
@@ -789,7 +789,7 @@ def train_runs(
     side, going, over = min(paper.workers, len(chains)), Going(paper, todo), threading.Event()
     def work(chain, stop): train_chain(paper, chain, max(1, paper.workers//side), going.ended.add, stop)
     with Progress(sum(going.folds.values()), 'runs', show=progress) as bar:
-        watch = threading.Thread(target=follow, args=(going, bar, over))
+        watch = threading.Thread(target=follow_runs, args=(going, bar, over))
         watch.start()
         try: side_by_side(work, chains, side)
         finally:

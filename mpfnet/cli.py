@@ -634,7 +634,7 @@ def show_result(
         if path: print(printable(f'{what:8}  {path}'))
 
 # %% ../nbs/08_cli.ipynb #8a6ebd5d
-NO_COPY = 'no executed notebook will be left, only the numbers: {} is not installed. ' + f'{NOTEBOOKS_EXTRA} brings it'
+NO_COPY = 'numbers only, no executed notebook; not installed: {}. ' + f'{NOTEBOOKS_EXTRA} brings what it takes'
 
 def with_page(args) -> bool: # what argparse read
     "Whether the page is to be run. Who names a copy wants it; else numbers without a page are better than nothing."

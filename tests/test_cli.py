@@ -202,17 +202,84 @@ def test_where_knows_the_faces_that_runs_made(tmp_path, synth_root):
     assert row().endswith('yes: synthetic') and str(tmp_path / 'cache' / 'synth') in row()
 
 
+#: the command of a package that was installed without its pages
+NO_PAGES = """
+import sys
+from mpfnet.core import pages
+from mpfnet.cli import main
+pages.pages_root = lambda: None
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize(
     'args, says',
-    [(('--only', 'table9'), 'known: fig01, fig02'), (('--only', 'table1'), 'a checkout'), ((), 'a checkout')],
+    [
+        (('paper', 'lookalike', '--only', 'table9'), 'known: fig01, fig02'),
+        (('paper', 'lookalike', '--only', 'table1'), 'without its pages'),
+        (('paper', 'lookalike'), 'without its pages'),
+        (('run', '-p', 'method', 'majority'), 'without its pages'),
+        (('page', '05_loso'), 'without its pages'),
+    ],
+    ids=lambda v: ' '.join(v) if isinstance(v, tuple) else '',
 )
-def test_paper_outside_a_checkout(tmp_path, args, says):
+def test_where_there_are_no_pages(tmp_path, args, says):
     "Is an error at once, not after a minute of drawing faces; so is a project of somebody else's that looks like one."
     (tmp_path / 'nbs').mkdir()
     (tmp_path / 'settings.ini').touch()
-    done = mpfnet('paper', 'lookalike', *args, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    done = warm('-c', NO_PAGES, *args, cwd=tmp_path, env=CLEAN | dict(PYTHONPATH=str(ROOT)))
     assert done.returncode == 1 and says in done.stderr and done.stderr.startswith('mpfnet: ') and not done.stdout
     assert not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize(
+    'args, says',
+    [
+        (('-p', 'datset', 'samm'), 'unknown parameter(s) datset; known: dataset, task'),
+        (('-p', 'dataset', 'nothing'), 'known: synth, megc2019_flow'),
+        (('-p', 'length', '40'), 'length: expected a whole number, 3…20, found 40'),
+        (('-p', 'gamma', '0.5', '-p', 'method', 'plsm'), 'only mpfnet_p weighs two encoders'),
+        (('-p', 'seed'), 'expected 2 arguments'),
+        (('--out', 'runs/out'), '--out: expected a name that ends in .ipynb'),
+        (('--out', str(ROOT / 'nbs' / 'out.ipynb')), 'would be taken for a page'),
+        (('--out', 'out.ipynb', '--no-notebook'), '--no-notebook wants none'),
+    ],
+    ids=lambda v: ' '.join(v[:3]) if isinstance(v, tuple) else '',
+)
+def test_a_slip_ends_a_run_before_it_begins(tmp_path, args, says):
+    where = ROOT if 'nbs' in args[-1] else tmp_path
+    done = mpfnet('run', *args, cwd=where, PYTHONPATH=str(ROOT))
+    assert done.returncode == 2 and says in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_run_leaves_the_executed_page_in_the_folder_of_the_run(tmp_path, flow_root):
+    "From a folder that is no checkout; -r keeps text. Again without a page: the same run, the same numbers."
+    asked = ('-p', 'dataset', 'megc2019_flow', '-r', 'data_root', flow_root, '-p', 'method', 'majority', '-p',
+             'subjects', 'samm/sa00')
+    done = mpfnet('run', *asked, '-q', cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    folder, = (tmp_path / 'runs').glob('megc2019_flow-3class-majority-*')
+    page = json.loads((folder / 'executed.ipynb').read_text(encoding='utf-8'))
+    injected = next(c for c in page['cells'] if 'injected-parameters' in c['metadata'].get('tags', []))
+    assert f'data_root = "{flow_root}"' in ''.join(injected['source']) and not list(tmp_path.glob('runs/*.ipynb'))
+    assert '1 of 68 folds' in done.stdout and f'run       runs/{folder.name}\n' in done.stdout and 'UF1' in done.stdout
+    assert f'notebook  runs/{folder.name}/executed.ipynb' in done.stdout and not done.stderr
+    numbers = (folder / 'predictions.csv').read_bytes()
+    again = mpfnet('run', *asked, '--no-notebook', cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert again.returncode == 0 and 'notebook' not in again.stdout
+    assert (folder / 'predictions.csv').read_bytes() == numbers
+    assert again.stdout.partition('\nrun')[0] == done.stdout.partition('\nrun')[0]
+
+
+@pytest.mark.parametrize('more', [(), ('--no-notebook',)], ids=' '.join)
+def test_what_a_run_is_refused_is_a_sentence_and_leaves_nothing(tmp_path, more):
+    "No data; and a folder where nothing can be written."
+    done = mpfnet('run', '-p', 'dataset', 'samm', '-p', 'preset', 'tiny', *more, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 1 and 'no data folder is set' in done.stderr and not list(tmp_path.iterdir())
+    (tmp_path / 'runs').touch()
+    done = mpfnet('run', '-p', 'method', 'majority', *more, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 1 and 'Not a directory' in done.stderr and len(done.stderr.splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ['runs']
 
 
 def test_a_plan_says_each_warning_once_in_a_line(tmp_path):
@@ -230,7 +297,8 @@ def test_what_is_not_installed_is_a_sentence(tmp_path):
             "main\nsys.exit(main(sys.argv[1:]))")
     for args, says in (
         (('data', 'lookalike', 'samm', tmp_path, '--blank'), 'pip install openpyxl'),
-        (('paper', 'lookalike', '--only', 'fig02', '--out-dir', tmp_path / 'p'), 'pip install papermill'),
+        (('paper', 'lookalike', '--only', 'fig02', '--out-dir', tmp_path / 'p'), "pip install 'mpfnet[notebooks]'"),
+        (('run', '-p', 'method', 'majority', '--out', tmp_path / 'p.ipynb'), "pip install 'mpfnet[notebooks]'"),
     ):
         done = subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=ROOT, capture_output=True, text=True,
                               timeout=60)

@@ -103,7 +103,7 @@ def test_every_page_looks_at_the_names_of_its_parameters(page):
     "Right below the cell that papermill fills; and no other cell of the program assigns a parameter."
     cells = [c for c in nbformat.read(page, 4).cells if c.cell_type == 'code']
     k = next(i for i, c in enumerate(cells) if 'parameters' in c.metadata.get('tags', []))
-    mine = [n.targets[0].id for n in ast.parse(cells[k].source).body]
+    mine = [n.target.id for n in ast.parse(cells[k].source).body]
     call = next(n for n in ast.walk(ast.parse(cells[k + 1].source)) if isinstance(n, ast.Call) and n.func.id
                 == 'given_in')
     if page.parent.name == 'paper_figures': assert list(ast.literal_eval(call.args[1])) == mine
@@ -111,6 +111,19 @@ def test_every_page_looks_at_the_names_of_its_parameters(page):
         later = {n.id for c in cells[k + 1 :] for n in ast.walk(ast.parse(c.source)) if isinstance(n, ast.Name)
                  and isinstance(n.ctx, ast.Store) and n in top_level(c.source)}
         assert not later & {*mine, 'length', 'gamma', 'strict', 'engine'}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_papermills_help_shows_every_parameter_with_its_type(page):
+    "What `papermill --help-notebook` prints: a line that it cannot parse would be missing."
+    from papermill.inspection import inspect_notebook
+    cell = next(c for c in nbformat.read(page, 4).cells if 'parameters' in c.metadata.get('tags', []))
+    defaults = {n.target.id: ast.unparse(n.value) for n in ast.parse(cell.source).body}
+    found = inspect_notebook(str(page))
+    assert {k: v['default'] for k, v in found.items()} == defaults
+    for name, v in found.items():
+        of = type(ast.literal_eval(v['default'])).__name__.replace('NoneType', 'None')
+        assert of in v['inferred_type_name'].replace(',', '').split(), (name, v)
 
 
 def top_level(source):

@@ -367,8 +367,7 @@ def test_the_parameters_and_their_defaults_are_listed(page):
     "The tables of README.md and of the guide against the parameters cell of the notebook."
     rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", (ROOT / page).read_text(encoding='utf-8'), re.M)
     cell = next(source(c) for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', []))
-    defaults = {t.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.Assign)
-                for t in n.targets}
+    defaults = {n.target.id: ast.literal_eval(n.value) for n in ast.parse(cell).body}
     assert {k: ast.literal_eval(v) for k, v in rows} == defaults
 
 
@@ -377,9 +376,64 @@ def test_library_and_notebook_have_the_same_defaults():
 
     from mpfnet.parameters import Parameters
     cell = next(source(c) for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', []))
-    defaults = {t.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.Assign)
-                for t in n.targets}
+    defaults = {n.target.id: ast.literal_eval(n.value) for n in ast.parse(cell).body}
     assert asdict(Parameters()) == defaults
+
+
+def test_library_and_notebook_have_the_same_types():
+    "In the notebook they are words that papermill's help can read: 'int or str' there is `int | str` here."
+    from dataclasses import fields
+
+    from mpfnet.parameters import Parameters
+    cell = next(source(c) for c in cells(ROOT / 'nbs/05_loso.ipynb') if 'parameters' in c['metadata'].get('tags', []))
+    said = {n.target.id: set(re.findall(r'\w+', ast.unparse(n.annotation))) - {'or'} for n in ast.parse(cell).body}
+    for f in fields(Parameters):
+        types = set(re.findall(r'\w+', f.type.__name__ if isinstance(f.type, type) else str(f.type)))
+        assert said[f.name] <= types and {'None', 'int', 'bool'} & types <= said[f.name], f.name
+
+
+TOP = """
+import mpfnet, sys
+assert 'run' in dir(mpfnet) and not {'torch', 'pandas', 'mpfnet.loso'} & sys.modules.keys()
+import mpfnet.loso, mpfnet.clips
+assert mpfnet.run is mpfnet.loso.run and mpfnet.load_clips is mpfnet.clips.load_clips
+try: mpfnet.ruin
+except AttributeError as e: print(e)
+"""
+
+
+def test_what_most_scripts_begin_with_is_at_the_top_and_costs_nothing_before_it_is_used():
+    done = subprocess.run([sys.executable, '-c', TOP], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "module 'mpfnet' has no attribute 'ruin'\n", done.stderr[-2000:]
+
+
+def test_run_says_what_it_takes():
+    "Its signature and its help, made from `Parameters`: name, type, default and meaning of each."
+    import inspect
+    from dataclasses import fields
+
+    import mpfnet
+    from mpfnet.parameters import Parameters
+    taken = inspect.signature(mpfnet.run).parameters
+    assert [*taken] == ['progress', *(f.name for f in fields(Parameters))]
+    help_lines = inspect.getdoc(mpfnet.run).splitlines()
+    for f in fields(Parameters):
+        assert (taken[f.name].default, taken[f.name].annotation) == (f.default, f.type)
+        line, = (l for l in help_lines if l.startswith(f'{f.name}: '))
+        assert line.startswith(str(taken[f.name])) and len(line.removeprefix(str(taken[f.name])).strip()) > 4, line
+    assert 'megc2019_flow' in '\n'.join(help_lines) and 'pca_lda' in '\n'.join(help_lines)
+
+
+@pytest.mark.parametrize('jedi', [False, True])
+def test_tab_completes_parameters(jedi):
+    completer = pytest.importorskip('IPython.core.completer')
+    import mpfnet
+    tab = completer.IPCompleter(namespace=dict(mpfnet=mpfnet), use_jedi=jedi)
+    with completer.provisionalcompleter():
+        cases = ('mpfnet.ru', 'run'), ('mpfnet.run(dat', 'dataset='), ('mpfnet.run(seed=1, me', 'method=')
+        for text, wanted in cases:
+            found = [c.text.lstrip('.') for c in tab.completions(text, len(text))]
+            assert wanted in found, (text, found)
 
 
 @pytest.mark.parametrize(

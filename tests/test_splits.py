@@ -249,6 +249,18 @@ def test_runs_of_two_splits_never_meet(by_dataset, flow_root):
     assert loso_beside(other) == loso and read_result(other).split_note().startswith('3 groups of subjects')
 
 
+def test_the_report_shows_the_drop(by_dataset, flow_root, tmp_path):
+    "The program page, from papermill: the run is found, and the table of held-out datasets stands on it."
+    asked = dict(dataset='megc2019_flow', method='majority', split='dataset', data_root=flow_root, device='cpu',
+                 out_dir=by_dataset.parent)
+    more = [str(word) for name, value in asked.items() for word in ('-p', name, value)]
+    page = tmp_path/'out.ipynb'
+    done = warm('-m', 'papermill', ROOT/'nbs'/'05_loso.ipynb', page, '--no-progress-bar', *more, cwd=tmp_path)
+    assert not done.returncode, done.stderr[-2000:]
+    said = page.read_text(encoding='utf-8')
+    assert '3 of 3 folds (split=dataset)' in said and '| smic | casme2, samm | 164 (16) |' in said
+
+
 def test_a_record_that_says_other_people_is_computed_again(by_dataset, flow_root, tmp_path):
     shutil.copytree(by_dataset.parent, tmp_path/'runs')
     folder = tmp_path/'runs'/by_dataset.name

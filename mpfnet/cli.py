@@ -8,7 +8,7 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'A
            'show_report', 'clip_files', 'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files',
            'counts_in_words', 'check_one', 'show_composite', 'loader_options', 'check', 'found', 'found_row',
            'synth_row', 'how_to_get', 'where', 'lookalike', 'what_was_made', 'next_commands', 'look_into', 'verify',
-           'short', 'compare_runs', 'paper_of_args', 'make_paper', 'parser', 'main']
+           'short', 'compare_runs', 'check_a_method', 'paper_of_args', 'make_paper', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -521,6 +521,22 @@ def compare_runs(args) -> int: # what argparse read
     print('\n' + printable(verdict(c, args.metric)))
     return 0
 
+# %% ../nbs/08_cli.ipynb #0727e617
+def check_a_method(args) -> int: # what argparse read
+    "mpfnet check-method"
+    from mpfnet.check_method import check_method, failed_checks
+    table = check_method(args.method, args.seed)
+    red = [k for k, passed in enumerate(table['passed']) if passed == 'NO']
+    print_table(table.reset_index(), f'{args.method}, on made-up clips', red)
+    failed, open_ = failed_checks(table), table.index[table['passed'] == 'not judged'].tolist()
+    print(f'\nFailed: {", ".join(failed)}' if failed else '\nAll checks passed' if not open_ else '')
+    if open_: print(f'Not judged: {", ".join(open_)}')
+    return int(bool(failed))
+
+def _method_arguments(p):
+    p.add_argument('method', metavar='METHOD', help='file.py:Name, package.module:Name, or a name of the table')
+    p.add_argument('--seed', type=int, metavar='S', default=0, help='of the run that is imitated (0)')
+
 # %% ../nbs/08_cli.ipynb #4bf96c80
 def paper_of_args(args): # what argparse read → Paper
     "What is to be made of whose faces."
@@ -625,7 +641,8 @@ HELPS = dict(
     check='Count a dataset against the published numbers and report its defects. '
           'Exit status 0: as published; 1: not; 2: wrong usage.',
     lookalike='Write the folders, sheet and defects of a dataset around synthetic faces.',
-    where='Say where each dataset is looked for, and whether it is there.')
+    where='Say where each dataset is looked for, and whether it is there.',
+    method='Look for leaks, chance, traces and gaps in a method, on made-up clips. Exit status 1: a check failed.')
 
 # %% ../nbs/08_cli.ipynb #640099ca
 def _add(commands, name, run, arguments, help): # a command with its function, and what gives it its arguments
@@ -640,11 +657,12 @@ def parser() -> argparse.ArgumentParser:
     "The command line."
     p = argparse.ArgumentParser(prog='mpfnet', description=ABOUT)
     p.add_argument('--version', action='version', version=f'mpfnet {__version__}')
-    areas = p.add_subparsers(metavar='data|features|compare|paper', required=True)
+    areas = p.add_subparsers(metavar='data|features|compare|check-method|paper', required=True)
     data = _family(areas, 'data', 'Where it is, whether it is whole, and stand-ins for it.', 'check|lookalike|where')
     stores = _family(areas, 'features', 'The features that runs have stored.', 'verify')
     _add(stores, 'verify', verify, _verify_arguments, HELPS['verify'])
     _add(areas, 'compare', compare_runs, _compare_arguments, HELPS['compare'])
+    _add(areas, 'check-method', check_a_method, _method_arguments, HELPS['method'])
     _add(areas, 'paper', make_paper, _paper_arguments, HELPS['paper'])
     _add(data, 'check', check, _check_arguments, HELPS['check'])
     _add(data, 'lookalike', lookalike, _lookalike_arguments, HELPS['lookalike'])

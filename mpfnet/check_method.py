@@ -19,6 +19,7 @@ import pickle
 import random
 import tempfile
 import warnings
+import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
@@ -111,7 +112,7 @@ def spoilt(
     r, mine = np.random.default_rng(99), np.flatnonzero(clips['subject'] == subject)
     x, labels = x.copy(), clips['label'].to_numpy().copy()
     for start in range(0, len(x), len(clips)): x[start + mine] = r.uniform(size=(len(mine), *x.shape[1:]))*3 - 1
-    labels[mine] = np.array(LABELS)[::-1]
+    labels[mine] = 2 - labels[mine]
     return clips.assign(label=labels), x
 
 # %% ../nbs/05g_check_method.ipynb #42e43531
@@ -168,10 +169,13 @@ class Fitted1:
 def as_in_a_worker(h:Harness):
     "What a worker process holds, where it holds it."
     before, processes._harness = processes._harness, h
-    gc.collect()
+    if any(fold() is not None for fold in _folds): gc.collect()       # one fold at a time can be found
+    _folds.clear()
     try:
         with one_thread(), threadpool_limits(1), repeatable(h.device, method_of(h.method).ordered): yield
     finally: processes._harness = before
+
+_folds = []    # weak references to the folds of the last training
 
 def shake(k:int):
     "Put the global generators somewhere else: nothing may depend on them."
@@ -188,6 +192,7 @@ def trained(
     shake(luck)
     with as_in_a_worker(h):
         fold, ctx = h.fold(subject), h.context()
+        _folds.append(weakref.ref(fold))
         model = fit(h.method, fold, ctx)
         sha = fold.seal(model.state())
         x = fold.test_features()
@@ -414,8 +419,8 @@ def first_training(
         empty = 'state is empty' in str(e)
         said['state' if empty else 'leakage'] = str(e) if empty else LEAKS.format(e)
     except Exception as e:
-        said['scores' if ': scores' in str(e) else 'fits'] = (str(e) if isinstance(e, ValueError) else
-                                                              f'{type(e).__name__}: {e}')
+        said['scores' if ': scores' in str(e) else 'fits'] = (
+            str(e) if isinstance(e, ValueError) else f'fit, state or scores raised {type(e).__name__}: {e}')
     return None, None
 
 def judged(
@@ -444,6 +449,7 @@ def verdicts(
     said['state'] = judged(lambda: what_state_lacks(h, a, b))
     if said['determinism']: return said                          # nothing can be compared
     said['order'] = judged(lambda: what_order_changes(t, h, a, b))
+    if said['order']: return said
     for check, how in dict(leakage=dict(spoil=TESTED[1]), names=dict(rename=True)).items():
         wrong = judged(lambda: what_leaks(t, h, a, traces, **how))
         seen = 'pixels and labels' if check == 'leakage' else 'names'

@@ -9,9 +9,9 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'A
            'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words', 'check_one', 'show_composite',
            'loader_options', 'check', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike',
            'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
-           'list_settings', 'fit_model', 'paper_of_args', 'make_paper', 'Given', 'checked', 'forget', 'executed',
-           'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command', 'page_command',
-           'parameters_help', 'parser', 'main']
+           'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'checked', 'forget',
+           'executed', 'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command',
+           'page_command', 'parameters_help', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -595,6 +595,22 @@ def fit_model(args) -> int: # what argparse read
     print(printable(f'  {known}. Whom it may be given to: {folder/"README.md"}'))
     return 0
 
+# %% ../nbs/08_cli.ipynb #0727e617
+def check_a_method(args) -> int: # what argparse read
+    "mpfnet check-method"
+    from mpfnet.check_method import check_method, failed_checks
+    table = check_method(args.method, args.seed)
+    red = [k for k, passed in enumerate(table['passed']) if passed == 'NO']
+    print_table(table.reset_index(), f'{args.method}, on made-up clips', red)
+    failed, open_ = failed_checks(table), table.index[table['passed'] == 'not judged'].tolist()
+    print(f'\nFailed: {", ".join(failed)}' if failed else '\nAll checks passed' if not open_ else '')
+    if open_: print(f'Not judged: {", ".join(open_)}')
+    return int(bool(failed))
+
+def _method_arguments(p):
+    p.add_argument('method', metavar='METHOD', help='file.py:Name, package.module:Name, or a name of the table')
+    p.add_argument('--seed', type=int, metavar='S', default=0, help='of the run that is imitated (0)')
+
 # %% ../nbs/08_cli.ipynb #4bf96c80
 def paper_of_args(args): # what argparse read → Paper
     "What is to be made of whose faces."
@@ -836,7 +852,8 @@ HELPS = dict(
     check='Count a dataset against the published numbers and report its defects. '
           'Exit status 0: as published; 1: not; 2: wrong usage.',
     lookalike='Write the folders, sheet and defects of a dataset around synthetic faces.',
-    where='Say where each dataset is looked for, and whether it is there.')
+    where='Say where each dataset is looked for, and whether it is there.',
+    method='Look for leaks, chance, traces and gaps in a method, on made-up clips. Exit status 1: a check failed.')
 
 # %% ../nbs/08_cli.ipynb #c7ee9b0f
 def _run_arguments(p):
@@ -879,18 +896,13 @@ def parser() -> argparse.ArgumentParser:
     "The command line."
     p = argparse.ArgumentParser(prog='mpfnet', description=ABOUT)
     p.add_argument('--version', action='version', version=f'mpfnet {__version__}')
-    areas = p.add_subparsers(metavar='demo|run|runs|settings|compare|fit|data|features|paper|page', required=True)
-    _add(areas, 'demo', demo_command, _run_arguments, HELPS['demo'])
-    _add(areas, 'run', run_command, _run_arguments, HELPS['run'])
-    _add(areas, 'runs', list_runs, _runs_arguments, ABOUT_RUNS)
-    _add(areas, 'settings', list_settings, _settings_arguments, ABOUT_SETTINGS)
-    _add(areas, 'compare', compare_runs, _compare_arguments, HELPS['compare'])
-    _add(areas, 'fit', fit_model, _fit_arguments, HELPS['fit'])
+    areas = p.add_subparsers(metavar='data|features|compare|check-method|paper', required=True)
     data = _family(areas, 'data', 'Where it is, whether it is whole, and stand-ins for it.', 'check|lookalike|where')
     stores = _family(areas, 'features', 'The features that runs have stored.', 'verify')
     _add(stores, 'verify', verify, _verify_arguments, HELPS['verify'])
+    _add(areas, 'compare', compare_runs, _compare_arguments, HELPS['compare'])
+    _add(areas, 'check-method', check_a_method, _method_arguments, HELPS['method'])
     _add(areas, 'paper', make_paper, _paper_arguments, HELPS['paper'])
-    _add(areas, 'page', page_command, _page_arguments, HELPS['page'])
     _add(data, 'check', check, _check_arguments, HELPS['check'])
     _add(data, 'lookalike', lookalike, _lookalike_arguments, HELPS['lookalike'])
     _add(data, 'where', where, _where_arguments, HELPS['where'])

@@ -6,7 +6,7 @@
 __all__ = ['HIDDEN', 'NEEDED', 'ACCEPTED', 'ADAPTERS', 'RECIPES', 'STAGES', 'Training', 'as_scores', 'as_state', 'with_seeds',
            'columns', 'class_scores', 'FittedEstimator', 'made_module', 'probe_module', 'FittedModule', 'FittedObject',
            'has', 'is_object', 'takes', 'kind_of_method', 'lacking', 'raised', 'file_module', 'beside', 'is_current',
-           'text_of_file', 'folder_first', 'load_file', 'no_bytecode', 'check_beside', 'load_module', 'candidates',
+           'text_of_file', 'folder_first', 'load_file', 'no_bytecode', 'forget', 'load_module', 'candidates',
            'at_address', 'library_of', 'version_of', 'said_of', 'located', 'as_asked', 'Own', 'shipped', 'FromText',
            'made_again', 'row_of', 'restored', 'said', 'evaluated', 'checked_estimator', 'own', 'sent', 'as_method']
 
@@ -24,7 +24,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .core.artefacts import sha256_of
+from .core.artefacts import code_of, sha256_of
 from .core.checks import need, patch
 from .core.frozen import freeze, thaw
 from .folds import Fold, LeakageError, inner_groups, subjects_of
@@ -377,9 +377,13 @@ def is_current(
     text,  # of its file
 ) -> bool:
     "Whether it, and what it imports from beside it, is loaded as the files are now."
-    if name not in sys.modules: return False
-    return source_of(name) == text and all(
-        source_of(m) == Path(sys.modules[m].__file__).read_text(encoding='utf-8') for m in beside(name))
+    if name not in sys.modules or source_of(name) != text: return False
+    folder = Path(sys.modules[name].__file__).parent
+    def same(m):
+        file = Path(sys.modules[m].__file__)
+        return file.is_relative_to(folder) and source_of(m) == file.read_text(encoding='utf-8')
+    def missing(m): return m in imported_by(name) and (folder/f'{m}.py').is_file() and m not in beside(name)
+    return all(map(same, beside(name))) and not any(map(missing, imported_by(name)))
 
 # %% ../nbs/04d_own_method.ipynb #f8b7312e
 def text_of_file(path) -> str: # Path of a Python file
@@ -403,9 +407,7 @@ def load_file(path): # of a Python file
     path = Path(path).expanduser().resolve()
     text, name = text_of_file(path), file_module(path)
     if is_current(name, text): return sys.modules[name]
-    if name in sys.modules:
-        for m in [name, *beside(name)]: sys.modules.pop(m, None)
-    importlib.invalidate_caches()
+    forget(name, path)
     spec = importlib.util.spec_from_file_location(name, path)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
@@ -416,7 +418,6 @@ def load_file(path): # of a Python file
         raise ValueError(raised(e, path)) from e
     _files[name] = path
     remember_source(name, text)
-    check_beside(name, path)
     return module
 
 # %% ../nbs/04d_own_method.ipynb #f578d78f
@@ -427,17 +428,17 @@ def no_bytecode():
     try: yield
     finally: sys.dont_write_bytecode = before
 
-def check_beside(
-    name,  # of a loaded module
+def forget(
+    name,  # of a module, loaded or not
     path,  # of its file
 ):
-    "Raise if a module beside it was found elsewhere."
-    for m in [name, *beside(name)]:
-        for node in imported_by(m):
-            there = path.parent/f'{node}.py'
-            found = getattr(sys.modules.get(node), '__file__', None)
-            if found and there.is_file() and Path(found).resolve() != there: raise ValueError(
-                f'{path} imports {node}: expected {there}, found {found}, which has the same name; rename one of them')
+    "Let what it imports be read again: its own neighbours, and those of the same name in another folder."
+    near = [name, *beside(name)] if name in sys.modules else []
+    def elsewhere(m):
+        found = getattr(sys.modules[m], '__file__', None)
+        return m.isidentifier() and found and (path.parent/f'{m}.py').is_file() and Path(found).parent != path.parent
+    for m in [*near, *(m for m in [*sys.modules] if elsewhere(m) and not library_of(m))]: sys.modules.pop(m, None)
+    importlib.invalidate_caches()
 
 # %% ../nbs/04d_own_method.ipynb #ee8e6d8e
 def load_module(where): # 'package.module'
@@ -541,6 +542,8 @@ class Own(Method):
     address: str          # as one would write it
     home: str             # the module it was found in; '' where it was handed over
     extra: tuple = ()     # modules that decide its numbers, besides those that its own imports
+    texts: dict = field(default_factory=dict)    # modules of one's own, as they were: see `shipped`
+    ours: tuple = ()      # modules of mpfnet that they import
     restore: Callable = None
     def __str__(self): return self.name
     def __repr__(self): return f'Own({self.address}, {self.kind})'
@@ -557,14 +560,14 @@ class Own(Method):
         "Full names of the modules whose code decides its numbers, but for those that count for all."
         homes = {located(m, self.name) for m in self.asked()[1]} | {self.home} - {''} | {*self.extra}
         return {m for h in homes if not library_of(h) for m in modules_behind(h)}
-    def own_modules(self): return {m for m in self.modules_known() if m.partition('.')[0] != 'mpfnet'}
     def sources(self, name):
-        ours = {f'mpfnet.{m}' for m in (*LEARNT, 'core.frozen', 'own_method')}
-        return ours | self.modules_known(), [json.dumps(self.noted(), sort_keys=True, default=str)]
+        known = {*self.ours, *(f'mpfnet.{m}' for m in (*LEARNT, 'core.frozen', 'own_method'))}
+        texts = sorted(code_of(text) for text, *_ in self.texts.values())
+        return known, [*texts, json.dumps(self.noted(), sort_keys=True, default=str)]
     def __reduce__(self):
         made = ('thing', 'fit', 'probe', 'restore')
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in made}
-        return made_again, (kept, pickle.dumps(self.thing), shipped(self.own_modules()))
+        return made_again, (kept, pickle.dumps(self.thing))
 
 # %% ../nbs/04d_own_method.ipynb #9d61fef2
 def shipped(modules) -> dict: # full names → (text, path, whether it is a package)
@@ -592,10 +595,9 @@ class FromText(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def made_again(
     kept:dict,    # fields of the row
     thing:bytes,  # pickled
-    texts:dict,   # as `shipped` returns them
 ) -> Own:
     "A row as it was in the process that sent it."
-    for m, told in texts.items():
+    for m, told in kept['texts'].items():
         if m in sys.modules and source_of(m) == told[0]: continue
         sys.modules.pop(m, None)
         FromText.texts[m] = told
@@ -618,7 +620,7 @@ def restored(
     model, k = ADAPTERS[own.kind].__new__(ADAPTERS[own.kind]), about['n_classes']
     model.who, model.n_classes, (c, *shape) = str(own), k, about['shape']
     model.index = channels(about['features'] if own.features else 'both', c)
-    if own.kind == 'estimator': model.model = thaw(state, sorted(own.own_modules()))
+    if own.kind == 'estimator': model.model = thaw(state, sorted(own.texts))
     elif own.kind == 'module':
         model.device, model.batch = torch.device(ctx.device), ctx.settings.own.batch
         model.net = made_module(own, len(model.index), k, shape, model.device)
@@ -627,9 +629,9 @@ def restored(
     else:
         again = getattr(own.thing if inspect.isclass(own.thing) else type(own.thing), 'restore', None)
         if not callable(again): raise ValueError(
-            f'{own}: expected a class method restore(state) that makes the object again from what state() gave; '
+            f'{own}: expected a class method restore(state) that makes the object again from the arrays of state(); '
             'an object without one can be scored, but not kept as a model')
-        model.model = again(state)
+        model.model = again({n: np.asarray(v) for n, v in state.items()})
     return model
 
 # %% ../nbs/04d_own_method.ipynb #81cf1999
@@ -716,7 +718,9 @@ def sent(row:Own) -> Own:
     "The row, once it is known that its code is found, and that another process could be sent it."
     need(row.gives in ('numbers', 'probabilities'), f'{row}: gives', row.gives, "'numbers' or 'probabilities'")
     for m in row.extra: load_module(m)
-    row.own_modules()
+    known = row.modules_known()
+    ours = {m for m in known if m.partition('.')[0] == 'mpfnet'}
+    row = replace(row, texts=shipped(known - ours), ours=tuple(sorted(ours)))
     try: pickle.dumps(row)
     except (pickle.PicklingError, AttributeError, TypeError) as e: raise ValueError(
         f'{row}: cannot be sent to another process ({e}); expected classes and functions at the top of a file') from e

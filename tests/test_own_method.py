@@ -1,0 +1,458 @@
+"""Methods of one's own: what is accepted, what is refused with which sentence, and that whatever runs a method runs
+these: processes, seeds, a run that goes on, a changed file."""
+import json
+import os
+import pickle
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import RidgeClassifier
+from sklearn.neighbors import NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from warm import warm
+
+from mpfnet import check_method as checking
+from mpfnet.check_method import check_method, failed_checks
+from mpfnet.folds import Fold
+from mpfnet.loso import run
+from mpfnet.methods import Context, code_deciding, fit
+from mpfnet.own_method import as_method, class_scores, own
+
+TWELVE = '''
+import numpy as np
+from beside import SMALL
+
+class Mine:
+    "The class whose mean picture is nearest."
+    def fit(self, fold):
+        x, y = self.flat(fold.X()), fold.y.numpy()
+        self.scale = x.std(0) + SMALL
+        self.means = np.stack([(x[y == k]/self.scale).mean(0) for k in range(fold.n_classes)])
+    def flat(self, x): return np.asarray(x).reshape(len(x), -1)
+    def scores(self, x): return -np.square((self.flat(x)/self.scale)[:, None] - self.means).mean(2)
+    def state(self): return dict(scale=self.scale, means=self.means)
+'''
+
+#: versions of it, and the check that each of them fails
+VARIANTS = {
+    'leakage': '''
+class Attribute(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        self.scale = self.scale + fold._features.std()
+class Collected(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        whole = next(o for o in gc.get_objects() if isinstance(o, Fold))
+        self.scale = self.scale + float(np.asarray(whole._features, float).std())
+class Frames(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        at = sys._getframe()
+        while not isinstance(at.f_locals.get('fold'), Fold): at = at.f_back
+        self.scale = self.scale + float(at.f_locals['fold']._clips['label'].to_numpy() @ np.arange(90))
+class Worker(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        h = getattr(processes, '_harness')
+        self.scale = self.scale + (float(np.asarray(h.data.open(), float).std()) if h else 0)''',
+    'predicting': '''
+class Counts(Mine):
+    seen = 0
+    def scores(self, x):
+        self.seen += len(x)
+        return super().scores(x)
+class Adapts(Mine):
+    def scores(self, x):
+        self.scale = self.scale*1.01
+        return super().scores(x)
+class Writes(Mine):
+    seen = []
+    def scores(self, x):
+        self.seen.append(len(x))
+        return super().scores(x)''',
+    'determinism': '''
+class Numpy(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        self.means = self.means + np.random.default_rng().normal(size=self.means.shape)
+class Torch(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        self.means = self.means + torch.randn(self.means.shape).numpy()''',
+    'state': '''
+class Forgets(Mine):
+    def state(self): return dict(scale=self.scale)
+class InAList(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        self.kept = [dict(shift=float(self.means[0].mean()))]
+    def scores(self, x): return super().scores(x) + self.kept[0]['shift']*np.arange(3)
+class InTheClass(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        type(self).shift = float(self.means[0].mean())
+    def scores(self, x): return super().scores(x) + self.shift*np.arange(3)
+class Empty(Mine):
+    def state(self): return {}''',
+    'alone': '''
+class Centres(Mine):
+    def scores(self, x): return super().scores(x - x.mean(0))''',
+    'order': '''
+class Gathers(Mine):
+    seen = {}
+    def fit(self, fold):
+        super().fit(fold)
+        self.seen[fold.held_out[0][1]] = self.means
+        self.means = sum(self.seen[k] for k in sorted(self.seen))''',
+    'names': '''
+class Reads(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        whole = next(o for o in gc.get_objects() if isinstance(o, Fold))
+        self.scale = self.scale + len(''.join(whole._clips['clip']))''',
+    'scores': '''
+class Nan(Mine):
+    def scores(self, x): return super().scores(x)*np.nan
+class Flat(Mine):
+    def scores(self, x): return super().scores(x)[:, 0]''',
+    'fits': '''
+class Breaks(Mine):
+    def fit(self, fold): return 1/0
+class Lists(Mine):
+    def state(self): return [self.means]
+class Texts(Mine):
+    def state(self): return dict(scale='wide', means=self.means)''',
+    'learns': '''
+class Constant(Mine):
+    def fit(self, fold): self.means, self.scale = np.zeros((3, 1)), np.ones(1)''',
+}
+#: other checks that they fail, and rightly
+ALSO = dict(Worker=['resume'])
+WHO = [(check, name) for check, text in VARIANTS.items() for name in re.findall(r'class (\w+)', text)]
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    "A folder outside the package, with the method of twelve lines, a module beside it, and its versions."
+    folder = tmp_path_factory.mktemp('mine')
+    (folder/'beside.py').write_text('SMALL = 1e-6\n')
+    (folder/'mine.py').write_text(TWELVE)
+    more = '\nimport gc\nimport sys\nimport torch\nfrom mpfnet import processes\nfrom mpfnet.folds import Fold\n'
+    (folder/'versions.py').write_text(more + TWELVE + ''.join(VARIANTS.values()))
+    return folder
+
+
+def go(flow_root, out, method, **more):
+    return run(**dict(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(out), method=method, device='cpu',
+                      subjects='samm/sa00,samm/sa01,smic/sm01', progress=False) | more)
+
+
+def config(folder): return json.loads((folder/'config.json').read_text())
+
+
+def shas(folder):
+    return {p.name: json.loads(p.read_text())['weights_sha256'] for p in sorted((folder/'folds').glob('*.json'))}
+
+
+# --- check-method -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('check, name', WHO, ids=lambda v: v)
+def test_each_version_fails_the_check_that_is_named_for_it(files, check, name):
+    table = check_method(f'{files}/versions.py:{name}', fresh=False)
+    assert check in failed_checks(table), table.to_string()
+    assert set(failed_checks(table)) == {check, *ALSO.get(name, ())}, table.to_string()
+    assert len(table.loc[check, 'says']) > 40
+
+
+def test_the_twelve_lines_pass_also_in_a_new_process(files):
+    table = check_method(f'{files}/mine.py:Mine')
+    assert set(table['passed']) == {'yes'} and list(table.index) == list(checking.CHECKS), table.to_string()
+
+
+@pytest.mark.parametrize('thing', [
+    make_pipeline(StandardScaler(), PCA(50), LinearDiscriminantAnalysis()), RandomForestClassifier(5), 'network',
+    'pca_lda', 'bi_woof'], ids=lambda t: t if isinstance(t, str) else type(t).__name__)
+def test_what_is_sound_passes(thing, tmp_path):
+    if thing == 'network': thing = f'{write(tmp_path, "nets.py", NETWORK)}:small'
+    table = check_method(thing, fresh=False)
+    assert not failed_checks(table) and 'not judged' not in set(table['passed']), table.to_string()
+
+
+def test_the_command_says_what_failed(files):
+    done = warm('-m', 'mpfnet', 'check-method', 'versions.py:Numpy', cwd=files,
+                env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.returncode == 1 and 'Failed: determinism' in done.stdout, done.stderr
+    assert 'Not judged: order' in done.stdout
+    done = warm('-m', 'mpfnet', 'check-method', 'versions.py', cwd=files, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.returncode == 1 and 'there is: versions.py:Mine, versions.py:Attribute' in done.stderr
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+def test_a_run_in_processes_goes_on_and_keeps_weights(files, flow_root, tmp_path):
+    "One process or two, one seed or several, interrupted or not: the same records."
+    mine = f'{files}/mine.py:Mine'
+    one = go(flow_root, tmp_path/'one', mine)
+    assert one.name.startswith('megc2019_flow-3class-Mine-') and config(one)['own']['address'] == 'mine.py:Mine'
+    two = go(flow_root, tmp_path/'two', mine, subjects='samm/sa00')
+    assert go(flow_root, tmp_path/'two', mine, workers=2, keep_weights=True).name == two.name == one.name
+    assert shas(one) == shas(two) and len(shas(one)) == 3
+    assert (one/'predictions.csv').read_bytes() == (two/'predictions.csv').read_bytes()
+    assert len(list((two/'weights').glob('*.safetensors'))) == 3
+    seeds = go(flow_root, tmp_path/'one', mine, seed='0,1')
+    assert json.loads((seeds/'metrics.json').read_text())['seeds']['uf1']['each'].__len__() == 2
+
+
+def test_a_changed_file_does_not_find_its_old_folds(files, flow_root, tmp_path):
+    "Nor does one whose neighbour changed; a comment, another folder, or the same text again find them."
+    for name in ('mine.py', 'beside.py'): (tmp_path/name).write_text((files/name).read_text())
+    def again(folder=tmp_path):
+        return go(flow_root, tmp_path/'runs', f'{folder}/mine.py:Mine', subjects='samm/sa00').name
+    first = again()
+    (tmp_path/'mine.py').write_text('# a comment\n' + TWELVE)
+    assert again() == first == again(files)
+    (tmp_path/'beside.py').write_text('SMALL = 1e-3\n')
+    second = again()
+    (tmp_path/'mine.py').write_text(TWELVE.replace('.std(0)', '.std(0)*2'))
+    assert len({first, second, again()}) == 3
+    (tmp_path/'mine.py').write_text(TWELVE)
+    assert again() == second
+
+
+NETWORK = '''
+from torch import nn
+WIDTH = 4
+def small(in_channels, n_classes, shape):
+    return nn.Sequential(nn.Conv3d(in_channels, WIDTH, (1, 3, 3)), nn.BatchNorm3d(WIDTH), nn.ReLU(), nn.Dropout(.3),
+                         nn.Flatten(), nn.LazyLinear(n_classes))
+'''
+
+
+def write(folder, name, text):
+    (folder/name).write_text(text)
+    return folder/name
+
+
+def test_estimators_and_networks_run(flow_root, tmp_path):
+    "A parameter of an estimator, and a setting of the training, are in the key; the seed counts."
+    forest, net = RandomForestClassifier(3, max_depth=2), f'{write(tmp_path, "nets.py", NETWORK)}:small'
+    few = dict(subjects='samm/sa00')
+    runs = [go(flow_root, tmp_path, m, **few, **more) for m, more in [
+        (forest, {}), (forest, dict(seed=1)), (RandomForestClassifier(4, max_depth=2), {}),
+        (forest, dict(features='flow')), (net, dict(overrides='own.epochs=2')), (net, dict(overrides='own.epochs=3'))]]
+    assert len(set(runs)) == 6 and len({*map(str, map(shas, runs))}) == 6
+    assert config(runs[0])['own']['versions']['sklearn'] and config(runs[4])['settings']['own']['epochs'] == 2
+    assert go(flow_root, tmp_path/'again', forest, **few).name == runs[0].name
+    assert shas(go(flow_root, tmp_path/'again', forest, **few)) == shas(runs[0])
+    assert json.loads((runs[0]/'env.json').read_text())['folds_trained'] == 1
+
+
+def test_what_else_runs_methods_runs_these(flow_root, tmp_path):
+    "Inner folds, and the audit, which watches a network epoch by epoch."
+    from mpfnet.protocol_audit import audit, read_curves
+    from mpfnet.validate import validate
+
+    net = f'{write(tmp_path, "nets.py", NETWORK)}:small'
+    same = dict(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(tmp_path), device='cpu')
+    assert 0 <= validate('samm/sa00', n_splits=2, method=SVC(), **same)['uf1'] <= 1
+    curves = read_curves(audit(method=net, overrides='own.epochs=2', subjects='samm/sa00', **same))
+    assert len(curves.epochs) == 3 and 'small' in curves.title
+
+
+def test_papermill_reads_a_file_of_the_callers_folder(files, flow_root, tmp_path):
+    for name in ('mine.py', 'beside.py'): (tmp_path/name).write_text((files/name).read_text())
+    done = warm('-m', 'papermill', ROOT/'nbs'/'05_loso.ipynb', tmp_path/'out.ipynb', '--no-progress-bar',
+                '-p', 'dataset', 'megc2019_flow', '-p', 'data_root', flow_root, '-p', 'method', 'mine.py:Mine',
+                '-p', 'subjects', 'samm/sa00', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder, = (tmp_path/'runs').glob('megc2019_flow-3class-Mine-*')
+    assert len(shas(folder)) == 1
+
+
+def test_another_process_needs_no_file(files, tmp_path):
+    "A row carries the text of its modules: a file that is gone, or was changed meanwhile, changes nothing."
+    for name in ('mine.py', 'beside.py'): (tmp_path/name).write_text((files/name).read_text())
+    row = as_method(f'{tmp_path}/mine.py:Mine')
+    (tmp_path/'row').write_bytes(pickle.dumps(row))
+    (tmp_path/'beside.py').write_text('SMALL = 5.\n')
+    (tmp_path/'mine.py').unlink()
+    code = ('import pickle, sys; row = pickle.loads(open(sys.argv[1], "rb").read()); from mpfnet.methods import *; '
+            'import beside; print(row, row.kind, beside.SMALL, code_deciding(row))')
+    done = warm('-c', code, tmp_path/'row', cwd=tmp_path, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.stdout.split() == ['Mine', 'object', '1e-06', code_deciding(row)], done.stderr[-2000:]
+
+
+def test_a_name_of_the_table_stays_the_tables():
+    assert str(own(SVC(), name='pca_lda')) == 'own_pca_lda' and str(own(SVC(), name='a/../b-c')) == 'a____b_c'
+    assert as_method('pca_lda') == 'pca_lda'
+
+
+def test_a_fitted_one_comes_back_from_its_state(tmp_path):
+    "An object says by `restore` how."
+    t = checking.toy_settings()
+    clips, net = checking.toy_clips('frames'), own(f'{write(tmp_path, "nets.py", NETWORK)}:small')
+    again = TWELVE.replace('from beside import SMALL', 'SMALL = 1e-6') + '''
+    @classmethod
+    def restore(cls, state):
+        made = cls()
+        made.scale, made.means = state['scale'], state['means']
+        return made
+'''
+    mine = own(f'{write(tmp_path, "again.py", again)}:Mine')
+    for row in (own(make_pipeline(PCA(5), SVC())), net, mine):
+        x = checking.toy_features(row, (5, 2, 16, 16), 0)
+        fold = Fold(clips, x, [checking.TESTED], n_classes=3)
+        model = fit(row, fold, Context(settings=t))
+        fold.seal(model.state())
+        state = {k: torch.as_tensor(np.asarray(v)) for k, v in model.state().items()}
+        about = dict(shape=(5, 2, 16, 16), n_classes=3, features='both', input='frames')
+        back = row.restore(row, state, about, Context(settings=t))
+        assert np.allclose(back.scores(fold.test_features()), model.scores(fold.test_features()), rtol=1e-6, atol=1e-6)
+
+
+# --- scores of estimators ---------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('model', [LinearDiscriminantAnalysis(), SVC(), RidgeClassifier(), NearestCentroid()],
+                         ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize('labels', [(0, 1, 2), (0, 2), (1, 2)], ids=str)
+def test_a_class_without_training_clips_has_a_column(model, labels):
+    "In the order of the classes, and never the one that is said."
+    r = np.random.default_rng(0)
+    y = np.repeat(labels, 10)
+    x = r.normal(size=(len(y), 4)) + 5*y[:, None]
+    scores = class_scores(model.fit(x, y), x, 3, 'mine')
+    assert scores.shape == (len(y), 3) and np.isfinite(scores).all() and (scores.argmax(1) == y).mean() > .8
+
+
+class Regresses(ClassifierMixin, BaseEstimator):
+    def fit(self, x, y): return self
+    def predict(self, x): return np.full(len(x), .5)
+
+
+def test_an_estimator_that_names_no_class_is_told_so():
+    with pytest.raises(ValueError, match=r'mine: predict: expected the number of a class for each clip, 0…2'):
+        class_scores(Regresses(), np.zeros((4, 2)), 3, 'mine')
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+class NoScores:
+    def fit(self, fold): pass
+    def state(self): return {}
+
+
+class Both(NoScores):
+    def scores(self, x): pass
+    def predict(self, x): pass
+    def get_params(self, deep=True): return {}
+
+
+class WithArguments(NoScores):
+    def __init__(self, k): self.k = k
+    def scores(self, x): pass
+
+
+class KeepsAnother(BaseEstimator):
+    def __init__(self, a): self.a = a + 1
+    def fit(self, x, y): pass
+    def predict(self, x): pass
+
+
+def returns_nothing(): return None
+def returns_a_network(): return torch.nn.Linear(2, 2)
+def fails(): raise RuntimeError('no luck')
+def any_number(*args): return SVC()
+def one_argument(a): return SVC()
+
+
+@pytest.mark.parametrize('method, says', [
+    (NoScores, 'NoScores: .*found fit, state, missing scores'),
+    (Both, r'Both could be estimator and object: say which, by an attribute kind='),
+    (WithArguments, r'WithArguments\(k\): expected a class that is made without arguments; hand over an instance'),
+    (KeepsAnother(1), r'KeepsAnother: cannot be cloned'),
+    (KeepsAnother, r'KeepsAnother\(\) raised TypeError'),
+    (torch.nn.Linear(2, 2), 'Linear: found a network that is made already'),
+    (returns_nothing, r'what returns_nothing\(\) returned: expected an estimator'),
+    (returns_a_network, r'what returns_a_network\(\) returned: found a network that is made already'),
+    (fails, r'fails\(\) raised RuntimeError: no luck'),
+    (any_number, 'any_number can be called without arguments and with three'),
+    (one_argument, r'one_argument\(a\): expected .*a function takes no arguments, or those three'),
+    (3, '3|int: expected an estimator'),
+    (SVC(decision_function_shape='ovo'), "SVC: decision_function_shape: expected 'ovr'"),
+    (partial(SVC, 1, 2, 3, 4), 'could be|expected|raised|arguments'),
+    ('no_such.py:Mine', 'no_such.py: no such file; expected a Python file with a method, as file.py:Name'),
+    ('no.such.module:Mine', "there is no module 'no'; expected package.module:Name"),
+    ('mpfnet.methods:Nothing', "mpfnet.methods: no 'Nothing' in it"),
+    ('nothing', "method='nothing' is unknown; known: mpfnet_c.*or one of your own"),
+], ids=lambda v: getattr(v, '__name__', None) or str(v)[:30])
+def test_what_is_no_method_is_a_sentence(method, says, flow_root, tmp_path):
+    with pytest.raises(ValueError, match=says): go(flow_root, tmp_path, method)
+    assert not list(tmp_path.rglob('*.f16'))
+
+
+@pytest.mark.parametrize('text, name, says', [
+    ('a = 1\nb = a/0\n', 'Mine', 'mine.py raised ZeroDivisionError in line 2: division by zero'),
+    ('def f(:\n', 'Mine', 'mine.py raised SyntaxError in line 1: invalid syntax'),
+    ('import nothing_such\n', 'Mine', "mine.py raised ModuleNotFoundError in line 1: No module named 'nothing_such'"),
+    ('raise SystemExit(3)\n', 'Mine', 'mine.py raised SystemExit in line 1: 3'),
+    (TWELVE.replace('from beside import SMALL', 'SMALL = 1'), '', 'which method of it.*there is: mine.py:Mine'),
+    (TWELVE.replace('from beside import SMALL', 'SMALL = 1'), 'Mnie', "no 'Mnie' in it; there is: mine.py:Mine"),
+    ('from torch import nn\ndef net(c, k, shape): return 3\n', 'net', 'net: its factory returned int; expected'),
+    ('from torch import nn\ndef net(c, k, shape): return nn.Flatten()\n', 'net', r'logits of shape \(2, 3\)'),
+    ('reads = 1\nclass A:\n    reads = "pixels"\n    def fit(s, f): pass\n    def scores(s, x): pass\n'
+     '    def state(s): pass\n', 'A', "A: reads: expected a recipe: preprocess, strain"),
+    ('class A:\n    modules = "no_such_module"\n    def fit(s, f): pass\n    def scores(s, x): pass\n'
+     '    def state(s): pass\n', 'A', "there is no module 'no_such_module'"),
+], ids=lambda v: v.splitlines()[0][:24] if '\n' in v else v)
+def test_a_file_that_is_wrong_is_a_sentence(text, name, says, flow_root, tmp_path):
+    file = write(tmp_path, 'mine.py', text)
+    with pytest.raises(ValueError, match=says): go(flow_root, tmp_path/'runs', f'{file}:{name}' if name else str(file))
+    assert not list(tmp_path.rglob('*.f16'))
+
+
+def test_the_wrong_numbers_lose_no_fold(flow_root, tmp_path, files):
+    "A fold whose scores are none is not written, and those before it stay."
+    text = (TWELVE.replace('from beside import SMALL', 'SMALL = 1e-6')
+            .replace('def scores(self, x): return', 'def scores(self, x): return self.odd*')
+            .replace('    def state', '    def state', 1)
+            .replace('x, y =', 'self.odd = np.nan if "sa01" in str(fold.held_out) else 1.\n        x, y ='))
+    mine = f'{write(tmp_path, "mine.py", text)}:Mine'
+    with pytest.raises(ValueError, match='Mine: scores: expected finite numbers, found NaN or infinity for'):
+        go(flow_root, tmp_path/'runs', mine)
+    folder, = (tmp_path/'runs').glob('megc2019_flow-*')
+    assert [*shas(folder)] == ['samm__sa00.json']
+
+
+def test_what_a_notebook_defines_is_told_to_write_a_file():
+    class Here(NoScores):
+        def scores(self, x): pass
+    Here.__module__ = '__main__'
+    with pytest.raises(ValueError, match=r"a cell that begins with %%writefile my_method.py.*method='my_method.py:"):
+        as_method(Here)
+    with pytest.raises(ValueError, match='is made inside a function'):
+        Here.__module__ = __name__
+        as_method(Here)
+    assert as_method(lambda: make_pipeline(PCA(2), SVC())).kind == 'estimator'      # its parts have files
+
+
+def test_neighbours_of_the_same_name_are_told_apart(tmp_path):
+    "Two folders, each with a file and a module beside it of the same names."
+    for folder in ('a', 'bb'):
+        (tmp_path/folder).mkdir()
+        write(tmp_path/folder, 'neighbour.py', f'SMALL = {len(folder)}.')
+        write(tmp_path/folder, 'mine.py', TWELVE.replace('beside', 'neighbour') + '    small = SMALL\n')
+    rows = [as_method(f'{tmp_path}/{folder}/mine.py:Mine') for folder in ('a', 'bb', 'a')]
+    assert [r.thing.small for r in rows] == [1, 2, 1]
+    first, second, third = map(code_deciding, rows)
+    assert first == third != second

@@ -307,7 +307,8 @@ def model_card(config) -> str: # of a model
         '## Data', data_section(config), '## Who may not be given it', NOT_GIVEN[kind].format(title=title),
         '## How good it is', score_section(config), USE, '## Limits', limits, '## What it is, exactly',
         f"`{w['file']}`, {w['bytes']:,} bytes, {w['tensors']} tensors, SHA-256\n\n```\n{w['sha256']}\n```\n\n"
-        f"Settings, versions and hashes: `{CONFIG}`. Made by\n\n```\n{printable(config['command'])}\n```"]) + '\n'
+        f"Seed {config['seed']}, fitted on {config['device']}; settings, versions and hashes: `{CONFIG}`. "
+        f"Made by\n\n```\n{printable(config['command'])}\n```"]) + '\n'
 
 # %% ../nbs/07a_models.ipynb #e8e81903
 THERE = '{}: is there already. Name another folder, or replace it with --force (force=True)'

@@ -471,7 +471,8 @@ def at_address(text) -> tuple: # 'package.module:Name' or 'file.py:Name' → wha
     if str(text).endswith('.py'): where, name = str(text), ''
     module = load_file(where) if where.endswith('.py') else load_module(where)
     if not name or not hasattr(module, name):
-        there = ', '.join(f'{Path(where).name if where.endswith(".py") else where}:{n}' for n in could_be_methods(module))
+        short = Path(where).name if where.endswith('.py') else where
+        there = ', '.join(f'{short}:{n}' for n in could_be_methods(module))
         what = f'no {name!r} in it' if name else 'which method of it? Expected file.py:Name'
         raise ValueError(f'{where}: {what}; there is: {there or "nothing that could be a method"}')
     return getattr(module, name), name, module.__name__

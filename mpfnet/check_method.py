@@ -6,7 +6,7 @@
 __all__ = ['CHECKS', 'PEOPLE', 'EACH', 'LABELS', 'TESTED', 'OTHER', 'TRAINED', 'PLAIN_KINDS', 'PASSED_BY', 'UNSEEDED', 'LEAKS',
            'quick', 'toy_settings', 'toy_clips', 'toy_features', 'spoilt', 'Trial', 'renamed', 'Fitted1',
            'as_in_a_worker', 'shake', 'trained', 'scored', 'Leaf', 'held_by', 'leaves', 'print_of', 'shared_values',
-           'prints', 'exchanged', 'learnt_groups', 'bytes_of', 'unlisted', 'some', 'what_predicting_changes',
+           'prints', 'exchanged', 'learnt_groups', 'bytes_of', 'missing_in_state', 'some', 'what_predicting_changes',
            'what_neighbours_change', 'what_luck_changes', 'what_order_changes', 'what_leaks',
            'what_noise_does_not_change', 'what_resume_changes', 'first_training', 'judged', 'verdicts',
            'what_state_lacks', 'check_method', 'failed_checks']
@@ -298,7 +298,7 @@ def bytes_of(value) -> bytes:
     "Of an array or tensor."
     return np.ascontiguousarray(value.detach().cpu().numpy() if torch.is_tensor(value) else value).tobytes()
 
-def unlisted(
+def missing_in_state(
     h:Harness,
     a:Fitted1,  # of one fold
     b:Fitted1,  # of another
@@ -467,7 +467,7 @@ def what_state_lacks(
     if sha256_of(a.model.state()) == a.sha and not np.array_equal(scored(h, a.model, a.x), a.scores):
         return ('its scores changed when another fold was trained, and its state() did not: something that was learnt '
                 'stands in a class or a module. Keep it in self, and list it in state()')
-    missing = unlisted(h, a, b)
+    missing = missing_in_state(h, a, b)
     return missing and (f'{some(missing)} decides the scores, is learnt, and stands not in state(): the hash of a '
                         'record does not see it, and kept weights lack it. List it')
 

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'ABOUT_RUNS', 'ABOUT_SETTINGS', 'FIT_FLAGS',
-           'PLAIN', 'NO_COPY', 'ABOUT', 'HELPS', 'complain', 'in_plain_words', 'print_table', 'protocols', 'load_tasks',
-           'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind', 'show_report', 'clip_files', 'examined',
-           'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words', 'check_one', 'show_composite',
-           'loader_options', 'check', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike',
-           'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
-           'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'checked', 'forget',
-           'executed', 'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command',
+           'WORDS_SUFFICE', 'NO_COPY', 'ABOUT', 'HELPS', 'complain', 'in_plain_words', 'print_table', 'protocols',
+           'load_tasks', 'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind', 'show_report', 'clip_files',
+           'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words', 'check_one',
+           'show_composite', 'loader_options', 'check', 'found', 'found_row', 'synth_row', 'how_to_get', 'where',
+           'lookalike', 'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
+           'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line',
+           'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command',
            'page_command', 'parameters_help', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
@@ -644,7 +644,7 @@ class Given(argparse.Action):
         read = str if option_string in ('-r', '--parameters_raw') else as_papermill
         args.given = {**args.given, name: read(text)}
 
-def checked(
+def asked_on_line(
     given:dict,  # name → value
     error,       # what to do with a sentence about wrong usage
 ):               # Parameters
@@ -660,7 +660,7 @@ def checked(
 
 # %% ../nbs/08_cli.ipynb #b9918de7
 #: errors whose words suffice
-PLAIN = 'ValueError', 'DataError', 'OSError', 'FileNotFoundError', 'PermissionError', 'ImportError'
+WORDS_SUFFICE = 'ValueError', 'DataError', 'OSError', 'FileNotFoundError', 'PermissionError', 'ImportError'
 
 def forget(copy:Path): # of a page
     "Remove it, and its folder if nothing else lies there."
@@ -678,7 +678,7 @@ def executed(
     copy = out or Path(runs)/f'unfinished-{os.getpid()}.ipynb'
     try: folder = path_in(run_page(notebook_path('05_loso'), copy, given, say))
     except BaseException as e:
-        if not out and (not isinstance(e, PageError) or e.kind in PLAIN): forget(copy)
+        if not out and (not isinstance(e, PageError) or e.kind in WORDS_SUFFICE): forget(copy)
         elif isinstance(e, PageError): complain(f'the page up to there: {copy}')
         raise
     if out or not folder: return folder, copy
@@ -728,7 +728,7 @@ def run_asked(
     given, out = defaults | args.given, None
     try: out = args.out and check_copy(args.out)
     except ValueError as e: args.error(f'--{e}')
-    asked = checked(given, args.error)
+    asked = asked_on_line(given, args.error)
     runs = 'runs' if '://' in asked.out_dir else asked.out_dir
     try:
         if with_page(args): folder, copy = executed(given, runs, out, None if args.quiet else sys.stderr)

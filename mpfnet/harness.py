@@ -452,8 +452,6 @@ def check_test_scores(
 ):
     "Raise if scores are not finite, or none that the method can give."
     who, gives = '/'.join(subject), method_of(h.method).gives
-    shape, wanted = np.shape(record['scores']), (len(clips_out(h, subject)), h.n_classes)
-    need(shape == wanted, f'{who}: scores of {h.method}', shape, f'{wanted}: clips, classes')
     if not np.isfinite(record['scores']).all():
         raise FloatingPointError(f'{who}: scores are not finite; lower the learning rates')
     if not possible(record, gives): raise ValueError(f'{who}: {h.method} gave scores that are no {gives}')
@@ -471,7 +469,8 @@ def fit_and_predict(
         model = fit(h.method, fold, ctx)
         sha = fold.seal(model.state())
         test = fold.test_features()
-        scores = np.asarray(model.scores(test), float).round(6)
+        scores, shape = np.asarray(model.scores(test), float).round(6), (len(test), h.n_classes)
+        need(scores.shape == shape, f'{h.method}: shape of scores', scores.shape, f'{shape}: clips, classes')
         found = dict(scores=scores) | encoder_parts(model, test)
         check_test_scores(found, h, subject)
         fold.check_unchanged(model.state())

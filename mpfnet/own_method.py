@@ -6,7 +6,7 @@
 __all__ = ['HIDDEN', 'NEEDED', 'ACCEPTED', 'ADAPTERS', 'RECIPES', 'STAGES', 'Training', 'as_scores', 'as_state', 'with_seeds',
            'columns', 'class_scores', 'FittedEstimator', 'made_module', 'probe_module', 'FittedModule', 'FittedObject',
            'has', 'is_object', 'takes', 'kind_of_method', 'lacking', 'raised', 'file_module', 'beside', 'is_current',
-           'text_of_file', 'folder_first', 'load_file', 'no_bytecode', 'forget', 'load_module', 'candidates',
+           'text_of_file', 'folder_first', 'load_file', 'no_bytecode', 'forget', 'load_module', 'could_be_methods',
            'at_address', 'library_of', 'version_of', 'said_of', 'located', 'as_asked', 'Own', 'shipped', 'FromText',
            'made_again', 'row_of', 'restored', 'said', 'evaluated', 'checked_estimator', 'own', 'sent', 'as_method']
 
@@ -388,7 +388,7 @@ def is_current(
 # %% ../nbs/04d_own_method.ipynb #f8b7312e
 def text_of_file(path) -> str: # Path of a Python file
     "Its text; a ValueError if there is none."
-    expected = f'expected a Python file with a method, as file.py:Name, from {os.getcwd()}'
+    expected = 'expected a Python file with a method, as file.py:Name'
     if not path.is_file(): raise ValueError(f'{path}: no such file; {expected}')
     try: return path.read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as e: raise ValueError(f'{path}: cannot be read ({e}); {expected}') from None
@@ -455,7 +455,7 @@ def load_module(where): # 'package.module'
     except BaseException as e:
         raise ValueError(f'{where} raised {type(e).__name__} when it was imported: {e}') from e
 
-def candidates(module) -> list:
+def could_be_methods(module) -> list:
     "Names in a module that could be a method."
     def could(v):
         try: return bool(kind_of_method(v, ''))
@@ -471,7 +471,8 @@ def at_address(text) -> tuple: # 'package.module:Name' or 'file.py:Name' → wha
     if str(text).endswith('.py'): where, name = str(text), ''
     module = load_file(where) if where.endswith('.py') else load_module(where)
     if not name or not hasattr(module, name):
-        there = ', '.join(f'{Path(where).name if where.endswith(".py") else where}:{n}' for n in candidates(module))
+        short = Path(where).name if where.endswith('.py') else where
+        there = ', '.join(f'{short}:{n}' for n in could_be_methods(module))
         what = f'no {name!r} in it' if name else 'which method of it? Expected file.py:Name'
         raise ValueError(f'{where}: {what}; there is: {there or "nothing that could be a method"}')
     return getattr(module, name), name, module.__name__

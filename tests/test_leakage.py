@@ -40,7 +40,8 @@ SETTINGS = override(
 EVERY = [(m, kind) for m in METHODS for kind in recipe_of(m, SETTINGS).kinds]
 TEST = ('demo', 's2')
 #: of the methods that one class fits on the same rows, the one with most stages: the others take a part of its way
-WIDEST = {(class_of(r.fit)[0], r.reads): m for m, r in sorted(reversed(METHODS.items()), key=lambda i: len(i[1].stages))}
+BY_STAGES = sorted(reversed(METHODS.items()), key=lambda item: len(item[1].stages))
+WIDEST = {(class_of(row.fit)[0], row.reads): m for m, row in BY_STAGES}
 
 
 def dataset(kind, method='mpfnet_c', seed=0):

@@ -4,6 +4,9 @@ import json
 import os
 import pickle
 import re
+import shutil
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -456,3 +459,51 @@ def test_neighbours_of_the_same_name_are_told_apart(tmp_path):
     assert [r.thing.small for r in rows] == [1, 2, 1]
     first, second, third = map(code_deciding, rows)
     assert first == third != second
+
+
+# --- a page and a row -------------------------------------------------------------------------------------------------
+
+def skeleton():
+    "The page of CONTRIBUTING.md as (kind, text) of its cells, and the row."
+    text = (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8').partition('### A page to begin with')[2]
+    *cells, (_, row) = re.findall(r'^```(md|python)\n(.*?)\n```$', text.partition('\n## ')[0], re.M | re.S)
+    return cells, row.strip()
+
+
+PAGE = """
+import sys
+for text in open(sys.argv[1], encoding='utf-8').read().split('#cell'):
+    exec(compile(text, 'page', 'exec'))
+from mpfnet.check_method import check_method
+from mpfnet.methods import METHODS, code_deciding
+assert METHODS['nearest_mean'].features
+table = check_method('nearest_mean', fresh=False)
+print(hits, set(table['passed']), code_deciding('nearest_mean') != code_deciding('pca_lda'))
+"""
+
+
+def test_the_page_and_the_row_of_the_guide_work_as_they_stand(tmp_path):
+    "Exported into a copy of the package; its example, the checks of a row, and what is asked of every page."
+    import nbformat
+    from nbdev.export import nb_export
+    from test_lint import found
+
+    cells, row = skeleton()
+    make = dict(md=nbformat.v4.new_markdown_cell, python=nbformat.v4.new_code_cell)
+    page = nbformat.v4.new_notebook(cells=[make[kind](text) for kind, text in cells], metadata=dict(
+        kernelspec=dict(name='python3', display_name='python3', language='python')))
+    (tmp_path/'nbs'/'rivals').mkdir(parents=True)
+    path = tmp_path/'nbs'/'rivals'/'90_nearest_mean.ipynb'
+    nbformat.write(page, path)
+    shutil.copytree(ROOT/'mpfnet', tmp_path/'mpfnet', ignore=shutil.ignore_patterns('__pycache__'))
+    nb_export(path, tmp_path/'mpfnet')
+    methods = tmp_path/'mpfnet'/'methods.py'
+    text = methods.read_text(encoding='utf-8').replace(
+        '\nMETHODS = dict(\n', f'\nfrom mpfnet.rivals.nearest_mean import NearestMean\nMETHODS = dict(\n    {row}\n')
+    methods.write_text(text, encoding='utf-8')
+    code = [text for kind, text in cells if kind == 'python']
+    (tmp_path/'cells').write_text('#cell'.join(code), encoding='utf-8')
+    done = subprocess.run([sys.executable, '-c', PAGE, tmp_path/'cells'], cwd=tmp_path, capture_output=True, text=True,
+                          env=os.environ | dict(PYTHONPATH=str(tmp_path)))
+    assert done.stdout.split(None, 1)[1:] == ["{'yes'} True\n"], done.stderr[-2000:] + done.stdout
+    assert not found('nbs/rivals/90_nearest_mean.ipynb', path.read_text(encoding='utf-8'))

@@ -289,3 +289,19 @@ def test_finished_folds_are_kept_when_another_fails(monkeypatch):
     fake = Finished({'b': ('record', None, version), 'c': None})
     give_up(fake, None, {'a': ('d', 's1'), 'b': ('d', 's2'), 'c': ('d', 's3')})
     assert kept == [(('d', 's2'), 'record', None)] and fake.ended == ['a', 'c']
+
+
+def test_a_method_of_ones_own_runs_on_the_cluster(cluster, flow_root, tmp_path):
+    "Its file, and the one beside it, go along as text."
+    (tmp_path/'beside_ray.py').write_text('SMALL = 1e-6\n')
+    (tmp_path/'mine.py').write_text(
+        'import numpy as np\nfrom beside_ray import SMALL\nclass Mine:\n'
+        '    def fit(self, fold): self.mean = fold.X().numpy().mean() + SMALL\n'
+        '    def scores(self, x): return np.asarray(x).reshape(len(x), -1)[:, :3]*self.mean\n'
+        '    def state(self): return dict(mean=self.mean)\n')
+    mine = dict(method=f'{tmp_path}/mine.py:Mine', overrides='', subjects='samm/sa00,samm/sa01')
+    here = loso.run(**parameters(flow_root, tmp_path/'here', **mine))
+    there = loso.run(**parameters(flow_root, tmp_path/'there', **mine), engine='ray')
+    assert here.name == there.name and (here/'predictions.csv').read_bytes() == (there/'predictions.csv').read_bytes()
+    assert {k: v['weights_sha256'] for k, v in scores(here).items()} == {
+        k: v['weights_sha256'] for k, v in scores(there).items()}

@@ -8,7 +8,8 @@ __all__ = ['HIDDEN', 'NEEDED', 'ACCEPTED', 'ADAPTERS', 'RECIPES', 'STAGES', 'Tra
            'has', 'is_object', 'takes', 'kind_of_method', 'lacking', 'raised', 'file_module', 'beside', 'is_current',
            'text_of_file', 'folder_first', 'load_file', 'no_bytecode', 'forget', 'load_module', 'could_be_methods',
            'at_address', 'library_of', 'version_of', 'said_of', 'located', 'as_asked', 'Own', 'shipped', 'FromText',
-           'made_again', 'row_of', 'restored', 'said', 'evaluated', 'checked_estimator', 'own', 'sent', 'as_method']
+           'made_again', 'row_of', 'estimator_again', 'restored', 'said', 'evaluated', 'checked_estimator', 'own',
+           'sent', 'as_method']
 
 # %% ../nbs/04d_own_method.ipynb #a7c30f0a
 import copy
@@ -35,7 +36,8 @@ from torch.nn import functional as F
 
 from .core.artefacts import code_of, sha256_of
 from .core.checks import need, patch
-from .core.frozen import freeze, thaw
+from .core.estimators import STRUCTURE, estimator_state, restored_estimator
+from .core.frozen import freeze
 from .folds import Fold, LeakageError, inner_groups, subjects_of
 from .inputs import Scaling, channels
 from mpfnet.methods import (
@@ -216,7 +218,10 @@ class FittedEstimator:
         return np.ascontiguousarray(np.asarray(x, np.float32)[:, self.index]).reshape(len(x), -1)
     def scores(self, x): return as_scores(class_scores(self.model, self.flat(x), self.n_classes, self.who), len(x),
                                           self.n_classes, self.who)
-    def state(self): return freeze(self.model)
+    def state(self):
+        "All that was learnt; of what cannot be written as numbers (trees) in a form that is hashed only."
+        try: return estimator_state(self.model)
+        except ValueError: return freeze(self.model)
 
 # %% ../nbs/04d_own_method.ipynb #8d10f67f
 def made_module(
@@ -562,7 +567,7 @@ class Own(Method):
         homes = {located(m, self.name) for m in self.asked()[1]} | {self.home} - {''} | {*self.extra}
         return {m for h in homes if not library_of(h) for m in modules_behind(h)}
     def sources(self, name):
-        known = {*self.ours, *(f'mpfnet.{m}' for m in (*LEARNT, 'core.frozen', 'own_method'))}
+        known = {*self.ours, *(f'mpfnet.{m}' for m in (*LEARNT, 'core.estimators', 'core.frozen', 'own_method'))}
         texts = sorted(code_of(text) for text, *_ in self.texts.values())
         return known, [*texts, json.dumps(self.noted(), sort_keys=True, default=str)]
     def __reduce__(self):
@@ -611,8 +616,20 @@ def row_of(**kept): # fields of the row but for fit, probe and restore
     return Own(fit=ADAPTERS[kind], probe=probe_module if kind == 'module' else None, restore=restored, **kept)
 
 # %% ../nbs/04d_own_method.ipynb #2f3b258c
+def estimator_again(
+    own,    # its row
+    state,  # of the fitted one
+):
+    "The fitted estimator from its state; a ValueError for one that can be scored and hashed only."
+    from sklearn.base import clone
+    if STRUCTURE not in state: raise ValueError(
+        f'{own}: it holds what cannot be written as numbers (trees, k-d trees, objects of other libraries): it can be '
+        'scored fold by fold, but not kept as a model. Linear models, discriminants, support vectors and neighbours '
+        "with algorithm='brute' can")
+    return restored_estimator(clone(own.thing), state)
+
 def restored(
-    own,    # the row
+    own,    # its row
     state,  # name → tensor, as the fitted one's `state` gave it
     about,  # shape (C, T, H, W), n_classes, features
     ctx,    # Context
@@ -621,7 +638,7 @@ def restored(
     model, k = ADAPTERS[own.kind].__new__(ADAPTERS[own.kind]), about['n_classes']
     model.who, model.n_classes, (c, *shape) = str(own), k, about['shape']
     model.index = channels(about['features'] if own.features else 'both', c)
-    if own.kind == 'estimator': model.model = thaw(state, sorted(own.texts))
+    if own.kind == 'estimator': model.model = estimator_again(own, state)
     elif own.kind == 'module':
         model.device, model.batch = torch.device(ctx.device), ctx.settings.own.batch
         model.net = made_module(own, len(model.index), k, shape, model.device)

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['NO_FOLDS', 'FORGETS', 'PLACES', 'MODEL_FORMAT', 'KIND', 'WEIGHTS', 'CONFIG', 'CARD', 'NOT_GIVEN', 'USE', 'LIMITS',
            'THERE', 'NO_MODEL_THERE', 'BUSY', 'PICKLES', 'PICKLE', 'NO_MODEL', 'FILE_MISSING', 'OTHER_BYTES', 'NEWER',
-           'NO_CONFIG', 'EDITED', 'UNKNOWN', 'OTHER_SOURCE', 'OTHER_RECIPE', 'OTHERWISE', 'STILL', 'MIXED', 'SEEN',
-           'asked_for_all', 'copies_for_all', 'experiment_on_all', 'computing', 'gap_between', 'about_of',
-           'fitted_on_all', 'run_config', 'without_bytes', 'same_bytes', 'matching_score', 'flags_of', 'run_command',
-           'fit_command', 'recipe_hash', 'probe', 'counts_by_class', 'config_of_model', 'score_section', 'data_section',
-           'model_card', 'check_place', 'alone_at', 'write_folder', 'fit', 'check_is_folder', 'read_model_config',
-           'read_weights', 'method_in', 'check_recipe', 'Model', 'load', 'frames_as_rgb', 'as_release', 'face_way']
+           'NO_CONFIG', 'EDITED', 'UNKNOWN', 'HAND_OVER', 'OTHER_SOURCE', 'OTHER_RECIPE', 'OTHERWISE', 'STILL', 'MIXED',
+           'SEEN', 'asked_for_all', 'copies_for_all', 'experiment_on_all', 'computing', 'gap_between', 'about_of',
+           'fitted_on_all', 'run_config', 'without_bytes', 'same_bytes', 'matching_score', 'address_of_method',
+           'flags_of', 'run_command', 'fit_command', 'recipe_hash', 'probe', 'counts_by_class', 'config_of_model',
+           'score_section', 'data_section', 'model_card', 'check_place', 'alone_at', 'write_folder', 'fit',
+           'check_is_folder', 'read_model_config', 'read_weights', 'method_in', 'check_recipe', 'Model', 'load',
+           'frames_as_rgb', 'as_release', 'face_way']
 
 # %% ../nbs/07a_models.ipynb #b9c21c36
 import os
@@ -39,7 +40,6 @@ from .data.labels import class_names
 from .folds import inner_groups, stored, subjects_of, whole_fold
 from .harness import Experiment, as_tensor, config_of, data_hash, harness, prepare, resident, told_of_gpu
 from mpfnet.methods import (
-    METHODS,
     Context,
     code_deciding,
     home_of,
@@ -180,12 +180,16 @@ def matching_score(e:Experiment) -> dict | None: # of a fit
 # %% ../nbs/07a_models.ipynb #3307f8ae
 PLACES = ('data_root', 'out_dir', 'workers')     # they decide nothing, and a card is for other people's eyes
 
+def address_of_method(value) -> str: # or whatever else was asked: that stays
+    "How a method of one's own is written on a command line."
+    return getattr(value, 'address', value)
+
 def flags_of(
     p:Parameters,  # checked
     *without,      # names that are said elsewhere
 ) -> list:         # of (name, value)
     "What was asked beyond the defaults."
-    asked = [(k, getattr(p, k)) for k in PARAMETERS if k not in (*without, *PLACES)]
+    asked = [(k, address_of_method(getattr(p, k))) for k in PARAMETERS if k not in (*without, *PLACES)]
     return [(k, v) for k, v in asked if v != DEFAULTS[k]]
 
 def run_command(p:Parameters) -> str:
@@ -200,7 +204,7 @@ def fit_command(
     "The command that fits a model."
     out = Path(out).name if Path(out).is_absolute() else out
     asked = [f'--{k.replace("_", "-")}' + ('' if v is True else f' {shlex.quote(str(v))}')
-             for k, v in [('method', p.method), ('out', out), *flags_of(p, 'dataset', 'method')]]
+             for k, v in [('method', address_of_method(p.method)), ('out', out), *flags_of(p, 'dataset', 'method')]]
     return ' '.join(['mpfnet fit', p.dataset, *asked])
 
 # %% ../nbs/07a_models.ipynb #55555446
@@ -299,11 +303,12 @@ def model_card(config) -> str: # of a model
     "README.md of a model's folder."
     kind, w, data = kind_of(config['data']['stamp']), config['weights'], config['data']
     title = data['stamp'].removeprefix('REAL clips, ').partition(', NOT')[0]
+    way = f"folder, method={config['own']['address']!r}" if 'own' in config else 'folder'
     limits = LIMITS.format(k=len(config['classes']), gives=config['gives'], m=data['subjects'], n=data['clips'])
     return '\n\n'.join([
         f"# {config['method']}, fitted on {config['dataset']}",
         f"A model of micro-expressions by mpfnet {config['mpfnet']}, fitted {config['fitted'][:10]} on all subjects. "
-        'Load it with `mpfnet.load(folder)`.',
+        f'Load it with `mpfnet.load({way})`.',
         '## Data', data_section(config), '## Who may not be given it', NOT_GIVEN[kind].format(title=title),
         '## How good it is', score_section(config), USE, '## Limits', limits, '## What it is, exactly',
         f"`{w['file']}`, {w['bytes']:,} bytes, {w['tensors']} tensors, SHA-256\n\n```\n{w['sha256']}\n```\n\n"
@@ -430,14 +435,17 @@ def read_weights(
 ) -> dict:   # name → tensor
     "The tensors, if they are those that were written."
     content = Path(path).read_bytes()
-    if content[:1] == b'\x80' or content[:2] == b'PK': raise ValueError(PICKLE.format(path, f'{WEIGHTS} and {CONFIG}'))
+    looks = content[:1] == b'\x80' or content[:2] == b'PK'           # so may the length that safetensors begin with
+    if looks and content[8:9] != b'{': raise ValueError(PICKLE.format(path, f'{WEIGHTS} and {CONFIG}'))
     found = sha256(content).hexdigest()
     if found != noted['sha256']:
         raise ValueError(OTHER_BYTES.format(path, noted['sha256'][:12], found[:12], len(content), noted['bytes']))
     return tensors_in(content)
 
 # %% ../nbs/07a_models.ipynb #e9fe684d
-UNKNOWN = '{}: fitted by the method {!r}, which this mpfnet does not know ({}). {}'
+UNKNOWN = '{}: fitted by the method {!r}, which is not here: {}'
+HAND_OVER = ('{0}: fitted by {1!r}, a method that is no part of mpfnet. Its code is not in the folder, and none is run '
+             'because a folder says so: hand it over, as mpfnet.load({0!r}, method={2!r})')
 OTHER_SOURCE = ('{}: the source of {!r} is not the one it was fitted by ({}, found {}). Take the source that belongs '
                 'to the model, or fit it again')
 OTHER_RECIPE = ('{}: its clips became features by another recipe ({}) than this mpfnet would use ({}): other code or '
@@ -446,17 +454,22 @@ OTHER_RECIPE = ('{}: its clips became features by another recipe ({}) than this 
 def method_in(
     config,  # of the model
     path,    # for errors
+    given=None,  # a method of one's own, as `run` takes it
 ):
     "The method that fitted it, as `method_of` takes it. A ValueError if it is not here, or somebody's own and changed."
     name = config['method']
+    if 'own' in config and given is None:
+        raise ValueError(HAND_OVER.format(path, name, config['own']['address']))
+    if 'own' not in config and given is not None:
+        raise ValueError(f'{path}: fitted by {name} of the table: load it without method={given!r}')
     try:
-        method = check_parameters(dict(method=name)).method
+        method = check_parameters(dict(method=name if given is None else given)).method
         home, code = home_of(method), code_deciding(method)
     except (ValueError, ImportError, OSError, KeyError) as e:
-        own = 'Its own source has to lie where it lay' if ':' in name else f'Known: {", ".join(METHODS)}'
-        raise ValueError(UNKNOWN.format(path, name, printable(' '.join(str(e).split()))[:200], own)) from None
+        raise ValueError(UNKNOWN.format(path, name, printable(' '.join(str(e).split()))[:300])) from None
     if code == config['code']: return method
-    if home.partition('.')[0] != 'mpfnet': raise ValueError(OTHER_SOURCE.format(path, name, config['code'], code))
+    if given is not None or home.partition('.')[0] != 'mpfnet':
+        raise ValueError(OTHER_SOURCE.format(path, name, config['code'], code))
     other = f'fitted by other code of {name} (mpfnet {config["mpfnet"]})'
     say_once(f'{path}: {other}; it is used if it still says the same')
     return method
@@ -501,13 +514,14 @@ STILL = 1e-5    # what a probe may differ by: float32 on another processor
 def load(
     folder,        # that `fit` wrote
     device='cpu',  # or 'cuda'
+    method=None,   # a method of one's own, where it was fitted by one: as `run` takes it
     **paths,       # files that its settings name by their SHA-256: flow_weights=PATH …
 ) -> Model:
     "The model in a folder. A ValueError says what is wrong with it."
     folder = check_is_folder(folder)
     config = read_model_config(folder/CONFIG)
     state = read_weights(folder/WEIGHTS, config['weights'])
-    method = method_in(config, folder)
+    method = method_in(config, str(folder), method)
     settings = settings_of_config(config | dict(method=method), **paths)
     recipe = recipe_of(method, settings)
     check_recipe(config, recipe, folder)

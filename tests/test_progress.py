@@ -19,7 +19,7 @@ from mpfnet.loso import run
 from mpfnet.paper.plan import Going, Paper, Wanted, follow_runs
 
 ROOT = Path(__file__).parents[1]
-LINE = re.compile(r'fold \d+ of \d+ · \S.*')
+LINE = re.compile(r'fold \d+ of \d+ · .*')
 
 
 class Terminal(io.StringIO):

@@ -144,7 +144,7 @@ class Bar:
                  p,       # Progress
                  stream): # to write to
         self.bar = tqdm(total=p.total, initial=p.done, desc=p.name, file=stream, bar_format=BAR_FORMAT, mininterval=1)
-        self.bar.ncols = self.bar.ncols or 80          # of a terminal that says it has no columns
+        self.bar.ncols = self.bar.ncols or None        # a terminal may say that it has no columns
     def tell(self, p, what, seconds, score, left):
         self.bar.set_postfix_str(', '.join(score_and_left(score, left)), refresh=False)
         self.bar.update(p.done - self.bar.n)

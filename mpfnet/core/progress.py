@@ -76,12 +76,11 @@ class Pace:
         if seconds is not None and self.workers: self.own.append(seconds)
 
     def usual(self) -> tuple:
-        "Seconds of a piece, of late and so far; what was lost before the first, and to a slow first one of a process."
+        "Seconds of a piece; and what was lost before the first began, and to a slow first one in each process."
         def mean(x): return sum(x)/len(x)
         first, later = self.own[:self.workers], self.own[self.workers:]
         slow = later and mean(first) > 1.5*mean(later)
-        kept, lost = (later, self.late + mean(first) - mean(later)) if slow else (self.own, self.late)
-        return mean(kept[-max(2*self.workers, len(kept)//2):]), mean(kept), lost
+        return (mean(later), self.late + mean(first) - mean(later)) if slow else (mean(self.own), self.late)
 
     def by_clock(self, rest) -> float | None: # pieces
         "Seconds, where nobody says how long one took. The first of them also waited for whatever had to start."
@@ -93,8 +92,8 @@ class Pace:
         rest = self.total - self.done
         if not self.done or not rest: return None if rest else 0.
         if not self.own: return self.by_clock(rest)
-        (each, mean, lost), mine = self.usual(), rest + len(self.own)
-        planned = each*(math.ceil(mine/self.workers) - (self.elapsed - lost)/mean)
+        (each, lost), mine = self.usual(), rest + len(self.own)
+        planned = lost + math.ceil(mine/self.workers)*each - self.elapsed
         return max(planned, (math.ceil(rest/self.workers) - 1)*each, 0.)
 
 # %% ../../nbs/core/07_progress.ipynb #2609fc6a
@@ -145,6 +144,7 @@ class Bar:
                  p,       # Progress
                  stream): # to write to
         self.bar = tqdm(total=p.total, initial=p.done, desc=p.name, file=stream, bar_format=BAR_FORMAT, mininterval=1)
+        self.bar.ncols = self.bar.ncols or None        # a terminal may say that it has no columns
     def tell(self, p, what, seconds, score, left):
         self.bar.set_postfix_str(', '.join(score_and_left(score, left)), refresh=False)
         self.bar.update(p.done - self.bar.n)

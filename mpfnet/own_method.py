@@ -6,7 +6,7 @@
 __all__ = ['HIDDEN', 'NEEDED', 'ACCEPTED', 'ADAPTERS', 'RECIPES', 'STAGES', 'Training', 'as_scores', 'as_state', 'with_seeds',
            'columns', 'class_scores', 'FittedEstimator', 'made_module', 'probe_module', 'FittedModule', 'FittedObject',
            'has', 'is_object', 'takes', 'kind_of_method', 'lacking', 'raised', 'file_module', 'beside', 'is_current',
-           'no_bytecode', 'forget', 'text_of_file', 'folder_first', 'load_file', 'load_module', 'could_be_methods',
+           'no_bytecode', 'unload', 'text_of_file', 'folder_first', 'load_file', 'load_module', 'could_be_methods',
            'at_address', 'library_of', 'version_of', 'said_of', 'located', 'as_asked', 'Own', 'shipped', 'FromText',
            'made_again', 'row_of', 'estimator_again', 'restored', 'said', 'evaluated', 'checked_estimator',
            'recognised', 'written_address', 'own', 'sent', 'as_method']
@@ -399,7 +399,7 @@ def no_bytecode():
     try: yield
     finally: sys.dont_write_bytecode = before
 
-def forget(
+def unload(
     name,  # of a module, loaded or not
     path,  # of its file
 ):
@@ -433,7 +433,7 @@ def load_file(path): # of a Python file
     path = Path(path).expanduser().resolve()
     text, name = text_of_file(path), file_module(path)
     if is_current(name, text): return sys.modules[name]
-    forget(name, path)
+    unload(name, path)
     spec = importlib.util.spec_from_file_location(name, path)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:

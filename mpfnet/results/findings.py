@@ -131,8 +131,8 @@ def _held_out_row(
 
 # %% ../../nbs/results/06_findings.ipynb #bc2c242d
 HELD_OUT = 'Each dataset was tested by a model of all others. {}{}'
-HDE = ('With two datasets this is the scheme of the holdout-database evaluation (HDE) of 2018, which had other classes: '
-       'train on one, test on the other. ')
+HDE = ('With two datasets this is the scheme of the holdout-database evaluation (HDE) of 2018, which had other '
+       'classes: train on one, test on the other. ')
 BESIDE_LOSO = ('LOSO with the same settings is `{}`; *drop* is its score minus this one over the same clips, with a '
                'paired 95 % interval over subjects.')
 NO_LOSO = ("No finished run by subjects with the same settings lies beside this one. The same parameters with "

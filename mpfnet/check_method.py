@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['CHECKS', 'PEOPLE', 'EACH', 'LABELS', 'TESTED', 'OTHER', 'TRAINED', 'PLAIN_KINDS', 'PASSED_BY', 'UNSEEDED', 'LEAKS',
-           'quick', 'toy_settings', 'toy_clips', 'toy_features', 'spoilt', 'Trial', 'renamed', 'Fitted1',
+           'quick', 'toy_settings', 'toy_clips', 'toy_features', 'spoilt', 'renamed', 'Trial', 'TrainedFold',
            'as_in_a_worker', 'shake', 'trained', 'scored', 'Leaf', 'held_by', 'leaves', 'print_of', 'shared_values',
            'prints', 'exchanged', 'learnt_groups', 'bytes_of', 'missing_in_state', 'some', 'what_predicting_changes',
            'what_neighbours_change', 'what_luck_changes', 'what_order_changes', 'what_leaks',
-           'what_noise_does_not_change', 'what_resume_changes', 'first_training', 'judged', 'verdicts',
-           'what_state_lacks', 'check_method', 'failed_checks']
+           'what_noise_does_not_change', 'what_resume_changes', 'first_training', 'judged', 'what_state_lacks',
+           'verdicts', 'check_method', 'failed_checks']
 
 # %% ../nbs/05g_check_method.ipynb #12c9e222
 import gc
@@ -70,8 +70,7 @@ TESTED, OTHER, TRAINED = ('toy', 's2'), ('toy', 's4'), 's1'    # folds that are 
 
 def quick(settings:Settings) -> Settings:
     "The same stages with hardly any training: what is checked does not depend on how good a method is."
-    few = dict(epochs=2, updates=2, phi_limit=2, shot=2, queries=2, stop=0)
-    few |= dict(width=.125)
+    few = dict(epochs=2, updates=2, phi_limit=2, shot=2, queries=2, stop=0, width=.125)
     def short(v):
         if not is_dataclass(v): return v
         there = {f.name for f in fields(v)}
@@ -103,6 +102,7 @@ def toy_features(
     x = .7*patterns[labels] + r.normal(size=(len(labels), *shape))
     return (x if row.reads == 'preprocess' else .5 + .1*x.clip(-5, 5)).astype(np.float16)
 
+# %% ../nbs/05g_check_method.ipynb #c75dccf2
 def spoilt(
     clips,     # clip table
     x,         # features
@@ -114,6 +114,16 @@ def spoilt(
     for start in range(0, len(x), len(clips)): x[start + mine] = r.uniform(size=(len(mine), *x.shape[1:]))*3 - 1
     labels[mine] = 2 - labels[mine]
     return clips.assign(label=labels), x
+
+def renamed(
+    clips,    # clip table
+    subject,  # whose clips get other names
+):
+    "Names that tell the class, as those of SMIC do, and other frames; of one subject's clips."
+    mine = clips['subject'] == subject
+    names = [f'{c}_{"npz"[y]}_x' if m else c for c, y, m in zip(clips['clip'], clips['label'], mine)]
+    return clips.assign(clip=names, emotion=np.where(mine, 'another', clips['emotion']),
+                        **{k: clips[k] + 7*mine for k in ('onset', 'apex', 'offset')})
 
 # %% ../nbs/05g_check_method.ipynb #42e43531
 @dataclass(kw_only=True, slots=True)
@@ -146,19 +156,9 @@ class Trial:
         return Harness(data=self.data(**how), method=self.method, settings=self.settings, n_classes=3, seed=self.seed,
                        device='cpu', config='0'*64, artefacts=None, folder=str(runs), weights=str(runs/'weights'))
 
-def renamed(
-    clips,    # clip table
-    subject,  # whose clips get other names
-):
-    "Names that tell the class, as those of SMIC do, and other frames; of one subject's clips."
-    mine = clips['subject'] == subject
-    names = [f'{c}_{"npz"[y]}_x' if m else c for c, y, m in zip(clips['clip'], clips['label'], mine)]
-    return clips.assign(clip=names, emotion=np.where(mine, 'another', clips['emotion']),
-                        **{k: clips[k] + 7*mine for k in ('onset', 'apex', 'offset')})
-
 # %% ../nbs/05g_check_method.ipynb #117d2727
 @dataclass(slots=True)
-class Fitted1:
+class TrainedFold:
     "A fold that was trained."
     model: object
     sha: str            # of the state
@@ -177,6 +177,7 @@ def as_in_a_worker(h:Harness):
 
 _folds = []    # weak references to the folds of the last training
 
+# %% ../nbs/05g_check_method.ipynb #d18d175d
 def shake(k:int):
     "Put the global generators somewhere else: nothing may depend on them."
     random.seed(k)
@@ -187,7 +188,7 @@ def trained(
     h:Harness,
     subject,   # (dataset, subject)
     luck=0,    # for the global generators
-) -> Fitted1:
+) -> TrainedFold:
     "Fit, seal, predict; the model is kept."
     shake(luck)
     with as_in_a_worker(h):
@@ -196,7 +197,7 @@ def trained(
         model = fit(h.method, fold, ctx)
         sha = fold.seal(model.state())
         x = fold.test_features()
-        return Fitted1(model, sha, scored(h, model, x), x)
+        return TrainedFold(model, sha, scored(h, model, x), x)
 
 def scored(
     h:Harness,
@@ -282,6 +283,7 @@ def exchanged(places): # [(Leaf, another value)]
     finally:
         for back, kept in reversed(undo): back(kept)
 
+# %% ../nbs/05g_check_method.ipynb #abe0a4d7
 def learnt_groups(
     a,  # {path: Leaf} of one fold's model
     b,  # of another's
@@ -300,8 +302,8 @@ def bytes_of(value) -> bytes:
 
 def missing_in_state(
     h:Harness,
-    a:Fitted1,  # of one fold
-    b:Fitted1,  # of another
+    a:TrainedFold,  # of one fold
+    b:TrainedFold,  # of another
 ) -> list:      # paths
     "What decides the scores of `a` and stands not in its state."
     listed, groups = {bytes_of(v) for v in a.model.state().values()}, learnt_groups(leaves(a.model), leaves(b.model))
@@ -324,7 +326,7 @@ def some(paths): return ', '.join(paths[:3]) + (f' and {len(paths) - 3} more' if
 
 def what_predicting_changes(
     h:Harness,
-    a:Fitted1,
+    a:TrainedFold,
 ) -> str:
     "What is not as it was, when it has predicted."
     before = prints(a.model)
@@ -341,7 +343,7 @@ def what_predicting_changes(
 
 def what_neighbours_change(
     h:Harness,
-    a:Fitted1,
+    a:TrainedFold,
 ) -> str:
     "Whether a clip's scores depend on the others."
     alone = np.concatenate([scored(h, a.model, a.x[i:i + 1]) for i in range(min(4, len(a.x)))])
@@ -366,6 +368,7 @@ def what_order_changes(t:Trial, h, a, b) -> str:
     return ('it learns something else after another fold: something is kept between folds, in a class or a module, '
             'and the other fold was trained on clips that are test clips here. Keep what is learnt in self')
 
+# %% ../nbs/05g_check_method.ipynb #93454b34
 def what_leaks(t:Trial, h, a, traces, **how) -> str: # whether it leaves traces when it predicts
     "What is learnt if test clips are others, compared with what was learnt."
     other = t.harness(**how)
@@ -384,8 +387,8 @@ def what_noise_does_not_change(t:Trial, h, a) -> str:
 def what_resume_changes(
     t:Trial,
     h:Harness,
-    a:Fitted1,   # of the fold that is trained before the end
-    b:Fitted1,   # of the one that is trained after
+    a:TrainedFold,   # of the fold that is trained before the end
+    b:TrainedFold,   # of the one that is trained after
     fresh=True,  # whether it goes on in a new process
 ) -> str:
     "Whether a run that was ended goes on to the same records."
@@ -431,6 +434,20 @@ def judged(
     except LeakageError as e: return LEAKS.format(e)
     except Exception as e: return f'raised {type(e).__name__}: {e}'
 
+# %% ../nbs/05g_check_method.ipynb #9286fddf
+def what_state_lacks(
+    h:Harness,
+    a:TrainedFold,
+    b:TrainedFold,  # of a fold that was trained later
+) -> str:
+    "What scores depend on besides `state()`."
+    if sha256_of(a.model.state()) == a.sha and not np.array_equal(scored(h, a.model, a.x), a.scores):
+        return ('its scores changed when another fold was trained, and its state() did not: something that was learnt '
+                'stands in a class or a module. Keep it in self, and list it in state()')
+    missing = missing_in_state(h, a, b)
+    return missing and (f'{some(missing)} decides the scores, is learnt, and stands not in state(): the hash of a '
+                        'record does not see it, and kept weights lack it. List it')
+
 # %% ../nbs/05g_check_method.ipynb #6e04bbb4
 def verdicts(
     t:Trial,
@@ -457,19 +474,6 @@ def verdicts(
     said['learns'] = judged(lambda: what_noise_does_not_change(t, h, a))
     if not traces: said['resume'] = judged(lambda: what_resume_changes(t, t.harness(), a, b, fresh))
     return said
-
-def what_state_lacks(
-    h:Harness,
-    a:Fitted1,
-    b:Fitted1,  # of a fold that was trained later
-) -> str:
-    "What scores depend on besides `state()`."
-    if sha256_of(a.model.state()) == a.sha and not np.array_equal(scored(h, a.model, a.x), a.scores):
-        return ('its scores changed when another fold was trained, and its state() did not: something that was learnt '
-                'stands in a class or a module. Keep it in self, and list it in state()')
-    missing = missing_in_state(h, a, b)
-    return missing and (f'{some(missing)} decides the scores, is learnt, and stands not in state(): the hash of a '
-                        'record does not see it, and kept weights lack it. List it')
 
 # %% ../nbs/05g_check_method.ipynb #011b91be
 def check_method(

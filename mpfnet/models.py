@@ -8,7 +8,7 @@ __all__ = ['NO_FOLDS', 'FORGETS', 'PLACES', 'MODEL_FORMAT', 'KIND', 'WEIGHTS', '
            'NO_CONFIG', 'EDITED', 'UNKNOWN', 'HAND_OVER', 'OTHER_SOURCE', 'OTHER_RECIPE', 'OTHERWISE', 'STILL', 'MIXED',
            'SEEN', 'asked_for_all', 'copies_for_all', 'experiment_on_all', 'computing', 'gap_between', 'about_of',
            'fitted_on_all', 'run_config', 'without_bytes', 'same_bytes', 'matching_score', 'address_of_method',
-           'flags_of', 'run_command', 'fit_command', 'recipe_hash', 'probe', 'counts_by_class', 'config_of_model',
+           'flags_of', 'evaluate_command', 'fit_command', 'recipe_hash', 'probe', 'counts_by_class', 'config_of_model',
            'score_section', 'data_section', 'model_card', 'check_place', 'alone_at', 'write_folder', 'fit',
            'check_is_folder', 'read_model_config', 'read_weights', 'method_in', 'check_recipe', 'Model', 'load',
            'frames_as_rgb', 'as_release', 'face_way']
@@ -192,7 +192,8 @@ def flags_of(
     asked = [(k, address_of_method(getattr(p, k))) for k in PARAMETERS if k not in (*without, *PLACES)]
     return [(k, v) for k, v in asked if v != DEFAULTS[k]]
 
-def run_command(p:Parameters) -> str:
+# %% ../nbs/07a_models.ipynb #2eafd9ef
+def evaluate_command(p:Parameters) -> str:
     "The run that would evaluate a model."
     asked = [f'-p {k} {shlex.quote(str(v))}' for k, v in [('dataset', p.dataset), *flags_of(p, 'dataset')]]
     return ' '.join(['papermill nbs/05_loso.ipynb runs/out.ipynb', *asked])
@@ -248,7 +249,7 @@ def config_of_model(
         recipe=recipe_hash(kind, recipe), weights=weights, probe=said, counts=counts_by_class(e.data.clips, classes),
         people=['/'.join(s) for s in subjects_of(e.data.clips)], made=versions(),
         fitted=datetime.now(timezone.utc).isoformat(timespec='seconds'), command=fit_command(p, out),
-        score=matching_score(e), evaluate=run_command(p))
+        score=matching_score(e), evaluate=evaluate_command(p))
     return config | dict(config_sha256=hash_of(config))
 
 # %% ../nbs/07a_models.ipynb #55416463
@@ -284,6 +285,7 @@ def score_section(config) -> str: # of a model
             f"| UF1 | {s['uf1']:.3f} | {ci('uf1')} |\n| UAR | {s['uar']:.3f} | {ci('uar')} |\n"
             f"| accuracy | {s['acc']:.3f} | |")
 
+# %% ../nbs/07a_models.ipynb #5df019dd
 def data_section(config) -> str: # of a model
     "Whose clips, and how many."
     data, rows = config['data'], config['counts']
@@ -429,6 +431,7 @@ def read_model_config(path) -> dict:
     if hash_of(rest) != config.get('config_sha256'): raise ValueError(EDITED.format(path))
     return config
 
+# %% ../nbs/07a_models.ipynb #89614fd6
 def read_weights(
     path,    # of the file
     noted,   # `weights` of the config
@@ -474,6 +477,7 @@ def method_in(
     say_once(f'{path}: {other}; it is used if it still says the same')
     return method
 
+# %% ../nbs/07a_models.ipynb #7ccf3bae
 def check_recipe(
     config,    # of the model
     recipe,    # of this package, by the model's settings
@@ -580,6 +584,7 @@ def face_way(
     if face == 'precropped' and cropped is False: return best_finder()
     return finder_of(face, cropped is not False)
 
+# %% ../nbs/07a_models.ipynb #f392e92b
 @patch
 def rows_of(
     self:Model,

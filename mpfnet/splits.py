@@ -132,6 +132,7 @@ def class_shares(rows) -> tuple: # whose each row is, and of which class
     np.add.at(counts, ([at[s] for s in zip(rows['dataset'], rows['subject'])], kinds), 1)
     return people, counts/counts.sum(0).clip(1)
 
+# %% ../nbs/00c_splits.ipynb #8a300632
 def deal(
     shares,  # (S, K): of each subject and class
     k:int,   # groups

@@ -14,6 +14,8 @@ import math
 import numpy as np
 import torch
 
+from .checks import patch
+
 # %% ../../nbs/core/10_frozen.ipynb #a563086a
 #: types of arrays that safetensors and a hash take as they are; others are kept as bytes
 PLAIN_TYPES = ('bool', 'uint8', 'int8', 'int16', 'int32', 'int64', 'float16', 'float32', 'float64')
@@ -53,8 +55,24 @@ class Freezer:
         self.seen[id(x)] = n, _ = len(self.seen), x                       # held, so that its id stays its own
         return dict(self.part(x, path), id=n)
 
+# %% ../../nbs/core/10_frozen.ipynb #b2c2e270
+def _name(x):
+    "Where a class or function is found again."
+    name = f'numpy:{x.__name__}' if isinstance(x, np.ufunc) else address_of(x)
+    if not _there(name, x): raise ValueError(f'{name}: expected a class or function at the top of a module, where '
+                                             'it is found again')
+    return name
+
+def _there(name, x):
+    module, _, path = name.partition(':')
+    try: found = importlib.import_module(module)
+    except ImportError: return False
+    for k in path.split('.'): found = getattr(found, k, None)
+    return found is x
+
 # %% ../../nbs/core/10_frozen.ipynb #4fe4267f
-def _part(self, x, path):
+@patch
+def part(self:Freezer, x, path):
     "The plan of what is no plain value."
     if isinstance(x, np.ndarray) and not x.dtype.hasobject: return self.array(x, path)
     if isinstance(x, np.ndarray): return dict(objects=self.many(x.ravel(), path), shape=list(x.shape))
@@ -71,22 +89,7 @@ def _part(self, x, path):
     return dict(make=self(made), args=self.many(args, f'{path}.args'), state=self(state, path),
                 items=self.many(items or (), path), pairs=self.many(pairs or (), path))
 
-def _name(x):
-    "Where a class or function is found again."
-    name = f'numpy:{x.__name__}' if isinstance(x, np.ufunc) else address_of(x)
-    if not _there(name, x): raise ValueError(f'{name}: expected a class or function at the top of a module, where '
-                                             'it is found again')
-    return name
-
-def _there(name, x):
-    module, _, path = name.partition(':')
-    try: found = importlib.import_module(module)
-    except ImportError: return False
-    for k in path.split('.'): found = getattr(found, k, None)
-    return found is x
-
-Freezer.part = _part
-
+# %% ../../nbs/core/10_frozen.ipynb #c199e112
 def freeze(thing) -> dict: # name → array
     "An object as arrays; `plan` is its JSON. A ValueError if it holds a function that nobody could find again."
     freezer = Freezer()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .checks import need
+from .checks import need, patch
 
 # %% ../../nbs/core/07_progress.ipynb #45e75dbe
 STYLES = ('bar', 'lines')
@@ -75,26 +75,30 @@ class Pace:
         if self.done == 1 and self.workers: self.late = max(0., self.elapsed - (seconds or 0.))
         if seconds is not None and self.workers: self.own.append(seconds)
 
-    def usual(self) -> tuple:
-        "Seconds of a piece; and what was lost before the first began, and to a slow first one in each process."
-        def mean(x): return sum(x)/len(x)
-        first, later = self.own[:self.workers], self.own[self.workers:]
-        slow = later and mean(first) > 1.5*mean(later)
-        return (mean(later), self.late + mean(first) - mean(later)) if slow else (mean(self.own), self.late)
+# %% ../../nbs/core/07_progress.ipynb #430f9e44
+@patch
+def usual(self:Pace) -> tuple:
+    "Seconds of a piece; and what was lost before the first began, and to a slow first one in each process."
+    def mean(x): return sum(x)/len(x)
+    first, later = self.own[:self.workers], self.own[self.workers:]
+    slow = later and mean(first) > 1.5*mean(later)
+    return (mean(later), self.late + mean(first) - mean(later)) if slow else (mean(self.own), self.late)
 
-    def by_clock(self, rest) -> float | None: # pieces
-        "Seconds, where nobody says how long one took. The first of them also waited for whatever had to start."
-        done, since = (self.done - 1, self.elapsed - self.late) if self.workers else (self.done, self.elapsed)
-        return since/done*rest if done else None
+@patch
+def by_clock(self:Pace, rest) -> float | None: # pieces
+    "Seconds, where nobody says how long one took. The first of them also waited for whatever had to start."
+    done, since = (self.done - 1, self.elapsed - self.late) if self.workers else (self.done, self.elapsed)
+    return since/done*rest if done else None
 
-    def left(self) -> float | None:
-        "Seconds; None before anything is finished."
-        rest = self.total - self.done
-        if not self.done or not rest: return None if rest else 0.
-        if not self.own: return self.by_clock(rest)
-        (each, lost), mine = self.usual(), rest + len(self.own)
-        planned = lost + math.ceil(mine/self.workers)*each - self.elapsed
-        return max(planned, (math.ceil(rest/self.workers) - 1)*each, 0.)
+@patch
+def left(self:Pace) -> float | None:
+    "Seconds; None before anything is finished."
+    rest = self.total - self.done
+    if not self.done or not rest: return None if rest else 0.
+    if not self.own: return self.by_clock(rest)
+    (each, lost), mine = self.usual(), rest + len(self.own)
+    planned = lost + math.ceil(mine/self.workers)*each - self.elapsed
+    return max(planned, (math.ceil(rest/self.workers) - 1)*each, 0.)
 
 # %% ../../nbs/core/07_progress.ipynb #2609fc6a
 def duration(seconds:float) -> str:
@@ -150,6 +154,7 @@ class Bar:
         self.bar.update(p.done - self.bar.n)
     def close(self): self.bar.close()
 
+# %% ../../nbs/core/07_progress.ipynb #64b553eb
 class Lines:
     "A line for each fold; of what is quickly done, such as a clip, one every ten seconds."
     def __init__(self,

@@ -71,6 +71,7 @@ def folds_of(
     done = told.get('done', 0) if 'runs' in config else counted
     return done if isinstance(done, int) else 0, of if isinstance(of, int) else None
 
+# %% ../../nbs/results/07_overview.ipynb #5ad958c9
 def look_at(folder:Path) -> FoundRun: # of a run
     "A run; a ValueError says what is wrong with its config.json."
     config, metrics, wrong = read_config(folder/'config.json'), {}, ''
@@ -99,6 +100,7 @@ def subfolders(folder:Path) -> list:
             return sorted(Path(e.path) for e in there if not e.name.startswith('.') and e.is_dir())
     except OSError: return []
 
+# %% ../../nbs/results/07_overview.ipynb #6eee034a
 def runs_in(folder) -> Overview: # path
     "Every run in a folder; a ValueError if there is no such folder."
     folder = Path(folder).expanduser()
@@ -150,6 +152,7 @@ def age(seconds:float) -> str:
     days = seconds/86400
     return f'{days:.0f} days ago' if days < 60 else f'{days/30.44:.0f} months ago'
 
+# %% ../../nbs/results/07_overview.ipynb #fc8920db
 def folds_text(r:FoundRun) -> str:
     "Folds that are done, of all."
     if r.kind == 'audit': return ''
@@ -164,6 +167,7 @@ def uf1_text(r:FoundRun) -> str:
     fewer = isinstance(told, dict) and told.get('done') != r.done
     return text + (f", of {told.get('done')} folds" if fewer else '')
 
+# %% ../../nbs/results/07_overview.ipynb #680abe9b
 def short_names(runs:list) -> list: # of FoundRun → what to call them on the command line
     "The hash at the end of each name, where these are different; else the whole names."
     ends = [r.folder.name.rpartition('-')[2] for r in runs]

@@ -409,7 +409,9 @@ def what_noise_does_not_change(t:Trial, h, a) -> str:
     if trained(t.harness(spoil=TRAINED), TESTED).sha == a.sha:
         return ('state() is the same when a training subject is noise: nothing is learnt, or state() does not list it, '
                 'or what was learnt before is used again')
-    return '' if trained(t.harness(relabel=TRAINED), TESTED).sha != a.sha else (
+    again = trained(t.harness(relabel=TRAINED), TESTED)
+    differs = again.sha != a.sha or not np.array_equal(scored(h, again.model, a.x), a.scores)
+    return '' if differs else (
         'state() is the same when a training subject has other labels: fit uses none, so the columns of scores() '
         'cannot be the classes')
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HIDDEN', 'ODD', 'NEEDED', 'ACCEPTED', 'PLAIN', 'ADAPTERS', 'RECIPES', 'STAGES', 'Training', 'as_scores', 'as_state',
-           'with_seeds', 'columns', 'class_scores', 'classes_in', 'functions_now', 'settings_kept', 'as_guest',
-           'put_back', 'guarded', 'FittedEstimator', 'made_module', 'probe_module', 'FittedModule', 'FittedObject',
+           'with_seeds', 'columns', 'class_scores', 'classes_in', 'functions_now', 'put_back', 'settings_kept',
+           'as_guest', 'guarded', 'FittedEstimator', 'made_module', 'probe_module', 'FittedModule', 'FittedObject',
            'has', 'is_object', 'takes', 'kind_of_method', 'lacking', 'raised', 'file_module', 'beside', 'is_current',
            'imported_late', 'load_late', 'text_of_file', 'folder_first', 'load_file', 'no_bytecode', 'forget',
            'load_module', 'could_be_methods', 'at_address', 'library_of', 'version_of', 'name_of_module', 'said_of',
@@ -220,6 +220,24 @@ def functions_now() -> list: # of (module or class, what stands in it)
     owners = np, torch, F, torch.Tensor, nn.Module, *map(sys.modules.get, ours), *classes_in(ours)
     return [(o, dict(vars(o))) for o in owners]
 
+def put_back(before:list) -> list: # as of `functions_now` → names
+    "Put functions and classes back in their places; which ones had been replaced."
+    def ids(d): return list(map(id, d.values()))
+    def counts(v): return callable(v) or isinstance(v, (property, staticmethod, classmethod))
+    touched = [(o, d) for o, d in before if ids(d) != ids(vars(o))]
+    def by_itself(o, k): # PyTorch does so when parts of it are first used
+        def top(x): return str(getattr(x, '__module__', None) or getattr(x, '__name__', '')).partition('.')[0]
+        return top(o) == 'torch' == top(vars(o).get(k))
+    changed = [(o, k, v) for o, d in touched for k, v in d.items() if counts(v) and vars(o).get(k) is not v
+               and not by_itself(o, k)]
+    for o, k, v in changed: setattr(o, k, v)
+    hiding = [(o, k, None) for o, d in touched if inspect.isclass(o) for k in {*vars(o)} - {*d}
+              if any(k in vars(c) for c in o.__mro__[1:]) and not by_itself(o, k)]
+    for o, k, _ in hiding: delattr(o, k)
+    def named(o): return f'{o.__module__}.{o.__qualname__}' if inspect.isclass(o) else o.__name__
+    return [f'{named(o)}.{k}' for o, k, _ in changed + hiding]
+
+# %% ../nbs/04d_own_method.ipynb #20a15dda
 @contextmanager
 def settings_kept():
     "Settings of the process are as they were when the block ends."
@@ -246,20 +264,7 @@ def as_guest(who): # the method's name
     if changed: raise ValueError(f'{who}: its code replaces {", ".join(changed[:3])}: others would compute with it. '
                                  'Call a function of its own')
 
-def put_back(before:list) -> list: # as of `functions_now` → names
-    "Put functions and classes back in their places; which ones had been replaced."
-    def ids(d): return list(map(id, d.values()))
-    def counts(v): return callable(v) or isinstance(v, (property, staticmethod, classmethod))
-    touched = [(o, d) for o, d in before if ids(d) != ids(vars(o))]
-    def by_itself(o, k): # PyTorch does so when parts of it are first used
-        def top(x): return str(getattr(x, '__module__', None) or getattr(x, '__name__', '')).partition('.')[0]
-        return top(o) == 'torch' == top(vars(o).get(k))
-    changed = [(o, k, v) for o, d in touched for k, v in d.items() if counts(v) and vars(o).get(k) is not v
-               and not by_itself(o, k)]
-    for o, k, v in changed: setattr(o, k, v)
-    def named(o): return f'{o.__module__}.{o.__qualname__}' if inspect.isclass(o) else o.__name__
-    return [f'{named(o)}.{k}' for o, k, _ in changed]
-
+# %% ../nbs/04d_own_method.ipynb #92fd4a6b
 ODD = ('{}: {} holds something else in the process that trains than where the run was asked for: it was set from '
        'outside, or is read anew each time. Give it as an argument, or begin its name with _ if it decides nothing')
 

@@ -479,11 +479,12 @@ def _imports(text, package):
 
 # %% ../nbs/04_methods.ipynb #9d5b7e31
 def modules_behind(module) -> list: # full name of a loaded module
-    "It, and the modules of its package, in its folder or of mpfnet that it imports, and so on; sorted."
+    "It, and the modules that it imports and that are no installed package, and so on; sorted."
     def file(m): return Path(getattr(sys.modules.get(m), '__file__', None) or '-')
     def near(m):
-        if m.partition('.')[0] in (module.partition('.')[0], 'mpfnet'): return True
-        return file(m).is_relative_to(file(module).parent) and not {'site-packages', 'dist-packages'} & {*file(m).parts}
+        top = m.partition('.')[0]
+        if top in (module.partition('.')[0], 'mpfnet'): return True
+        return top not in sys.stdlib_module_names and not {'site-packages', 'dist-packages'} & {*file(m).parts}
     todo, found = {module}, set()
     while todo:
         found |= todo

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['NO_FOLDS', 'FORGETS', 'PLACES', 'MODEL_FORMAT', 'KIND', 'WEIGHTS', 'CONFIG', 'CARD', 'NOT_GIVEN', 'USE', 'LIMITS',
            'THERE', 'NO_MODEL_THERE', 'BUSY', 'PICKLES', 'PICKLE', 'NO_MODEL', 'FILE_MISSING', 'OTHER_BYTES', 'NEWER',
-           'NO_CONFIG', 'EDITED', 'UNKNOWN', 'HAND_OVER', 'OTHER_SOURCE', 'OTHER_RECIPE', 'OTHERWISE', 'STILL', 'MIXED',
-           'SEEN', 'asked_for_all', 'copies_for_all', 'experiment_on_all', 'computing', 'gap_between', 'about_of',
-           'fitted_on_all', 'run_config', 'without_bytes', 'same_bytes', 'matching_score', 'address_of_method',
-           'flags_of', 'evaluate_command', 'fit_command', 'recipe_hash', 'probe', 'counts_by_class', 'config_of_model',
-           'score_section', 'data_section', 'model_card', 'check_place', 'alone_at', 'write_folder', 'fit',
-           'check_is_folder', 'read_model_config', 'read_weights', 'method_in', 'check_recipe', 'Model', 'load',
-           'frames_as_rgb', 'as_release', 'face_way']
+           'SAYS', 'NO_CONFIG', 'EDITED', 'UNKNOWN', 'HAND_OVER', 'OTHER_SOURCE', 'OTHER_RECIPE', 'OTHERWISE',
+           'NO_STATE', 'STILL', 'MIXED', 'SEEN', 'asked_for_all', 'copies_for_all', 'experiment_on_all', 'computing',
+           'gap_between', 'about_of', 'fitted_on_all', 'run_config', 'without_bytes', 'same_bytes', 'matching_score',
+           'address_of_method', 'flags_of', 'evaluate_command', 'fit_command', 'recipe_hash', 'probe',
+           'counts_by_class', 'config_of_model', 'score_section', 'data_section', 'model_card', 'check_place',
+           'alone_at', 'write_folder', 'fit', 'check_is_folder', 'check_config', 'read_model_config', 'read_weights',
+           'method_in', 'check_recipe', 'Model', 'load', 'frames_as_rgb', 'as_release', 'face_way']
 
 # %% ../nbs/07a_models.ipynb #b9c21c36
 import os
@@ -27,12 +27,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as tensors_in
 from safetensors.torch import save
 from threadpoolctl import threadpool_limits
 
 from .core.artefacts import key_of
-from .core.checks import need, patch, printable, warn
+from .core.checks import need, patch, pick, printable, warn
 from .core.files import as_json, hash_of, read_json
 from .core.keep import differs, file_name, locked, say_once, sweep, temporary_for, told, versions
 from .core.workers import one_thread
@@ -40,6 +41,7 @@ from .data.labels import class_names
 from .folds import inner_groups, stored, subjects_of, whole_fold
 from .harness import Experiment, as_tensor, config_of, data_hash, harness, prepare, resident, told_of_gpu
 from mpfnet.methods import (
+    METHODS,
     Context,
     code_deciding,
     home_of,
@@ -415,6 +417,24 @@ def check_is_folder(folder) -> Path:
         if not (folder/name).is_file(): raise ValueError(FILE_MISSING.format(folder, name, WEIGHTS, CONFIG, CARD))
     return folder
 
+# %% ../nbs/07a_models.ipynb #2b49ccbc
+#: what config.json of a model must say, and of which kind it is
+SAYS = dict(method=str, mpfnet=str, code=str, dataset=str, task=str, input=str, features=str, recipe=str, gives=str,
+            n_classes=int, shape=list, classes=list, probe=list, people=list, weights=dict, data=dict, settings=dict,
+            made=dict)
+
+def check_config(
+    config,  # of a model
+    path,    # of its file
+):
+    "Raise a ValueError unless it says all that is needed to make the model again."
+    def odd(thing, kinds): return [k for k, kind in kinds.items() if type(thing.get(k)) is not kind]
+    lost = odd(config, SAYS)
+    if not lost: lost = odd(config['weights'], dict(sha256=str, bytes=int)) + odd(config['data'], dict(
+        clips=int, cropped=int, stamp=str))
+    if not lost and len(config['classes']) != config['n_classes']: lost = ['classes']
+    if lost: raise ValueError(f'{path}: {", ".join(lost)}: missing or of another kind; copy the folder again')
+
 # %% ../nbs/07a_models.ipynb #9cadc1e0
 NO_CONFIG = '{}: expected the config.json of a model, found {}. Give the folder that `mpfnet fit` has written'
 EDITED = '{}: not what was written: it was edited, or is that of another model. Copy the folder again'
@@ -425,10 +445,11 @@ def read_model_config(path) -> dict:
     kind = 'that of a run' if 'settings' in config and config.get('kind') != KIND else 'something else'
     if config.get('kind') != KIND: raise ValueError(NO_CONFIG.format(path, kind))
     from mpfnet import __version__
-    if not isinstance(config.get('format'), int) or config['format'] > MODEL_FORMAT:
+    if type(config.get('format')) is not int or not 1 <= config['format'] <= MODEL_FORMAT:
         raise ValueError(NEWER.format(path, config.get('format'), __version__, f'formats up to {MODEL_FORMAT}'))
     rest = {k: v for k, v in config.items() if k != 'config_sha256'}
     if hash_of(rest) != config.get('config_sha256'): raise ValueError(EDITED.format(path))
+    check_config(config, path)
     return config
 
 # %% ../nbs/07a_models.ipynb #89614fd6
@@ -443,7 +464,8 @@ def read_weights(
     found = sha256(content).hexdigest()
     if found != noted['sha256']:
         raise ValueError(OTHER_BYTES.format(path, noted['sha256'][:12], found[:12], len(content), noted['bytes']))
-    return tensors_in(content)
+    try: return tensors_in(content)
+    except SafetensorError as e: raise ValueError(f'{path}: no safetensors file ({e}). Copy the folder again') from None
 
 # %% ../nbs/07a_models.ipynb #e9fe684d
 UNKNOWN = '{}: fitted by the method {!r}, which is not here: {}'
@@ -466,7 +488,8 @@ def method_in(
     if 'own' not in config and given is not None:
         raise ValueError(f'{path}: fitted by {name} of the table: load it without method={given!r}')
     try:
-        method = check_parameters(dict(method=name if given is None else given)).method
+        if given is None: pick(METHODS, name, 'method')      # an address in a folder is not followed: it would be run
+        method = name if given is None else check_parameters(dict(method=given)).method
         home, code = home_of(method), code_deciding(method)
     except (ValueError, ImportError, OSError, KeyError) as e:
         raise ValueError(UNKNOWN.format(path, name, printable(' '.join(str(e).split()))[:300])) from None
@@ -513,6 +536,7 @@ class Model:
 # %% ../nbs/07a_models.ipynb #19e1339c
 OTHERWISE = ('{}: it no longer says what it said when it was written (scores of a made-up row differ by up to {:.1e}): '
              'another torch ({}), or other code of its method. Fit it again with this version')
+NO_STATE = '{}: {} cannot be made from what stands there ({}). Copy the folder again, or fit it again'
 STILL = 1e-5    # what a probe may differ by: float32 on another processor
 
 def load(
@@ -522,6 +546,7 @@ def load(
     **paths,       # files that its settings name by their SHA-256: flow_weights=PATH …
 ) -> Model:
     "The model in a folder. A ValueError says what is wrong with it."
+    need(str(device).partition(':')[0] in ('cpu', 'cuda'), 'device', device, 'cpu or cuda')
     folder = check_is_folder(folder)
     config = read_model_config(folder/CONFIG)
     state = read_weights(folder/WEIGHTS, config['weights'])
@@ -530,14 +555,18 @@ def load(
     recipe = recipe_of(method, settings)
     check_recipe(config, recipe, folder)
     about = {k: config[k] for k in ('n_classes', 'input', 'features')} | dict(shape=tuple(config['shape']))
-    with computing(method, device):
-        fitted = restored_model(method, state, about, Context(settings=settings, device=device))
-        gap = gap_between(fitted.scores(probe(about['shape'])), config['probe'])
+    try:
+        with computing(method, device):
+            fitted = restored_model(method, state, about, Context(settings=settings, device=device))
+            gap = gap_between(fitted.scores(probe(about['shape'])), config['probe'])
+    except Exception as e:
+        if isinstance(e, ValueError) and str(method) in str(e): raise
+        raise ValueError(NO_STATE.format(folder, method, f'{type(e).__name__}: {e}')) from e
     if gap > (STILL if device == 'cpu' else 1e-3):
         raise ValueError(OTHERWISE.format(folder, gap, differs(config['made']) or 'or another processor'))
-    card = folder/CARD
-    return Model(folder=folder, about=config, card=card.read_text(encoding='utf-8') if card.is_file() else '',
-                 method=method, fitted=fitted, recipe=recipe, device=device)
+    card, there = folder/CARD, (folder/CARD).is_file()
+    said = card.read_text(encoding='utf-8', errors='replace') if there else ''
+    return Model(folder=folder, about=config, card=said, method=method, fitted=fitted, recipe=recipe, device=device)
 
 # %% ../nbs/07a_models.ipynb #282bdb37
 @patch
@@ -546,6 +575,7 @@ def scores_of(self:Model, features) -> np.ndarray: # (n, *shape) → (n, K)
     x = torch.as_tensor(np.asarray(features, np.float32))
     need(x.ndim == 1 + len(self.shape) and tuple(x.shape[1:]) == self.shape, 'features', tuple(x.shape),
          f'(n, {", ".join(map(str, self.shape))})')
+    need(len(x) > 0, 'features', len(x), 'one clip or more')
     need(bool(x.isfinite().all()), 'features', 'numbers that are not finite', 'finite numbers')
     with computing(self.method, self.device): return np.asarray(self.fitted.scores(x), float)
 
@@ -596,7 +626,8 @@ def rows_of(
     "What the model reads of frames."
     images = frames_as_rgb(frames)
     n, span = len(images), self.recipe.span if self.about['input'] == 'frames' else 'ends'
-    k, times = n - 1 if apex is None else apex, list(range(n) if times is None else map(int, times))
+    k = n - 1 if apex is None else int(apex) if isinstance(apex, np.integer) else apex
+    times = list(range(n) if times is None else map(int, times))
     need(type(k) is int and 0 < k < n, 'apex', apex, f'the position of a frame after the first, 1…{n - 1}')
     need(len(times) == n and times == sorted(set(times)), 'times', times[:5], f'{n} rising numbers')
     used = dict(ends=[0, k], phases=sorted({0, k, n - 1}), rise=range(k + 1)).get(span, range(n))
@@ -635,7 +666,9 @@ def predict(
     progress=False,  # show a bar
 ) -> pd.DataFrame:   # dataset, subject, clip, prediction, score_<class> …
     "A class and its scores for every clip."
-    table = getattr(clips, 'table', clips)
+    table, named = getattr(clips, 'table', clips), ('dataset', 'subject', 'clip', 'input')
+    need(isinstance(table, pd.DataFrame) and {*named} <= {*table}, 'clips', type(table).__name__,
+         f'a table with {", ".join(named)}, as `load_clips` returns it')
     kinds = sorted(set(table['input'])) if len(table) else []
     need(kinds == [self.about['input']], 'clips', [INPUTS.get(k, k) for k in kinds], f"{INPUTS[self.about['input']]}")
     known, people = set(self.about['people']), [f'{d}/{s}' for d, s in zip(table['dataset'], table['subject'])]

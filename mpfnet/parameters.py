@@ -246,6 +246,7 @@ def check_values(p:Parameters) -> Parameters:
     "Ranges and types; text from a command line is accepted where a number is meant."
     check_text(p)
     options_of(p.data_options)
+    seeds_of(p.seed)
     p = replace(p, length=as_whole(p.length, 'length', 3, 20), workers=as_whole(p.workers, 'workers', 1),
                 gamma=as_gamma(p.gamma), keep_weights=as_flag(p.keep_weights, 'keep_weights'),
                 strict=as_flag(p.strict, 'strict'), out_dir=as_folder(p.out_dir), split=split_of(p.split).text,

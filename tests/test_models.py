@@ -145,14 +145,15 @@ def edited(folder, **new):
     (folder/CONFIG).write_text(as_json(config | dict(config_sha256=hash_of(config))))
 
 
-def replace_weights(folder, change):
+def replace_bytes(folder, content):
     from hashlib import sha256
+    (folder/WEIGHTS).write_bytes(content)
+    edited(folder, weights=dict(file=WEIGHTS, sha256=sha256(content).hexdigest(), bytes=len(content), tensors=1))
 
+
+def replace_weights(folder, change):
     from safetensors.torch import load_file, save
-    state = change(load_file(folder/WEIGHTS))
-    (folder/WEIGHTS).write_bytes(content := save(state))
-    noted = dict(file=WEIGHTS, sha256=sha256(content).hexdigest(), bytes=len(content), tensors=len(state))
-    edited(folder, weights=noted)
+    replace_bytes(folder, save(change(load_file(folder/WEIGHTS))))
 
 
 BAD = {
@@ -164,13 +165,20 @@ BAD = {
     'it was edited': lambda f: (f/CONFIG).write_text((f/CONFIG).read_text().replace('negative', 'positive')),
     'Update mpfnet': lambda f: edited(f, format=2),
     'expected the config.json of a model, found that of a run': lambda f: edited(f, kind=None),
-    "does not know": lambda f: edited(f, method='mpfnet_z'),
+    'which is not here: unknown method': lambda f: edited(f, method='mpfnet_z'),
     'by another recipe': lambda f: edited(f, recipe='0'*16),
     'a pickle, which could run anything': lambda f: torch.save({}, f/WEIGHTS),
     'is not known': lambda f: replace_weights(f, lambda s: s | {'more': torch.ones(2)}),
     'lda.coef is missing': lambda f: replace_weights(f, lambda s: {k: v for k, v in s.items() if k != 'lda.coef'}),
     'has the shape': lambda f: replace_weights(f, lambda s: s | {'pca.mean': s['pca.mean'][:-1].clone()}),
     'no longer says what it said': lambda f: replace_weights(f, lambda s: s | {'lda.coef': s['lda.coef']*2}),
+    'cannot be made from what stands there': lambda f: replace_weights(f, lambda s: s | {
+        'pca.mean': s['pca.mean']*np.nan}),
+    'no safetensors file': lambda f: replace_bytes(f, (2**60).to_bytes(8, 'little') + b'{}'),
+    'people, made: missing or of another kind': lambda f: edited(f, people=None, made=[]),
+    'stamp: missing or of another kind': lambda f: edited(f, data={}),
+    'classes: missing or of another kind': lambda f: edited(f, classes=['negative']),
+    'a model of format True': lambda f: edited(f, format=True),
 }
 
 
@@ -178,6 +186,16 @@ BAD = {
 def test_what_is_refused(copy, says):
     BAD[says](copy)
     with pytest.raises(ValueError, match=says): mpfnet.load(copy)
+
+
+def test_a_folder_makes_nothing_run(copy, tmp_path):
+    "The name of a method that is an address is not followed, whatever else the folder says."
+    (tmp_path/'theirs.py').write_text('open(__file__ + ".ran", "w")\n')
+    for name in (f'{tmp_path}/theirs.py:Mine', 'theirs:Mine', 'os:system'):
+        edited(copy, method=name)
+        with pytest.raises(ValueError, match='which is not here: unknown method'): mpfnet.load(copy)
+    assert [p.name for p in tmp_path.glob('theirs*')] == ['theirs.py']
+    with pytest.raises(ValueError, match='device: expected cpu or cuda'): mpfnet.load(copy, device='tpu')
 
 
 def test_pickles_are_not_opened_whatever_they_are_called(copy, tmp_path):
@@ -331,7 +349,7 @@ def test_an_own_method_needs_its_own_source(mine, flow_root, tmp_path, monkeypat
     mine('2*self.mean.mean()')
     with pytest.raises(ValueError, match='the source of .mine. is not the one'): load(out)
     monkeypatch.delitem(METHODS, 'mine')
-    with pytest.raises(ValueError, match='does not know'): load(out)
+    with pytest.raises(ValueError, match='which is not here'): load(out)
 
 
 def test_a_method_without_a_way_back(mine, flow_root, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Methods of one's own: what is accepted, what is refused with which sentence, and that whatever runs a method runs
 these: processes, seeds, a run that goes on, a changed file."""
+import copy
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import sys
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
@@ -20,7 +22,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import RidgeClassifier
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 from warm import warm
 
@@ -107,17 +109,33 @@ class InTheClass(Mine):
         type(self).shift = float(self.means[0].mean())
     def scores(self, x): return super().scores(x) + self.shift*np.arange(3)
 class Empty(Mine):
-    def state(self): return {}''',
+    def state(self): return {}
+class Encloses(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        k = float(self.means[0].mean())
+        self.shift = lambda: k*np.arange(3)*100
+    def scores(self, x): return super().scores(x) + self.shift()''',
     'alone': '''
 class Centres(Mine):
-    def scores(self, x): return super().scores(x - x.mean(0))''',
+    def scores(self, x): return super().scores(x - x.mean(0))
+class Places(Mine):
+    def scores(self, x): return super().scores(x) + 9*np.eye(3)[np.arange(len(x))*3//len(x)]''',
     'order': '''
 class Gathers(Mine):
     seen = {}
     def fit(self, fold):
         super().fit(fold)
         self.seen[fold.held_out[0][1]] = self.means
-        self.means = sum(self.seen[k] for k in sorted(self.seen))''',
+        self.means = sum(self.seen[k] for k in sorted(self.seen))
+class File(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        from pathlib import Path
+        file, mine = Path(__file__).with_name('seen.txt'), set(fold.clips['clip'])
+        seen = set(file.read_text().split()) if file.exists() else set()
+        file.write_text(' '.join(seen | mine))
+        self.means = self.means + len(seen - mine)''',
     'names': '''
 class Reads(Mine):
     def fit(self, fold):
@@ -135,10 +153,22 @@ class Breaks(Mine):
 class Lists(Mine):
     def state(self): return [self.means]
 class Texts(Mine):
-    def state(self): return dict(scale='wide', means=self.means)''',
+    def state(self): return dict(scale='wide', means=self.means)
+class Ends(Mine):
+    def fit(self, fold): sys.exit(0)
+class Replaces(Mine):
+    def fit(self, fold):
+        super().fit(fold)
+        Fold.test_features = lambda self: torch.zeros(15, *self.shape)''',
     'learns': '''
 class Constant(Mine):
-    def fit(self, fold): self.means, self.scale = np.zeros((3, 1)), np.ones(1)''',
+    def fit(self, fold): self.means, self.scale = np.zeros((3, 1)), np.ones(1)
+class Blind(Mine):
+    def fit(self, fold): self.means, self.scale = self.flat(fold.X())[:3], np.ones(1)
+class Again(Mine):
+    def fit(self, fold):
+        if not found: super().fit(fold); found.append((self.scale, self.means))
+        self.scale, self.means = found[0]''',
 }
 #: other checks that they fail, and rightly
 ALSO = dict(Worker=['resume'])
@@ -152,6 +182,7 @@ def files(tmp_path_factory):
     (folder/'beside.py').write_text('SMALL = 1e-6\n')
     (folder/'mine.py').write_text(TWELVE)
     more = '\nimport gc\nimport sys\nimport torch\nfrom mpfnet import processes\nfrom mpfnet.folds import Fold\n'
+    more += 'found = []\n'
     (folder/'versions.py').write_text(more + TWELVE + ''.join(VARIANTS.values()))
     return folder
 
@@ -231,6 +262,83 @@ def test_a_changed_file_does_not_find_its_old_folds(files, flow_root, tmp_path):
     assert len({first, second, again()}) == 3
     (tmp_path/'mine.py').write_text(TWELVE)
     assert again() == second
+
+
+def test_what_decides_is_in_the_key_wherever_it_stands(tmp_path):
+    "Two neighbours that change their texts, one that a function imports, what a name was set to, a bound method."
+    def key(name='mine.py'): return code_deciding(as_method(f'{tmp_path}/{name}:Mine'))
+    def known(**texts): return [write(tmp_path, f'{k}.py', v) for k, v in texts.items()] and key()
+    for name, k in dict(late=1, one=1, two=2).items(): write(tmp_path, f'{name}.py', f'K = {k}\n')
+    text = TWELVE.replace('from beside import SMALL', 'from one import K as SMALL\nfrom two import K as OTHER')
+    text = text.replace('def flat', 'kind_of_mean = "plain"\n    def late(self):\n        import late\n    def flat')
+    keys = [known(mine=text), known(one='K = 2\n', two='K = 1\n'), known(late='K = 2\n')]
+    module = sys.modules[as_method(f'{tmp_path}/mine.py:Mine').home]
+    module.Mine.kind_of_mean = 'robust'
+    keys.append(key())
+    module.SMALL = np.ones(3)
+    assert len({*keys, key()}) == 5
+    module.Mine.kind_of_mean, module.SMALL = 'plain', 2
+    assert key() == keys[2] == known(late='K = 2  # the same\n')
+    read = 'SMALL = float(open(__file__[:-2] + "t").read())'
+    write(tmp_path, 'data.py', TWELVE.replace('from beside import SMALL', read))
+    write(tmp_path, 'data.t', '1')
+    first = key('data.py')
+    write(tmp_path, 'data.t', '2')
+    del sys.modules[as_method(f'{tmp_path}/data.py:Mine').home]
+    assert key('data.py') != first
+
+
+class Scaled:
+    __slots__ = ('by',)
+    def __init__(self, by): self.by = by
+    def apply(self, x): return x*self.by
+
+
+class Both2(Scaled):
+    def __init__(self, by, more=0): self.by, self.more = by, more
+
+
+@pytest.mark.parametrize('one, other', [
+    (Scaled(2).apply, Scaled(3).apply), (Scaled(2), Scaled(3)), (Both2(2), Both2(3)), ({1: 2, '1': 3}, {1: 3, '1': 3}),
+    (torch.float32, torch.float64), (re.compile('a'), re.compile('b')), (pd.DataFrame([1]), pd.DataFrame([2])),
+    (partial(np.add, np.ones(2)), partial(np.add, np.zeros(2)))], ids=lambda v: type(v).__name__)
+def test_what_a_method_is_made_with_is_in_the_key(one, other):
+    def key(v): return code_deciding(own(make_pipeline(FunctionTransformer(kw_args=dict(v=v)), SVC())))
+    assert key(one) == key(copy.deepcopy(one)) != key(other)
+
+
+def test_what_cannot_be_written_down_is_a_sentence():
+    loop = []
+    loop.append(loop)
+    for odd in (loop, dict(a=iter([1]), b=(k for k in 'ab'))):
+        with pytest.raises(ValueError, match='SVC: what it is made with cannot be written down|cannot be cloned'):
+            own(SVC(class_weight=odd))
+
+
+def test_a_guest_leaves_the_process_as_it_was(flow_root, tmp_path):
+    """Settings are put back, so that the next method computes as ever; what was set from outside is no fold of another
+    process."""
+    text = TWELVE.replace('from beside import SMALL', 'import os\nimport torch\nSMALL = 1.')
+    text = text.replace('        x, y =', """        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        np.seterr(all='raise')
+        os.chdir('/')
+        os.environ['OF_A_GUEST'] = '1'
+        x, y =""")
+    write(tmp_path, 'guest.py', text)
+    before = os.getcwd(), np.geterr()
+    folder = go(flow_root, tmp_path/'runs', f'{tmp_path}/guest.py:Mine')
+    assert (os.getcwd(), np.geterr()) == before and 'OF_A_GUEST' not in os.environ and len(shas(folder)) == 3
+    assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+    row = as_method(f'{tmp_path}/guest.py:Mine')
+    sys.modules[row.home].SMALL = 2.
+    kept = pickle.dumps(as_method(row.thing))
+    sys.modules[row.home].SMALL = 1.                # as a process that reads the file would have it
+    odd = pickle.loads(kept)
+    fold = Fold(checking.toy_clips('frames'), np.zeros((90, 1, 1, 2, 2), np.float16), [checking.TESTED])
+    assert not pickle.loads(pickle.dumps(row)).odd
+    with pytest.raises(ValueError, match='guest.py:SMALL holds something else in the process that trains'):
+        fit(odd, fold, Context(settings=None))
 
 
 NETWORK = '''

@@ -121,6 +121,21 @@ def test_a_split_of_somebody_else_is_checked():
     clips = table({('d', s): 2 for s in 'abcd'})
     with pytest.raises(ValueError, match=r'subject d/b is in two groups, x/1 and x/2'): Twice().folds(clips)
     with pytest.raises(ValueError, match='somebody to test'): check_folds({('x', '1'): []}, clips)
+    with pytest.raises(ValueError, match='of whom there are rows'): check_folds({('x', '1'): [('d', 'z')]}, clips)
+
+
+def test_names_are_text_and_nobody_is_without_one():
+    "Numbers are names too, in any mixture; a row of nobody would share a group with others of nobody."
+    clips = table({('d', k): 2 for k in range(4)})
+    assert list(LeaveOneSubjectOut().folds(clips)) == [('d', str(k)) for k in range(4)]
+    assert len(list(LeaveOneSubjectOut().split(clips.assign(subject=[1, 1, 'b', 'b', 3., 3., None, None])[:6]))) == 3
+    x = np.zeros((8, 2))
+    for wrong in ([1.]*7 + [np.nan], ['s']*7 + [None], clips.assign(subject=['a']*7 + [None])):
+        with pytest.raises(ValueError, match='whose each row is'): next(LeaveOneSubjectOut().split(x, groups=wrong))
+    with pytest.raises(ValueError, match='whose each of 8 rows of X is'):
+        next(SubjectKFold(2).split(x, groups=['a', 'b']*3))
+    for seed in (None, -1, 1.5):
+        with pytest.raises(ValueError, match='seed: expected a whole number'): SubjectKFold(2, seed)
 
 
 # --- folds -----------------------------------------------------------------------------------------------------------

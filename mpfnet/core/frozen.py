@@ -6,6 +6,7 @@
 __all__ = ['PLAIN_TYPES', 'UNCHANGING', 'is_time', 'address_of', 'Freezer', 'freeze']
 
 # %% ../../nbs/core/10_frozen.ipynb #455adb8a
+import copyreg
 import importlib
 import inspect
 import json
@@ -85,7 +86,10 @@ def part(self:Freezer, x, path):
         return dict(dict=[[self(k, f'{path}.key'), self(v, f'{path}.{k}'.strip('.'))] for k, v in kept])
     if inspect.isclass(x) or inspect.isroutine(x) or isinstance(x, np.ufunc): return dict(name=_name(x))
     if isinstance(x, bytes): return dict(bytes=x.hex())
-    made, args, state, items, pairs = (*x.__reduce_ex__(2), None, None, None)[:5]
+    way = copyreg.dispatch_table.get(type(x))
+    taken = way(x) if way else x.__reduce_ex__(2)
+    if isinstance(taken, str): return dict(one=address_of(type(x)), of=taken)     # found by its name: torch.float32
+    made, args, state, items, pairs = (*taken, None, None, None)[:5]
     return dict(make=self(made), args=self.many(args, f'{path}.args'), state=self(state, path),
                 items=self.many(items or (), path), pairs=self.many(pairs or (), path))
 

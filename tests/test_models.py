@@ -164,7 +164,7 @@ BAD = {
     'it was edited': lambda f: (f/CONFIG).write_text((f/CONFIG).read_text().replace('negative', 'positive')),
     'Update mpfnet': lambda f: edited(f, format=2),
     'expected the config.json of a model, found that of a run': lambda f: edited(f, kind=None),
-    "does not know": lambda f: edited(f, method='mpfnet_z'),
+    "which is not here": lambda f: edited(f, method='mpfnet_z'),
     'by another recipe': lambda f: edited(f, recipe='0'*16),
     'a pickle, which could run anything': lambda f: torch.save({}, f/WEIGHTS),
     'is not known': lambda f: replace_weights(f, lambda s: s | {'more': torch.ones(2)}),
@@ -331,7 +331,7 @@ def test_an_own_method_needs_its_own_source(mine, flow_root, tmp_path, monkeypat
     mine('2*self.mean.mean()')
     with pytest.raises(ValueError, match='the source of .mine. is not the one'): load(out)
     monkeypatch.delitem(METHODS, 'mine')
-    with pytest.raises(ValueError, match='does not know'): load(out)
+    with pytest.raises(ValueError, match='which is not here'): load(out)
 
 
 def test_a_method_without_a_way_back(mine, flow_root, tmp_path, monkeypatch):

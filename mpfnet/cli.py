@@ -66,7 +66,9 @@ def complain(error):
 
 def in_plain_words(e) -> str: # an exception
     "What it says; an error of the operating system without its number, and which file it is about."
-    return f'{e.filename}: {e.strerror}' if isinstance(e, OSError) and e.filename is not None and e.strerror else str(e)
+    if not isinstance(e, OSError) or e.filename is None or not e.strerror: return str(e)
+    if isinstance(e, (FileExistsError, NotADirectoryError)): return f'{e.filename}: a file is where a folder is needed'
+    return f'{e.filename}: {e.strerror}'
 
 # %% ../nbs/08_cli.ipynb #00271ee0
 def print_table(

@@ -6,7 +6,7 @@
 __all__ = ['PARAMETERS', 'DEFAULTS', 'CHOICES', 'BESIDE', 'ITEM', 'SLOW', 'Parameters', 'is_assignment', 'targets_of', 'assigned',
            'names_beside', 'given_in', 'known', 'check_known', 'meanings', 'asked_of', 'explained', 'option_at',
            'options_of', 'as_whole', 'as_flag', 'as_gamma', 'check_text', 'as_folder', 'need_default', 'check_use',
-           'check_values', 'check_parameters', 'seeds_of', 'device_for', 'preset_for', 'settings_for', 'resolve']
+           'seeds_of', 'check_values', 'check_parameters', 'device_for', 'preset_for', 'settings_for', 'resolve']
 
 # %% ../nbs/05b_parameters.ipynb #665618b3
 import ast
@@ -241,6 +241,16 @@ def check_use(p:Parameters):
     if row.reads != 'preprocess': need_default(p, 'length', f'{p.method} reads no interpolated frames')
     if not row.features: need_default(p, 'features', f'{p.method} has no channels to choose from')
 
+# %% ../nbs/05b_parameters.ipynb #7f1dc51b
+def seeds_of(seed) -> list: # 0, '0', '0,1,2' or [0, 1, 2]
+    "The seeds of a run, in the order they were given."
+    items = seed if isinstance(seed, (list, tuple)) else str(seed).split(',')
+    try: out = [int(str(s)) for s in items]
+    except (TypeError, ValueError): out = None
+    need(out is not None, 'seed', seed, "a whole number, or several: '0,1,2'")
+    need(out and min(out) >= 0 and len(set(out)) == len(out), 'seed', seed, 'different numbers ≥ 0')
+    return out
+
 # %% ../nbs/05b_parameters.ipynb #e9eb7a72
 def check_values(p:Parameters) -> Parameters:
     "Ranges and types; text from a command line is accepted where a number is meant."
@@ -262,16 +272,6 @@ def check_parameters(given:dict) -> Parameters: # name → value
     p = replace(p, method=as_method(p.method))
     check_known(p)
     return check_values(p)
-
-# %% ../nbs/05b_parameters.ipynb #7f1dc51b
-def seeds_of(seed) -> list: # 0, '0', '0,1,2' or [0, 1, 2]
-    "The seeds of a run, in the order they were given."
-    items = seed if isinstance(seed, (list, tuple)) else str(seed).split(',')
-    try: out = [int(str(s)) for s in items]
-    except (TypeError, ValueError): out = None
-    need(out is not None, 'seed', seed, "a whole number, or several: '0,1,2'")
-    need(out and min(out) >= 0 and len(set(out)) == len(out), 'seed', seed, 'different numbers ≥ 0')
-    return out
 
 # %% ../nbs/05b_parameters.ipynb #7ea19219
 #: methods that a preset makes large

@@ -72,7 +72,8 @@ def bring_home(
 def package_files() -> dict: # path within the package → bytes
     "The source and data files of this package."
     here = Path(mpfnet.__file__).parent
-    files = [f for f in sorted(here.rglob('*')) if f.is_file() and '__pycache__' not in f.parts]
+    idle = {'__pycache__', '_modidx.py'}                     # compiled code; what documents the modules
+    files = [f for f in sorted(here.rglob('*')) if f.is_file() and not idle & {*f.parts}]
     return {f.relative_to(here).as_posix(): f.read_bytes() for f in files}
 
 # %% ../nbs/05d_ray_engine.ipynb #57317ab9

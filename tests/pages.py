@@ -7,6 +7,7 @@ import json
 import re
 
 import nbdev.test
+import pandas as pd
 from execnb.shell import CaptureShell
 
 #: what may be another one every time
@@ -85,6 +86,7 @@ class Compared(CaptureShell):
         def before(cell):
             if preproc(cell): return True
             stored[cell.id], cell.outputs = json.loads(json.dumps(cell.outputs)), []
+        pd.reset_option('display')                          # what another page in this process has set
         super().run_all(nb, exc_stop=exc_stop, preproc=before, **kwargs)
         wrong = [f'cell {c.idx_} ({c.id}): {d}' for c in nb.cells if c.get('id') in stored and compared(c)
                  if (d := difference(stored[c.id], c.outputs))]

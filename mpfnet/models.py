@@ -11,7 +11,8 @@ __all__ = ['NO_FOLDS', 'FORGETS', 'PLACES', 'MODEL_FORMAT', 'KIND', 'WEIGHTS', '
            'address_of_method', 'flags_of', 'evaluate_command', 'fit_command', 'recipe_hash', 'probe',
            'counts_by_class', 'config_of_model', 'score_section', 'data_section', 'model_card', 'check_place',
            'alone_at', 'write_folder', 'fit', 'check_is_folder', 'check_config', 'read_model_config', 'read_weights',
-           'method_in', 'check_recipe', 'Model', 'load', 'frames_as_rgb', 'as_release', 'face_way']
+           'method_in', 'tell_of_other_code', 'check_recipe', 'Model', 'load', 'frames_as_rgb', 'as_release',
+           'face_way']
 
 # %% ../nbs/07a_models.ipynb #b9c21c36
 import os
@@ -44,7 +45,6 @@ from mpfnet.methods import (
     METHODS,
     Context,
     code_deciding,
-    home_of,
     method_of,
     recipe_of,
     restored_model,
@@ -488,17 +488,24 @@ def method_in(
     if 'own' not in config and given is not None:
         raise ValueError(f'{path}: fitted by {name} of the table: load it without method={given!r}')
     try:
-        if given is None: pick(METHODS, name, 'method')      # an address in a folder is not followed: it would be run
-        method = name if given is None else check_parameters(dict(method=given)).method
-        home, code = home_of(method), code_deciding(method)
+        if given is None:
+            pick(METHODS, name, 'method')       # an address in a folder is not followed: it would be run
+            return name
+        method = check_parameters(dict(method=given)).method
+        code = code_deciding(method)
     except (ValueError, ImportError, OSError, KeyError) as e:
         raise ValueError(UNKNOWN.format(path, name, printable(' '.join(str(e).split()))[:300])) from None
     if code == config['code']: return method
-    if given is not None or home.partition('.')[0] != 'mpfnet':
-        raise ValueError(OTHER_SOURCE.format(path, name, config['code'], code))
-    other = f'fitted by other code of {name} (mpfnet {config["mpfnet"]})'
-    say_once(f'{path}: {other}; it is used if it still says the same')
-    return method
+    raise ValueError(OTHER_SOURCE.format(path, name, config['code'], code))
+
+def tell_of_other_code(
+    config,  # of a model of a method of the table
+    path,    # of its folder
+):
+    "Warn if the method's code is another one by now. It takes a third of a second: asked where digits differ."
+    if 'own' in config or code_deciding(config['method']) == config['code']: return
+    say_once(f'{path}: fitted by other code of {config["method"]} (mpfnet {config["mpfnet"]}); '
+             'it still says the same, but for rounding')
 
 # %% ../nbs/07a_models.ipynb #7ccf3bae
 def check_recipe(
@@ -564,6 +571,7 @@ def load(
         raise ValueError(NO_STATE.format(folder, method, f'{type(e).__name__}: {e}')) from e
     if gap > (STILL if device == 'cpu' else 1e-3):
         raise ValueError(OTHERWISE.format(folder, gap, differs(config['made']) or 'or another processor'))
+    if gap: tell_of_other_code(config, folder)
     card, there = folder/CARD, (folder/CARD).is_file()
     said = card.read_text(encoding='utf-8', errors='replace') if there else ''
     return Model(folder=folder, about=config, card=said, method=method, fitted=fitted, recipe=recipe, device=device)

@@ -45,6 +45,7 @@ from mpfnet.methods import (
     METHODS,
     Context,
     code_deciding,
+    home_of,
     method_of,
     recipe_of,
     restored_model,
@@ -490,8 +491,8 @@ def method_in(
     try:
         if given is None:
             pick(METHODS, name, 'method')       # an address in a folder is not followed: it would be run
-            return name
-        method = check_parameters(dict(method=given)).method
+            if home_of(name).partition('.')[0] == 'mpfnet': return name
+        method = name if given is None else check_parameters(dict(method=given)).method
         code = code_deciding(method)
     except (ValueError, ImportError, OSError, KeyError) as e:
         raise ValueError(UNKNOWN.format(path, name, printable(' '.join(str(e).split()))[:300])) from None

@@ -5,6 +5,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import settings
@@ -66,3 +68,21 @@ def real_root():
     for root in (os.environ.get('MPFNET_DATA'), ROOT.parent / 'shared' / 'data'):
         if root and (Path(root) / 'megc2019_flow').is_dir(): return Path(root)
     pytest.skip('needs the public flow release: set MPFNET_DATA to the folder that holds megc2019_flow/')
+
+
+# --- toy clips of rivals that read an array of their own
+
+def four_subjects():
+    "24 clips of three classes."
+    return pd.DataFrame(
+        dict(dataset='demo', subject=[f's{i // 6}' for i in range(24)], clip=[f'c{i:02}' for i in range(24)],
+             label=[0, 0, 0, 1, 1, 2] * 4, input='frames')
+    )
+
+
+def subject_as_noise(clips, x, subject):
+    "Features and labels of a subject, replaced."
+    mine, noisy, labels = np.flatnonzero(clips['subject'] == subject), x.copy(), clips['label'].to_numpy().copy()
+    noisy[mine] = np.random.default_rng(9).normal(3, 5, (len(mine), *x.shape[1:]))
+    labels[mine] = 2 - labels[mine]
+    return clips.assign(label=labels), noisy

@@ -3,9 +3,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from conftest import four_subjects, subject_as_noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,10 +33,7 @@ TEST = ('demo', 's2')
 def dataset(seed=0):
     "24 clips of four subjects; every fifth clip has no fall."
     r = np.random.default_rng(seed)
-    clips = pd.DataFrame(
-        dict(dataset='demo', subject=[f's{i // 6}' for i in range(24)], clip=[f'c{i:02}' for i in range(24)],
-             label=[0, 0, 0, 1, 1, 2] * 4, input='frames')
-    )
+    clips = four_subjects()
     x = r.normal(size=(24, 2, 2, 16, 16))
     x[::5, :, 1] = 0
     return clips, x.astype(np.float16)
@@ -54,19 +51,12 @@ def fit(clips, x, seed=0, watch=None, **kwargs):
 def sha(*args, **kwargs): return sha256_of(fit(*args, **kwargs)[1].state())
 
 
-def with_noise(clips, x, subject):
-    mine, noisy, labels = np.flatnonzero(clips['subject'] == subject), x.copy(), clips['label'].to_numpy().copy()
-    noisy[mine] = np.random.default_rng(9).normal(3, 5, (len(mine), *x.shape[1:]))
-    labels[mine] = 2 - labels[mine]
-    return clips.assign(label=labels), noisy
-
-
 @pytest.mark.parametrize('kwargs', VARIANTS, ids=str)
 def test_canary_and_the_same_bytes_every_time(kwargs):
     clips, x = dataset()
     clean, epochs = sha(clips, x, **kwargs), []
-    assert sha(*with_noise(clips, x, TEST[1]), **kwargs) == clean
-    assert sha(*with_noise(clips, x, 's1'), **kwargs) != clean, 'the same noise on a training subject must matter'
+    assert sha(*subject_as_noise(clips, x, TEST[1]), **kwargs) == clean
+    assert sha(*subject_as_noise(clips, x, 's1'), **kwargs) != clean, 'the same noise on a training subject must matter'
     torch.manual_seed(torch.initial_seed() + 1)
     before = torch.random.get_rng_state()
     assert sha(clips, x, watch=lambda epoch, model: epochs.append((epoch, model.scores(x).shape)), **kwargs) == clean

@@ -3,8 +3,11 @@ both.
 
 All that `nbdev_test --help` lists may be asked here, too: `python tests/pages.py --path nbs/00b_metrics.ipynb`.
 """
+import contextlib
 import json
+import os
 import re
+import warnings
 
 import nbdev.test
 import pandas as pd
@@ -78,6 +81,18 @@ def compared(cell):
     return 'varies' not in cell.metadata.get('tags', []) and not cell.source.rstrip().endswith(';')
 
 
+@contextlib.contextmanager
+def left_as_found():
+    "Pages share a process: which warnings are shown, and what the environment says, ends with the page that set it."
+    environ = dict(os.environ)
+    pd.reset_option('display')
+    try:
+        with warnings.catch_warnings(): yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environ)
+
+
 class Compared(CaptureShell):
     "Runs a page, then says which cells no longer say what they have stored."
     def run_all(self, nb, exc_stop=False, preproc=None, **kwargs):
@@ -86,8 +101,7 @@ class Compared(CaptureShell):
         def before(cell):
             if preproc(cell): return True
             stored[cell.id], cell.outputs = json.loads(json.dumps(cell.outputs)), []
-        pd.reset_option('display')                          # what another page in this process has set
-        super().run_all(nb, exc_stop=exc_stop, preproc=before, **kwargs)
+        with left_as_found(): super().run_all(nb, exc_stop=exc_stop, preproc=before, **kwargs)
         wrong = [f'cell {c.idx_} ({c.id}): {d}' for c in nb.cells if c.get('id') in stored and compared(c)
                  if (d := difference(stored[c.id], c.outputs))]
         if wrong:

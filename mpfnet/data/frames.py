@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'MAX_PIXELS', 'MAX_BYTES', 'MAX_PARTS', 'DEPTHS', 'frame_number', 'original', 'leads_inside',
            'list_frames', 'Clip', 'Tree', 'match_parts', 'walk', 'Header', 'header', 'stated_size', 'ordinary',
-           'read_file', 'image_problem', 'frame_problem', 'upright', 'decode_raw', 'depth_for', 'in_8_bits',
-           'decode_image', 'read_image', 'unlike', 'decode_clip']
+           'read_file', 'image_problem', 'frame_problem', 'head_of', 'forget_heads', 'upright', 'decode_raw',
+           'depth_for', 'in_8_bits', 'decode_image', 'read_image', 'unlike', 'decode_clip']
 
 # %% ../../nbs/data/04_frames.ipynb #c14ca6b8
 import errno
@@ -15,7 +15,7 @@ import re
 import stat
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -24,14 +24,12 @@ import numpy as np
 # %% ../../nbs/data/04_frames.ipynb #1e8467ec
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.jp2', '.pgm', '.ppm', '.pnm'}
 
-_LAST = re.compile('([0-9]+)[^0-9]*$')
+_NUMBERED = re.compile(r'(?!\.)(?:.*[^0-9])?([0-9]+)[^0-9]*(?:%s)' % '|'.join(map(re.escape, SUFFIXES)), re.I | re.S)
 
 def frame_number(name:str) -> int | None: # a file name
     "The frame's number; None if the file is no frame."
-    stem, suffix = os.path.splitext(name)
-    if suffix.lower() not in SUFFIXES or name[0] == '.': return None
-    digits = _LAST.search(stem)
-    return int(digits[1]) if digits and len(digits[1]) < 10 else None
+    found = _NUMBERED.fullmatch(name)
+    return int(found[1]) if found and len(found[1]) < 10 else None
 
 # %% ../../nbs/data/04_frames.ipynb #41e96826
 #: the end of "img46 (1).jpg", "img46 - Copy.jpg"
@@ -401,6 +399,24 @@ def frame_problem(
     head = head or header(data)
     if problem := image_problem(data, head): return problem
     return 'it holds several pictures, and a frame is one: save each as a file of its own' if head.film else None
+
+# %% ../../nbs/data/04_frames.ipynb #7605b45e
+def head_of(
+    path, # of a frame
+) -> tuple: # (`Header`, not to be changed, or None; what is wrong with it or None); OSError as of `ordinary`
+    "What a frame's file says of itself."
+    info = ordinary(path)
+    return _looked_at(os.fspath(path), info.st_mtime_ns, info.st_size)
+
+@lru_cache(maxsize=1 << 14)
+def _looked_at(path, changed, size):
+    data = read_file(path)
+    head = header(data)
+    return head, frame_problem(data, head)
+
+def forget_heads():
+    "Files will be opened again."
+    _looked_at.cache_clear()
 
 # %% ../../nbs/data/04_frames.ipynb #dc4cafcb
 def upright(

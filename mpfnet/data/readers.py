@@ -37,12 +37,13 @@ from mpfnet.data.frames import (
     Tree,
     decode_raw,
     depth_for,
+    forget_heads,
     frame_number,
+    head_of,
     header,
     image_problem,
     list_frames,
     read_file,
-    stated_size,
     walk,
 )
 from .labels import DATASETS, LEFT_OUT, MEGC2019, class_names, label_of
@@ -649,7 +650,7 @@ def is_crop(
     side = CROPS.get(report.dataset)
     if side is None: return report.kind == 'look-alike' or report.source['variant'] == 'cropped'
     if variant_of(base) == 'cropped': return True
-    size = stated_size(read_file(settled['frames'][settled['onset']]))
+    size = head_of(settled['frames'][settled['onset']])[0].size
     return size is None or max(size) <= side
 
 # %% ../../nbs/data/02_readers.ipynb #e6336260
@@ -734,7 +735,7 @@ def depth_of(
     report,   # `Report`
 ) -> int | None:
     "Bits that a data set of 16-bit frames uses; None if its frames have 8."
-    onsets = (header(read_file(r.frames[r.onset])) for r in rows.itertuples())
+    onsets = (head_of(r.frames[r.onset])[0] for r in rows.itertuples())
     if not any(h.bits > 8 for h in onsets): return None
     films = (_spread(list(list_frames(c.path, root)[0].values())) for c in folders.values())
     largest = max((_largest(p) for film in films for p in film), default=0)
@@ -918,6 +919,7 @@ def read_dataset(
 ) -> tuple:  # (clip table, report as a dict)
     "Rows of one of the six datasets and its report."
     source, facts = source_named(name, task, variant, modality)
+    forget_heads()
     report = Report(name, 'look-alike' if (Path(root)/MARKER).exists() else 'real', dict(facts=facts))
     tree = tree_of(name, root, source, modality, report)
     table = read_annotation(name, tree, source, annotation, report)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.checks import pick
 from .defects import DECISIONS
-from .frames import decode_raw, depth_for, frame_problem, header, in_8_bits, read_file, unlike
+from .frames import decode_raw, depth_for, head_of, header, in_8_bits, read_file, unlike
 from .sheets import text, whole
 
 # %% ../../nbs/data/05_settle.ipynb #c2bf1a29
@@ -222,7 +222,7 @@ def readable(
     "The wanted frame or the nearest whole one; raises Refused after a few."
     first = None
     for n in sorted(frames, key=lambda n: abs(n - wanted))[:6]:
-        try: problem = frame_problem(read_file(frames[n]))
+        try: _, problem = head_of(frames[n])
         except OSError as e: problem = e.strerror
         if problem is None: break
         first = first or problem
@@ -247,7 +247,7 @@ def settle(
     if len(frames) < 2: raise Refused('no-frames', 'apex', f'no frame after {first}')
     used = 'midpoint' if apex is None and policy == 'given' else policy
     apex = settled_apex(d, frames, apex, used, (onset, offset))
-    heads = {f'frame {n}': header(read_file(frames[n])) for n in (first, apex)}
+    heads = {f'frame {n}': head_of(frames[n])[0] for n in (first, apex)}
     if problem := unlike(heads): raise Refused('frames-differ', 'apex', problem)
     return dict(onset=first, apex=apex, offset=max(frames), apex_policy=used, frames=frames)
 

@@ -12,6 +12,7 @@ import tempfile
 import numpy as np
 from turns import machine, parser, publish, verdict
 
+
 def most_seen(
     path,    # of the features
     raw,     # clips

@@ -8,9 +8,9 @@ from mpfnet.data.labels import MEGC2019
 from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST
 
 
-def write_flow_release(root, seed=0, people=None):
-    """The release's folder with made-up flow: 442 clips, the published counts, a weak class pattern; of so many people
-    of each data set only, if that is said. Returns the data root."""
+def write_flow_release(root, seed=0):
+    """The release's folder with made-up flow: 442 clips, the published counts, a weak class pattern. Returns the data
+    root."""
     r, folder = np.random.default_rng(seed), Path(root) / 'megc2019_flow'
     (folder / FLOW_IMAGES).mkdir(parents=True)
     lines = ['dataset,sub,filename_o,label,apex,imagename,sub_filename']
@@ -18,7 +18,6 @@ def write_flow_release(root, seed=0, people=None):
         for k, label in enumerate(np.repeat([0, 1, 2], counts)):
             image = r.normal(128, 40, (28, 28, 3))
             image[8 * label:8 * label + 8, :, :2] += 3
-            if people and k % n >= people: continue
             subject, clip = f'{dataset[:2]}{k % n:02}', f'{k:03}'
             cv2.imwrite(str(folder / FLOW_IMAGES / f'{subject}_{clip} .png'), image.clip(0, 255).astype(np.uint8))
             lines.append(f'{dataset},{subject},{clip},{label},,x.jpg,')

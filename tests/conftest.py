@@ -52,16 +52,6 @@ def flow_root(tmp_path_factory):
     return write_flow_release(tmp_path_factory.mktemp('data'))
 
 
-#: of each data set, in `small_flow_root`: 24 of 68 people, 173 of 442 clips
-FEW_PEOPLE = 8
-
-
-@pytest.fixture(scope='session')
-def small_flow_root(tmp_path_factory):
-    "The same with fewer people: a fold takes a third of the time. A file of tests takes it by the name of `flow_root`."
-    return write_flow_release(tmp_path_factory.mktemp('data'), people=FEW_PEOPLE)
-
-
 @pytest.fixture(scope='session')
 def synth_root(tmp_path_factory):
     "Data root with synthetic clips, fewer and smaller than a user's; do not change it."

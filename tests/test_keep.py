@@ -60,10 +60,6 @@ def learnt(folder): return {n: r['weights_sha256'] for n, r in folds(folder).ite
 
 
 @pytest.fixture(scope='module')
-def flow_root(small_flow_root): return small_flow_root
-
-
-@pytest.fixture(scope='module')
 def reference(flow_root, tmp_path_factory):
     "Two folds of one method that has a prior, with their weights."
     return go(flow_root, tmp_path_factory.mktemp('reference'), keep_weights=True)

@@ -38,10 +38,6 @@ def takes_flow(method): return 'flow28' in recipe_of(method, settings_preset('ti
 
 
 @pytest.fixture(scope='module')
-def flow_root(small_flow_root): return small_flow_root
-
-
-@pytest.fixture(scope='module')
 def made(tmp_path_factory, flow_root, synth_root):
     "(method, …) → a fitted model's folder; the cheap data where the method takes it."
     base, done = tmp_path_factory.mktemp('models'), {}

@@ -176,10 +176,6 @@ WHO = [(check, name) for check, text in VARIANTS.items() for name in re.findall(
 
 
 @pytest.fixture(scope='module')
-def flow_root(small_flow_root): return small_flow_root
-
-
-@pytest.fixture(scope='module')
 def files(tmp_path_factory):
     "A folder outside the package, with the method of twelve lines, a module beside it, and its versions."
     folder = tmp_path_factory.mktemp('mine')

@@ -35,10 +35,6 @@ def arguments(root, out, **kwargs):
     )
 
 
-@pytest.fixture(scope='module')
-def flow_root(small_flow_root): return small_flow_root
-
-
 @pytest.mark.parametrize('method', ['ststnet', 'pltn', 'pca_lda'])
 def test_what_is_watched_is_what_a_run_trains(method, flow_root, tmp_path):
     folder = audit(**arguments(flow_root, tmp_path, method=method, seed=0))

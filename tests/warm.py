@@ -21,7 +21,8 @@ import types
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-NEEDED = ('mpfnet.cli', 'mpfnet.paper', 'mpfnet.paper.explain', 'sklearn.manifold', 'papermill.cli', 'nbclient')
+NEEDED = ('mpfnet.cli', 'mpfnet.paper', 'mpfnet.paper.explain', 'sklearn.manifold', 'papermill.cli', 'nbclient',
+          'torch._dynamo')
 
 
 class Warm:

@@ -565,7 +565,8 @@ def _runs_arguments(p):
     p.add_argument('--csv', action='store_true', help='all that is known of each, as comma-separated values')
 
 def _settings_arguments(p):
-    p.add_argument('method', metavar='METHOD', nargs='?', help='only what decides about this method; else everything')
+    p.add_argument('method', metavar='METHOD', nargs='?',
+                   help='only what decides about this method, a name or file.py:Name; else everything')
     p.add_argument('--preset', choices=('paper', 'light', 'tiny'), default='paper', help='whose values to show (paper)')
     p.add_argument('--released-flow', action='store_true', help='as the preset is for megc2019_flow')
 

@@ -97,6 +97,7 @@ def copies_for_all(
         most[train] = np.maximum(most[train], copies_of(clips[train], k, cfg.phi_limit, cfg.phi))
     return np.repeat(np.arange(len(clips)), most), np.concatenate([np.arange(1, m + 1) for m in most])
 
+# %% ../nbs/07a_models.ipynb #2b878ffc
 def experiment_on_all(
     p:Parameters,   # checked
     progress=True,  # show a bar while features are made
@@ -115,6 +116,7 @@ def computing(
     "As a fold computes: on one thread, in an order."
     with one_thread(), threadpool_limits(1), repeatable(device, method_of(method).ordered): yield
 
+# %% ../nbs/07a_models.ipynb #95fb5915
 FORGETS = ('{}: a model that is made from its state scores clips otherwise, by up to {:.1e}: `state` lacks something '
            'that was learnt, or scores change from call to call. Nothing was written')
 
@@ -158,6 +160,7 @@ def without_bytes(config) -> dict: # of a run
     "All of it but the hash over the features."
     return config | dict(data={k: v for k, v in config['data'].items() if k != 'sha256'})
 
+# %% ../nbs/07a_models.ipynb #aa83650c
 def same_bytes(
     e:Experiment,  # of the fit
     wanted,        # its `run_config`
@@ -222,10 +225,12 @@ def recipe_hash(
     "Of all that makes a row from a clip's files: settings and code."
     return key_of(kind, recipe.shape(kind), settings_of(kind, recipe))
 
+# %% ../nbs/07a_models.ipynb #846d1135
 def probe(shape) -> torch.Tensor: # of a row → (2, *shape), the same numbers everywhere
     "Two rows of noise."
     return torch.from_numpy(np.random.default_rng(0).random((2, *shape)).astype(np.float16)).float()
 
+# %% ../nbs/07a_models.ipynb #566f2f16
 def counts_by_class(
     clips,    # clip table
     classes,  # names
@@ -600,6 +605,7 @@ def frames_as_rgb(frames) -> list: # of one clip: grey (H, W) or RGB (H, W, 3), 
     need(len(sizes) == 1, 'sizes of the frames', sizes, 'one')
     return [np.ascontiguousarray(np.broadcast_to(f.reshape(*f.shape[:2], -1), (*f.shape[:2], 3))) for f in images]
 
+# %% ../nbs/07a_models.ipynb #f2f22738
 def as_release(faces) -> np.ndarray: # onset and apex (2, 3, S, S) → (28, 28, 3) uint8
     "u, v and strain as the public release holds them."
     x = next(FlowStrain(size=faces.shape[-1]).features(faces, [0, 1], 1))[:, 0]

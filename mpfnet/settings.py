@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIELD_WORDS', 'IMPOSSIBLE', 'TYPES', 'comments_of', 'own_comments', 'meaning_of', 'page_of', 'home_of_field',
-           'refusal', 'choices_of', 'default_text', 'can_be_overridden', 'stages_of', 'users_of', 'settings_rows',
-           'settings_table']
+           'refusal', 'choices_of', 'default_text', 'can_be_overridden', 'decides', 'stages_of', 'users_of',
+           'settings_rows', 'settings_table']
 
 # %% ../nbs/05h_settings.ipynb #f7aff8c7
 import ast
@@ -19,7 +19,8 @@ from functools import cache
 
 import pandas as pd
 
-from .methods import FACE, METHODS, method_of, settings_preset
+from .methods import FACE, METHODS, settings_preset
+from .own_method import as_method
 
 # %% ../nbs/05h_settings.ipynb #01b047f9
 def comments_of(source:str) -> dict: # line → comment
@@ -27,6 +28,7 @@ def comments_of(source:str) -> dict: # line → comment
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {t.start[0]: t.string.lstrip('#: ').strip() for t in tokens if t.type == tokenize.COMMENT}
 
+# %% ../nbs/05h_settings.ipynb #50c99632
 @cache
 def own_comments(cls) -> dict: # field → comment
     "What a class says behind, or above, each field that it declares itself."
@@ -55,6 +57,7 @@ def meaning_of(
     found = (own_comments(c).get(name) for c in cls.__mro__ if is_dataclass(c))
     return next(filter(None, found), FIELD_WORDS.get(name, ''))
 
+# %% ../nbs/05h_settings.ipynb #aa5af910
 def page_of(cls) -> str: # of a stage, or of what it is built on
     "The page that explains it; the module, where it comes from none."
     module = sys.modules[cls.__module__]
@@ -84,6 +87,7 @@ def refusal(
     except (ValueError, TypeError, OSError) as e: return ' '.join(str(e).split())
     return ''
 
+# %% ../nbs/05h_settings.ipynb #79b64538
 def choices_of(
     stage,  # a stage's settings
     name,   # of its field
@@ -110,22 +114,33 @@ def can_be_overridden(
     "Whether `overrides` takes it: L is a parameter, and faces are cut in the same way for all methods."
     return (stage, name) != ('preprocess', 'length') and (stage == 'preprocess' or name not in FACE)
 
+# %% ../nbs/05h_settings.ipynb #e85b6cfc
+def decides(
+    row,    # of a method
+    stage,  # its name
+) -> bool:
+    "Whether a stage decides a method's numbers."
+    return stage in (row.reads, *row.stages)
+
 def stages_of(
-    method,    # its name; None = all stages
+    method,    # a name, an address, or one of one's own; None = all stages
     settings,  # of a preset
 ) -> list:     # names
     "The stages that decide a method's numbers."
     names = [f.name for f in fields(settings) if is_dataclass(getattr(settings, f.name))]
-    row = method and method_of(method)
-    return [n for n in names if n in (row.reads, *row.stages)] if method else names
+    if method is None: return names
+    row = as_method(method)
+    row = METHODS[row] if isinstance(row, str) else row
+    return [n for n in names if decides(row, n)]
 
 def users_of(stage:str) -> str:
     "The methods that a stage decides about."
-    return ', '.join(k for k, row in METHODS.items() if stage in (row.reads, *row.stages))
+    named = [k for k, row in METHODS.items() if decides(row, stage)]
+    return ', '.join(named + ["networks of one's own"]*(stage == 'own'))
 
 # %% ../nbs/05h_settings.ipynb #24d5f6fc
 def settings_rows(
-    method,    # its name; None = all stages
+    method,    # as of `stages_of`
     settings,  # of a preset
 ) -> list:     # of (stage, field)
     "Everything that can be overridden."
@@ -133,8 +148,9 @@ def settings_rows(
     found = [(s, f.name) for s in stages for f in fields(getattr(settings, s)) if can_be_overridden(s, f.name)]
     return found if 'preprocess' in stages else [*found, *(('preprocess', k) for k in FACE)]
 
+# %% ../nbs/05h_settings.ipynb #fccdaac1
 def settings_table(
-    method=None,           # a method's name; None = all stages
+    method=None,           # a method's name, an address (file.py:Name), or one's own; None = all stages
     preset='paper',        # paper, light or tiny
     released_flow=False,   # for clips of the public flow release, whose presets differ
 ) -> pd.DataFrame:

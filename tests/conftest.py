@@ -1,5 +1,6 @@
 """Shared by the tests: quiet hypothesis, a look-alike of the public flow release, and the real one where it is at
 hand."""
+import multiprocessing
 import os
 import sys
 from functools import partial
@@ -44,6 +45,26 @@ def pytest_collection_modifyitems(items):
     "Whole files, the longest first; the order in a file stays."
     rank = {f'test_{name}': k for k, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+#: what the processes of a run import
+OF_WORKERS = ['mpfnet.processes', 'mpfnet.preprocess', 'mpfnet.store', 'mpfnet.methods', 'torch._dynamo']
+
+
+@pytest.fixture(scope='session', autouse=True)
+def workers_start_at_once():
+    """Processes of a run are forked from one that has imported what they need. They are handed the same as ever,
+    pickled; where a test has changed the environment, they are started as ever, too."""
+    if sys.platform != 'linux': return (yield)
+    def environment(): return {k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')}
+    before, real = environment(), multiprocessing.get_context
+    multiprocessing.set_forkserver_preload(OF_WORKERS)
+    def get_context(method=None):
+        return real('forkserver' if method == 'spawn' and environment() == before else method)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing, 'get_context', get_context)
+        patch.setattr('mpfnet.core.workers.get_context', get_context)
+        yield
 
 
 @pytest.fixture(scope='session')

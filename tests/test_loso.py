@@ -2,7 +2,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from conftest import CHEAP, CHEAP_RIVALS, write_flow_release
 from hypothesis import given
 from hypothesis import strategies as st
+from warm import warm
 
 from mpfnet import loso, methods
 from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST, DataError
@@ -86,7 +86,7 @@ def test_killed_run_continues_to_the_same_numbers(reference, flow_root, tmp_path
     )
     script = tmp_path / 'go.py'
     script.write_text(code)
-    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL, start_new_session=True)
+    process = warm.begin(script)
     folder = tmp_path / reference.name
     end = time.time() + 120
     while len(records(folder)) < 2 and process.poll() is None and time.time() < end: time.sleep(.05)
@@ -453,10 +453,9 @@ def test_two_runs_of_one_config_train_every_fold_once(reference, flow_root, tmp_
         f'run(dataset="megc2019_flow", data_root={str(flow_root)!r}, out_dir={str(tmp_path)!r}, overrides={CHEAP!r}, '
         f'subjects={SIX!r}, device="cpu", method="mpfnet_p")'
     )
-    both = [subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [p.communicate(timeout=300)[1] for p in both]
-    assert [p.returncode for p in both] == [0, 0], said
-    folder = tmp_path / reference.name
+    other = warm.begin('-c', code)
+    folder = go(flow_root, tmp_path)
+    assert folder == tmp_path / reference.name and other.wait(300) == 0
     assert json.loads((folder / 'env.json').read_text())['folds_trained'] == 6
     assert (folder / 'predictions.csv').read_bytes() == (reference / 'predictions.csv').read_bytes()
     assert [kept.content_hash(json.loads(p.read_text())) for p in records(folder).values()] == [

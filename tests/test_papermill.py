@@ -7,7 +7,7 @@ import shutil
 import nbformat
 import pandas as pd
 import pytest
-from conftest import CHEAP, ROOT
+from conftest import CHEAP, FEW_FACES, ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from warm import warm
@@ -15,6 +15,24 @@ from warm import warm
 from mpfnet.synthetic.lookalike import make_lookalike
 
 LOSO = ROOT / 'nbs' / '05_loso.ipynb'
+
+
+#: what a kernel does first: synthetic clips are fewer and smaller than a user's
+FEWER = f'''from functools import partial
+from mpfnet.synthetic import synth
+synth.make_synth = partial(synth.make_synth, **{FEW_FACES})
+'''
+
+
+@pytest.fixture(scope='module', autouse=True)
+def few_faces(tmp_path_factory):
+    "Kernels draw few clips."
+    folder = tmp_path_factory.mktemp('ipython')
+    (folder / 'profile_default' / 'startup').mkdir(parents=True)
+    (folder / 'profile_default' / 'startup' / 'few.py').write_text(FEWER, encoding='utf-8')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('IPYTHONDIR', str(folder))
+        yield
 
 
 def papermill(tmp_path, *args, page=LOSO):

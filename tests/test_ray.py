@@ -291,17 +291,31 @@ def test_finished_folds_are_kept_when_another_fails(monkeypatch):
     assert kept == [(('d', 's2'), 'record', None)] and fake.ended == ['a', 'c']
 
 
+def same_here_and_there(here, there):
+    "Two runs that made the same: predictions byte for byte, and what every fold has learnt."
+    def learnt(run): return {k: v['weights_sha256'] for k, v in scores(run).items()}
+    assert here.name == there.name and learnt(here) == learnt(there)
+    assert (here/'predictions.csv').read_bytes() == (there/'predictions.csv').read_bytes()
+
+
+@pytest.mark.parametrize('split, folds', [('kfold:3', 3), ('dataset', 3)])
+def test_folds_of_several_subjects_run_on_the_cluster(cluster, flow_root, tmp_path, split, folds):
+    what = dict(method='pca_lda', overrides='', subjects=None, split=split)
+    here = loso.run(**parameters(flow_root, tmp_path/'here', **what))
+    there = loso.run(**parameters(flow_root, tmp_path/'there', **what), engine='ray')
+    same_here_and_there(here, there)
+    assert len(scores(there)) == folds
+
+
 def test_a_method_of_ones_own_runs_on_the_cluster(cluster, flow_root, tmp_path):
-    "Its file, and the one beside it, go along as text."
+    "Its file, and the one beside it, go along as text; also for folds of several subjects."
     (tmp_path/'beside_ray.py').write_text('SMALL = 1e-6\n')
     (tmp_path/'mine.py').write_text(
         'import numpy as np\nfrom beside_ray import SMALL\nclass Mine:\n'
         '    def fit(self, fold): self.mean = fold.X().numpy().mean() + SMALL\n'
         '    def scores(self, x): return np.asarray(x).reshape(len(x), -1)[:, :3]*self.mean\n'
         '    def state(self): return dict(mean=self.mean)\n')
-    mine = dict(method=f'{tmp_path}/mine.py:Mine', overrides='', subjects='samm/sa00,samm/sa01')
-    here = loso.run(**parameters(flow_root, tmp_path/'here', **mine))
-    there = loso.run(**parameters(flow_root, tmp_path/'there', **mine), engine='ray')
-    assert here.name == there.name and (here/'predictions.csv').read_bytes() == (there/'predictions.csv').read_bytes()
-    assert {k: v['weights_sha256'] for k, v in scores(here).items()} == {
-        k: v['weights_sha256'] for k, v in scores(there).items()}
+    for k, more in enumerate((dict(subjects='samm/sa00,samm/sa01'), dict(subjects=None, split='kfold:3'))):
+        mine = dict(method=f'{tmp_path}/mine.py:Mine', overrides='') | more
+        here = loso.run(**parameters(flow_root, tmp_path/f'here{k}', **mine))
+        same_here_and_there(here, loso.run(**parameters(flow_root, tmp_path/f'there{k}', **mine), engine='ray'))

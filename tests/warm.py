@@ -2,8 +2,8 @@
 torch again.
 
 `warm(*args)` does what `subprocess.run([sys.executable, *args])` does: a process of its own, with its own arguments,
-directory, environment and files, for `SCRIPT`, `-m MODULE` and `-c CODE`. What is about starting itself (what is
-imported, in which encoding) takes a fresh Python.
+directory, environment and files, for `SCRIPT`, `-m MODULE` and `-c CODE`; `warm.begin(*args)` does not wait for it.
+What is about starting itself (what is imported, in which encoding) takes a fresh Python.
 """
 import atexit
 import gc
@@ -21,7 +21,8 @@ import types
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-NEEDED = ('mpfnet.cli', 'mpfnet.paper', 'mpfnet.paper.explain', 'sklearn.manifold', 'papermill.cli', 'nbclient')
+NEEDED = ('mpfnet.cli', 'mpfnet.paper', 'mpfnet.paper.explain', 'sklearn.manifold', 'papermill.cli', 'nbclient',
+          'torch._dynamo')
 
 
 class Warm:
@@ -41,6 +42,15 @@ class Warm:
         if not select.select([self.process.stdout], [], [], timeout)[0]: return None
         return int(self.process.stdout.readline())
 
+    def send(self, args, cwd, env, files):
+        "Have a program run, with files for its input, output and errors; its pid, which is its group, too."
+        if not self.process: self.start()
+        request = dict(args=[*map(str, args)], cwd=str(cwd or os.getcwd()),
+                       env=dict(os.environ if env is None else env), files=[*map(str, files)])
+        self.process.stdin.write(json.dumps(request).encode() + b'\n')
+        self.process.stdin.flush()
+        return self.told()
+
     def __call__(self, *args, cwd=None, env=None, text=True, timeout=300, input=''):
         "Run a program; a CompletedProcess."
         args = [*map(str, args)]
@@ -48,15 +58,10 @@ class Warm:
             more = dict(input=input if text else input.encode()) | (dict(text=True, encoding='utf-8') if text else {})
             return subprocess.run([sys.executable, *args], cwd=cwd, env=env, capture_output=True, timeout=timeout,
                                   **more)
-        if not self.process: self.start()
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder)/name for name in ('in', 'out', 'err')]
             files[0].write_text(input, encoding='utf-8')
-            request = dict(args=args, cwd=str(cwd or os.getcwd()), env=dict(os.environ if env is None else env),
-                           files=[*map(str, files)])
-            self.process.stdin.write(json.dumps(request).encode() + b'\n')
-            self.process.stdin.flush()
-            pid, status = self.told(), self.told(timeout)
+            pid, status = self.send(args, cwd, env, files), self.told(timeout)
             if status is None:
                 os.killpg(pid, signal.SIGKILL)
                 self.told()
@@ -64,6 +69,23 @@ class Warm:
             out, err = (f.read_bytes() for f in files[1:])
         if text: out, err = (s.decode('utf-8') for s in (out, err))
         return subprocess.CompletedProcess(args, status, out, err)
+
+    def begin(self, *args, cwd=None, env=None):
+        "Begin a program that is to be killed: what `Popen` in a session of its own returns, without its output."
+        if not hasattr(os, 'fork'):
+            return subprocess.Popen([sys.executable, *map(str, args)], cwd=cwd, env=env, stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.DEVNULL, start_new_session=True)
+        return Begun(self, self.send(args, cwd, env, [os.devnull]*3))
+
+
+class Begun:
+    "A program that runs. Until it has ended, no other is begun."
+    returncode = None
+    def __init__(self, waiting, pid): self.waiting, self.pid = waiting, pid
+    def poll(self): return self.wait(0)
+    def wait(self, timeout=60):
+        if self.returncode is None: self.returncode = self.waiting.told(timeout)
+        return self.returncode
 
 
 warm = Warm()

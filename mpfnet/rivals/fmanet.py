@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FMANET_VARIANTS', 'FMANET_PRESETS', 'PhaseFlows', 'phase_flows', 'unit_flow', 'magnitudes', 'combined', 'mm_cof',
-           'FMANetConfig', 'check_fmanet', 'fmanet_preset', 'Modulation', 'MotionAttention', 'FMANetNet', 'FMANet',
-           'mirrored']
+           'FMANetConfig', 'check_fmanet', 'fmanet_preset', 'Modulation', 'MotionAttention', 'FMANetNet', 'OfTwoPhases',
+           'FMANet', 'mirrored']
 
 # %% ../../nbs/rivals/07_fmanet.ipynb #edeffcfd
 from dataclasses import dataclass
@@ -193,29 +193,37 @@ def maps(self:FMANetNet, x):  # (B, 2, 2, S, S) px
     a, b = (stream(seen[:, k]) for k, stream in enumerate(self.streams))
     return self.attention(a, b, grid_means(m, self.cells))
 
+# %% ../../nbs/rivals/07_fmanet.ipynb #fecb7359
+class OfTwoPhases:
+    "What models that read onset → apex and apex → offset share: `begin` makes `net`, and a state makes it again."
+    name = ''    # of the method, and of its settings
+    @classmethod
+    def restore(cls,
+                state,  # what `state` returned
+                about,  # `shape` of a row, `n_classes`
+                ctx):   # Context
+        new = cls.__new__(cls)
+        new.begin(tuple(about['shape']), about['n_classes'], ctx, torch.Generator())
+        new.net = load_strict(new.net, state, cls.name)
+        return new
+    def state(self): return self.net.state_dict()
+    def need_second(self, x): # flow of the second phase, of the training clips
+        need(x.any(), f'{self.name}, training clips with frames after the apex', 0,
+             'at least 1: it reads onset → apex and apex → offset')
+
 # %% ../../nbs/rivals/07_fmanet.ipynb #75eb5ea1
-class FMANet:
+class FMANet(OfTwoPhases):
     "FMANet trained on a fold whose rows are `PhaseFlows`, (2, 2, S, S)."
+    name = 'fmanet'
     def __init__(self,
                  fold,  # Fold
                  ctx):  # Context with settings.fmanet
         self.begin(fold.shape, fold.n_classes, ctx, stage_generator(fold, 'fmanet'))
         x, y = fold.X(), fold.y
-        need(x[:, :, 1].any(), 'fmanet, training clips with frames after the apex', 0,
-             'at least 1: it reads onset → apex and apex → offset')
+        self.need_second(x[:, :, 1])
         with random_state_kept():
             torch.manual_seed(self.g.initial_seed())  # dropout
             self.losses = self.learn(x.to(self.device), y.to(self.device), fold.n_classes, ctx)
-    @classmethod
-    def restore(cls,
-                state,  # what `state` returned
-                about,  # `shape` of a row, `n_classes`
-                ctx):   # Context with settings.fmanet
-        new = cls.__new__(cls)
-        new.begin(tuple(about['shape']), about['n_classes'], ctx, torch.Generator())
-        new.net = load_strict(new.net, state, 'fmanet')
-        return new
-    def state(self): return self.net.state_dict()
 
 # %% ../../nbs/rivals/07_fmanet.ipynb #8dbf170d
 @patch

@@ -18,11 +18,10 @@ from torch.nn import functional as F
 
 from ..core.checks import need, patch, pick
 from ..folds import positions
-from ..motion.checkpoints import load_strict
 from ..motion.flow import gray
 from ..motion.magnify import LEARNED, MAGNIFIERS, magnify
 from .descriptors import FlowRecipe
-from .fmanet import phase_flows
+from .fmanet import OfTwoPhases, phase_flows
 from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
 # %% ../../nbs/rivals/08_skd_tstsan.ipynb #03b74591
@@ -311,30 +310,20 @@ def skd_loss(
     return loss
 
 # %% ../../nbs/rivals/08_skd_tstsan.ipynb #96db955d
-class SKDTSTSAN:
+class SKDTSTSAN(OfTwoPhases):
     "SKD-TSTSAN trained on a fold whose rows are `ThreeStreams`, (7, 1, S, S)."
+    name = 'skd_tstsan'
     def __init__(self,
                  fold,  # Fold
                  ctx):  # Context with settings.skd_tstsan
         self.begin(fold.shape, fold.n_classes, ctx, stage_generator(fold, 'skd_tstsan'))
         need(len(fold) >= 2, 'skd_tstsan, training clips', len(fold), 'at least 2')
         x, y = fold.X(), fold.y
-        need(x[:, 5:].any(), 'skd_tstsan, training clips with frames after the apex', 0,
-             'at least 1: it reads onset → apex and apex → offset')
+        self.need_second(x[:, 5:])
         z = torch.cat([stream_inputs(part, self.cfg) for part in x.split(64)]).to(self.device)
         with random_state_kept():
             torch.manual_seed(self.g.initial_seed())  # dropout
             self.losses = self.learn(z, y.to(self.device), rarity(y, fold.n_classes).to(self.device), ctx)
-    @classmethod
-    def restore(cls,
-                state,  # what `state` returned
-                about,  # `shape` of a row, `n_classes`
-                ctx):   # Context with settings.skd_tstsan
-        new = cls.__new__(cls)
-        new.begin(tuple(about['shape']), about['n_classes'], ctx, torch.Generator())
-        new.net = load_strict(new.net, state, 'skd_tstsan')
-        return new
-    def state(self): return self.net.state_dict()
 
 # %% ../../nbs/rivals/08_skd_tstsan.ipynb #83505ce1
 @patch

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'ABOUT_RUNS', 'ABOUT_SETTINGS', 'FIT_FLAGS',
-           'WORDS_SUFFICE', 'NO_COPY', 'ABOUT', 'HELPS', 'complain', 'in_plain_words', 'print_table', 'protocols',
-           'load_tasks', 'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind', 'show_report', 'clip_files',
-           'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words', 'check_one',
-           'show_composite', 'loader_options', 'check', 'found', 'found_row', 'synth_row', 'how_to_get', 'where',
-           'lookalike', 'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
-           'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line',
-           'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command',
-           'page_command', 'parameters_help', 'parser', 'main']
+           'WORDS_SUFFICE', 'NO_COPY', 'ABOUT_BENCHMARK', 'ABOUT', 'HELPS', 'complain', 'in_plain_words', 'print_table',
+           'protocols', 'load_tasks', 'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind', 'show_report',
+           'clip_files', 'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words',
+           'check_one', 'show_composite', 'loader_options', 'check', 'found', 'found_row', 'synth_row', 'how_to_get',
+           'where', 'lookalike', 'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs',
+           'list_runs', 'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given',
+           'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked',
+           'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command',
+           'benchmark_command', 'benchmark_help', 'parameters_help', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -675,10 +676,11 @@ def executed(
     runs,          # folder of the runs
     out=None,      # path of the copy; None: in the run's folder
     say=None,      # file for what the page prints to its standard error
+    page='05_loso', # its name
 ) -> tuple:        # the run's folder, None if the page does not say; the copy
-    "Run the program's page."
+    "Run the program's page, or another one that ends on a folder."
     copy = out or Path(runs)/f'unfinished-{os.getpid()}.ipynb'
-    try: folder = path_in(run_page(notebook_path('05_loso'), copy, given, say))
+    try: folder = path_in(run_page(notebook_path(page), copy, given, say))
     except BaseException as e:
         if not out and (not isinstance(e, PageError) or e.kind in WORDS_SUFFICE): forget(copy)
         elif isinstance(e, PageError): complain(f'the page up to there: {copy}')
@@ -762,6 +764,86 @@ def page_command(args) -> int: # what argparse read
     if args.name: print(notebook_path(args.name))
     else: print_table(pd.DataFrame(parameter_pages().items(), columns=['page', 'where']))
     return 0
+
+# %% ../nbs/08_cli.ipynb #27b5b666
+def show_benchmark(
+    folder,     # of a benchmark
+    copy=None,  # of the page
+) -> int:       # runs that are not there
+    "Whose clips, which scores, what is told apart."
+    from mpfnet.benchmark import read_benchmark, scores_by_rule
+    found = read_benchmark(folder)
+    print_table(scores_by_rule(found).reset_index(), found.stamp)
+    print()
+    for line in found.said: print(printable(line.replace('**', '')))
+    print()
+    for what, path in (('table', found.folder/'benchmark.csv'), ('notebook', copy)):
+        if path: print(printable(f'{what:8}  {path}'))
+    return int((found.table['why'] != '').sum())
+
+# %% ../nbs/08_cli.ipynb #b99069eb
+def begin_benchmark(args): # what argparse read
+    "What is asked; wrong usage is said at once."
+    from mpfnet.benchmark import asked_for, refused
+    lost = [k for k in ('methods', 'datasets') if k not in args.given]
+    if lost: args.error(f'-p {" and -p ".join(lost)}: say what is to be compared, '
+                        'as in -p methods pca_lda,ststnet -p datasets smic,samm')
+    if args.out and args.no_notebook: args.error('--out names the executed notebook, and --no-notebook wants none')
+    try:
+        asked = asked_for(**args.given)
+        refused(asked)
+    except ValueError as e: args.error(str(e))
+    return asked
+
+def plan_command(args) -> int: # what argparse read
+    "mpfnet benchmark --plan"
+    from mpfnet.benchmark import contest
+    c = contest(**args.given, progress=not args.quiet)
+    print_table(c.plan(), c.plan_text())
+    return 0
+
+# %% ../nbs/08_cli.ipynb #7dda7335
+def benchmark_command(args) -> int: # what argparse read
+    "mpfnet benchmark"
+    begin_benchmark(args)
+    if args.plan: return plan_command(args)
+    copy = None
+    try: out = args.out and check_copy(args.out)
+    except ValueError as e: args.error(f'--{e}')
+    try:
+        if with_page(args):
+            say = None if args.quiet else sys.stderr
+            folder, copy = executed(args.given, args.given.get('out_dir', 'runs'), out, say, '06_benchmark')
+        else:
+            from mpfnet.benchmark import benchmark
+            folder = benchmark(**args.given, progress=not args.quiet).folder
+    except PageError as e:
+        complain(e)
+        return 1
+    except KeyboardInterrupt:
+        print('\nStopped. Finished folds are kept: the same command goes on.', file=sys.stderr)
+        return 130
+    return int(show_benchmark(folder, copy) > 0)
+
+# %% ../nbs/08_cli.ipynb #bddb4308
+ABOUT_BENCHMARK = ('Methods × datasets × splits × seeds: what exists is found, the rest is trained, and one table says '
+                   'which gaps are more than noise. Exit status 1: some run is not there; 2: wrong usage.')
+
+def benchmark_help() -> str:
+    "The parameters of a benchmark, one a line, with default and meaning."
+    import inspect
+
+    from mpfnet.benchmark import benchmark
+    from mpfnet.parameters import meanings
+    said = meanings(benchmark)
+    asked = [q for q in inspect.signature(benchmark).parameters.values() if q.name != 'progress']
+    wide = max(len(str(q)) for q in asked)
+    return '\n'.join(['\nparameters:', *(f'  {q!s:{wide}}  {said[q.name]}' for q in asked), ''])
+
+def _benchmark_arguments(p):
+    _run_arguments(p)
+    p.add_argument('--plan', action='store_true', help='only say what there is, what is to be trained, and how long')
+    p.format_help = lambda: argparse.ArgumentParser.format_help(p) + benchmark_help()
 
 # %% ../nbs/08_cli.ipynb #89fc0a56
 def _check_arguments(p):
@@ -903,6 +985,7 @@ def parser() -> argparse.ArgumentParser:
     _add(areas, 'run', run_command, _run_arguments, HELPS['run'])
     _add(areas, 'runs', list_runs, _runs_arguments, ABOUT_RUNS)
     _add(areas, 'settings', list_settings, _settings_arguments, ABOUT_SETTINGS)
+    _add(areas, 'benchmark', benchmark_command, _benchmark_arguments, ABOUT_BENCHMARK)
     _add(areas, 'compare', compare_runs, _compare_arguments, HELPS['compare'])
     _add(areas, 'check-method', check_a_method, _method_arguments, HELPS['method'])
     _add(areas, 'fit', fit_model, _fit_arguments, HELPS['fit'])

@@ -628,7 +628,8 @@ def read_benchmark(
 ) -> Benchmarked:
     "A benchmark as its folder has it."
     def read(name):
-        t = pd.read_csv(Path(folder)/name, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[''])
+        as_text = dict.fromkeys(TEXT_COLUMNS, str)
+        t = pd.read_csv(Path(folder)/name, dtype=as_text, keep_default_na=False, na_values=[''])
         return csv_read(t.fillna({k: '' for k in ('run', 'why') if k in t}))
     table = read('benchmark.csv')
     return Benchmarked(folder=Path(folder), table=table, pairs=read('pairs.csv'), ranks=ranks_of_table(table),

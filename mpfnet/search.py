@@ -138,7 +138,8 @@ def inner_jobs(
         h = harness(e, seed, hash_of(config_of(e, seed)))
         folder = Path(p.out_dir)/'cache'/'inner'/f'{h.config[:16]}-{n_splits}'
         for f in chosen_subjects(p.subjects, e.data.clips, p.split):
-            jobs.setdefault(f, []).append(Inner(harness=h, outer=f, n_splits=n_splits, path=folder/f'{file_name(*f)}.json'))
+            job = Inner(harness=h, outer=f, n_splits=n_splits, path=folder/f'{file_name(*f)}.json')
+            jobs.setdefault(f, []).append(job)
     for f in jobs:                                        # a wrong number of groups is an error now
         out = split_of(asked[0].split).folds(first.data.clips)[f]
         inner_groups([s for s in subjects_of(first.data.clips) if s not in out], n_splits)
@@ -201,9 +202,10 @@ def text(self:Search) -> str:
     "The outer score, the optimism, and what was chosen."
     pooled, as_is = self.metrics['pooled'], float(self.inner[:, 0].mean())
     how_many = len(set(self.chosen))
-    return (f"{self.method}, {self.stamp}. UF1 of the test clips: {with_interval(pooled['uf1'], pooled['uf1_ci95'])}, "
-            f"rule: chosen on the training subjects of each fold. Inside, the best of {len(self.settings)} settings has "
-            f"{self.inside:.3f}, the method as it is {as_is:.3f}. Optimism (inside − test): {self.optimism:+.3f}. "
+    score = with_interval(pooled['uf1'], pooled['uf1_ci95'])
+    return (f"{self.method}, {self.stamp}. UF1 of the test clips: {score}, rule: chosen on the training subjects of "
+            f"each fold. Inside, the best of {len(self.settings)} settings has {self.inside:.3f}, the method as it "
+            f"is {as_is:.3f}. Optimism (inside − test): {self.optimism:+.3f}. "
             f"{len(self.folds)} folds chose {how_many} setting{'s'*(how_many > 1)}.")
 
 # %% ../nbs/06b_search.ipynb #40a2b924

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['RULES', 'OWN', 'SPELT', 'SHARED_PARAMETERS', 'BENCHMARK_PARAMETERS', 'NOT_YET', 'TEXT_COLUMNS', 'RULE_COLOURS',
-           'Contender', 'in_brackets', 'contender_of', 'listed_in', 'contenders_of', 'Asked', 'parameters_of',
-           'refused', 'failed_because', 'asked_for', 'Cell', 'look_again', 'look_for_records', 'by_split',
-           'experiment_of', 'cells_of', 'seconds_by_clips', 'rates_of', 'seconds_left', 'each_warning_once', 'Contest',
+           'Contender', 'in_brackets', 'contender_of', 'listed_in', 'contenders_of', 'Asked', 'parameters_for',
+           'refused', 'failed_because', 'asked_for', 'each_warning_once', 'Cell', 'look_again', 'look_for_records',
+           'by_split', 'experiment_of', 'cells_wanted', 'seconds_by_clips', 'rates_of', 'seconds_left', 'Contest',
            'jobs_of', 'names_of_folds', 'train_cell', 'side_of_cells', 'scores_in_columns', 'kind_in_words',
-           'rows_of_cells', 'places', 'table_of_cells', 'whole_groups', 'pairs_of_cells', 'mean_scores',
+           'rows_of_cells', 'by_place', 'table_of_cells', 'whole_groups', 'pairs_of_cells', 'mean_scores',
            'ranks_of_table', 'Benchmarked', 'said_of_failures', 'sentences', 'seconds_table', 'asked_as_json',
            'read_benchmark', 'contest', 'benchmark', 'scores_by_rule', 'panels', 'panel_title', 'kinds_of',
-           'scores_picture', 'pairs_picture', 'ranks_picture']
+           'forest_picture', 'pairs_picture', 'ranks_picture']
 
 # %% ../nbs/06_benchmark.ipynb #81fb21a1
 import re
@@ -49,7 +49,7 @@ from mpfnet.results.ranks import (
     all_pairs,
     draw_pairs,
     draw_ranks,
-    draw_scores,
+    draw_score_lines,
     pairs_text,
     ranks_over,
     ranks_text,
@@ -142,7 +142,8 @@ class Asked:
         "Everything but the seeds."
         return [(c, d, s) for c in self.contenders for d in self.datasets for s in self.splits]
 
-def parameters_of(
+# %% ../nbs/06_benchmark.ipynb #7572c710
+def parameters_for(
     a:Asked,
     c:Contender,
     dataset,
@@ -157,7 +158,7 @@ def parameters_of(
     what = dict(method=c.method, dataset=dataset, split=split, overrides=','.join([*taken, *own]))
     return a.shared | c.given | what
 
-# %% ../nbs/06_benchmark.ipynb #7572c710
+# %% ../nbs/06_benchmark.ipynb #b120fedf
 def refused(
     a:Asked,
 ) -> dict:  # (contender's name, dataset, split) → why
@@ -166,7 +167,7 @@ def refused(
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                  # the runs will say it
         for c, d, s in a.combinations():
-            try: resolve(check_parameters(parameters_of(a, c, d, s)))
+            try: resolve(check_parameters(parameters_for(a, c, d, s)))
             except ValueError as e: out[c.name, str(d), s] = e
     everything = [(c.name, str(d), s) for c, d, s in a.combinations()]
     for place in range(3):
@@ -184,7 +185,7 @@ def failed_because(
     text = printable(' '.join((str(e) if plain else f'{type(e).__name__}: {e}').split()))
     return text if len(text) <= most else f'{text[:most]}…'
 
-# %% ../nbs/06_benchmark.ipynb #b120fedf
+# %% ../nbs/06_benchmark.ipynb #edc1e681
 def asked_for(
     methods,             # 'pca_lda,mpfnet_p[gamma=inner]', or a list: names, dictionaries, methods of your own
     datasets,            # 'smic,samm', or a list
@@ -210,10 +211,26 @@ def asked_for(
         need(texts and len(set(texts)) == len(texts), name, texts, 'one or more, all different')
     return a
 
+# %% ../nbs/06_benchmark.ipynb #6ea03569
 SHARED_PARAMETERS = 'task', 'preset', 'overrides', 'data_root', 'out_dir', 'workers', 'engine', 'device'
 BENCHMARK_PARAMETERS = 'methods', 'datasets', 'splits', 'seeds', 'folds', 'draws', *SHARED_PARAMETERS
 
-# %% ../nbs/06_benchmark.ipynb #4f8774d5
+# %% ../nbs/06_benchmark.ipynb #5610c9ca
+@contextmanager
+def each_warning_once():
+    "Meanwhile a warning is shown once, however often it is given."
+    seen = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter('always', UserWarning)
+        show = warnings.showwarning
+        def first(message, *more, **named):
+            if str(message) in seen: return
+            seen.add(str(message))
+            show(message, *more, **named)
+        warnings.showwarning = first
+        yield
+
+# %% ../nbs/06_benchmark.ipynb #059e2a7d
 @dataclass(kw_only=True, slots=True)
 class Cell:
     "One run of a benchmark."
@@ -238,6 +255,7 @@ def look_again(cell:Cell):
     "Read the records that are there."
     cell.records = valid_records(cell.harness, cell.wanted)
 
+# %% ../nbs/06_benchmark.ipynb #f90bdf58
 def look_for_records(
     cell:Cell,
     folds=None,  # only the first so many
@@ -249,7 +267,7 @@ def look_for_records(
     cell.wanted = chosen_subjects(None, e.data.clips, cell.split)[:folds]
     look_again(cell)
 
-# %% ../nbs/06_benchmark.ipynb #c3f9ea00
+# %% ../nbs/06_benchmark.ipynb #3b526dcb
 def by_split(
     e:Experiment,  # of the same parameters but for the split
     p:Parameters,  # of the run
@@ -270,22 +288,24 @@ def experiment_of(
     known[key] = experiment(p, progress=progress)
     return known[key]
 
-def cells_of(
+# %% ../nbs/06_benchmark.ipynb #e0716324
+def cells_wanted(
     a:Asked,
     progress=True,  # show a bar while features are computed
 ) -> list:
     "Every run that is asked for, with what there is of it. What cannot be prepared says why, and the others go on."
     out, no, found = [], refused(a), {}
-    for c, d, s in a.combinations():
-        key, e, why = (c.name, str(d)), None, no.get((c.name, str(d), s), '')
-        try: e = None if why else experiment_of(check_parameters(parameters_of(a, c, d, s)), found, key, progress)
-        except Exception as error: why = failed_because(error)
-        new = [Cell(contender=c, dataset=str(d), split=s, seed=seed, experiment=e, why=why) for seed in a.seeds]
-        for cell in new if e else (): look_for_records(cell, a.folds)
-        out += new
+    with each_warning_once():
+        for c, d, s in a.combinations():
+            key, e, why = (c.name, str(d)), None, no.get((c.name, str(d), s), '')
+            try: e = None if why else experiment_of(check_parameters(parameters_for(a, c, d, s)), found, key, progress)
+            except Exception as error: why = failed_because(error)
+            new = [Cell(contender=c, dataset=str(d), split=s, seed=seed, experiment=e, why=why) for seed in a.seeds]
+            for cell in new if e else (): look_for_records(cell, a.folds)
+            out += new
     return out
 
-# %% ../nbs/06_benchmark.ipynb #49724447
+# %% ../nbs/06_benchmark.ipynb #ae651283
 def seconds_by_clips(
     cell:Cell,
     folder,  # of runs
@@ -311,6 +331,7 @@ def rates_of(
         out[key] = float(np.median(own)) if own else seconds_by_clips(todo[0], folder) if todo else 0.
     return out
 
+# %% ../nbs/06_benchmark.ipynb #e276440a
 def seconds_left(
     cells:list,
     rates:dict,   # what `rates_of` returned
@@ -321,22 +342,7 @@ def seconds_left(
     at_once = [(-(-len(c.todo)//workers), rate(c), len(c.todo)) for c in cells]
     return sum(n*r for n, r, _ in at_once if r is not None), sum(k for _, r, k in at_once if r is None)
 
-# %% ../nbs/06_benchmark.ipynb #059e2a7d
-@contextmanager
-def each_warning_once():
-    "Meanwhile a warning is shown once, however often it is given."
-    seen = set()
-    with warnings.catch_warnings():
-        warnings.simplefilter('always', UserWarning)
-        show = warnings.showwarning
-        def first(message, *more, **named):
-            if str(message) in seen: return
-            seen.add(str(message))
-            show(message, *more, **named)
-        warnings.showwarning = first
-        yield
-
-# %% ../nbs/06_benchmark.ipynb #3b526dcb
+# %% ../nbs/06_benchmark.ipynb #63a5bf8c
 @dataclass(kw_only=True, slots=True)
 class Contest:
     "A benchmark: what was asked, and its runs."
@@ -363,6 +369,7 @@ def plan(self:Contest) -> pd.DataFrame: # a row for each method × dataset × sp
             done=sum(len(c.records) for c in mine), to_train=todo, time=time))
     return pd.DataFrame(rows)
 
+# %% ../nbs/06_benchmark.ipynb #5f4e25a4
 @patch
 def plan_text(self:Contest) -> str:
     "The plan in a sentence."
@@ -375,7 +382,7 @@ def plan_text(self:Contest) -> str:
     if lost: said.append(f'{lost} runs cannot be made')
     return ', '.join(said)
 
-# %% ../nbs/06_benchmark.ipynb #0cfc6b2d
+# %% ../nbs/06_benchmark.ipynb #103cc410
 def jobs_of(
     cells:list,
     rates:dict,  # what `rates_of` returned
@@ -393,6 +400,7 @@ def names_of_folds(
     "As the parameter `subjects` writes them."
     return ['/'.join(f) if split == 'subject' else f[1] for f in folds]
 
+# %% ../nbs/06_benchmark.ipynb #9bbd7845
 def train_cell(
     cell:Cell,
     folds:list,     # names
@@ -406,7 +414,7 @@ def train_cell(
         look_again(cell)
     except Exception as error: cell.why = failed_because(error)
 
-# %% ../nbs/06_benchmark.ipynb #f5c9b57c
+# %% ../nbs/06_benchmark.ipynb #8d84b024
 @patch
 def train(
     self:Contest,
@@ -429,7 +437,7 @@ def train(
             rates |= rates_of([c for c in self.cells if c.place[:2] == cell.place[:2]], self.runs)
             bar.done = over()
 
-# %% ../nbs/06_benchmark.ipynb #ae651283
+# %% ../nbs/06_benchmark.ipynb #c29bfa44
 def side_of_cells(
     cells:list,  # of one method, dataset and split, one a seed; all whole
     name='',     # of the side
@@ -456,7 +464,7 @@ def kind_in_words(stamp) -> str:
     try: return kind_of(stamp)
     except ValueError: return str(stamp)
 
-# %% ../nbs/06_benchmark.ipynb #e276440a
+# %% ../nbs/06_benchmark.ipynb #0073a90c
 NOT_YET = 'not trained yet'
 
 def rows_of_cells(
@@ -479,7 +487,8 @@ def rows_of_cells(
     if len(cells) > 1: rows.append(row('mean', cells, f'no mean: seed {lost} is missing' if lost else ''))
     return rows
 
-def places(cells) -> dict:  # (method, dataset, split) → its cells, one a seed
+# %% ../nbs/06_benchmark.ipynb #1e280b93
+def by_place(cells) -> dict:  # (method, dataset, split) → its cells, one a seed
     "Cells of the same method, dataset and split."
     out = {}
     for c in cells: out.setdefault(c.place, []).append(c)
@@ -490,7 +499,7 @@ def table_of_cells(
     draws=2000,  # of the bootstrap
 ) -> pd.DataFrame:
     "The tidy table."
-    rows = [r for group in places(cells).values() for r in rows_of_cells(group, draws)]
+    rows = [r for group in by_place(cells).values() for r in rows_of_cells(group, draws)]
     present = [k for k in RULES if any(c.contender.rule == k for c in cells)]
     scores = [f'{r}.{s}{end}' for r in present for s in SCORES for end in ('', '_low', '_high')]
     columns = ['method', 'dataset', 'split', 'seed', 'rule', 'clips', 'stamp', 'n', 'subjects', 'folds', 'of']
@@ -498,13 +507,13 @@ def table_of_cells(
     counts = dict.fromkeys(('n', 'subjects', 'folds', 'of'), 'Int64')
     return table.astype(counts | dict.fromkeys(scores, float)).round(6)
 
-# %% ../nbs/06_benchmark.ipynb #63a5bf8c
+# %% ../nbs/06_benchmark.ipynb #6106baa3
 def whole_groups(
     cells:list,
 ) -> dict:  # (dataset, split, rule) → {method: its cells}
     "Methods whose every seed is there, side by side."
     out = {}
-    for (name, dataset, split), group in places(cells).items():
+    for (name, dataset, split), group in by_place(cells).items():
         if all(c.whole for c in group): out.setdefault((dataset, split, group[0].contender.rule), {})[name] = group
     return out
 
@@ -523,36 +532,37 @@ def pairs_of_cells(
     first = ['dataset', 'split', 'rule', 'a', 'b']
     return both[[*first, *(k for k in both if k not in first)]].round(6)
 
+# %% ../nbs/06_benchmark.ipynb #45f7e562
 def mean_scores(
     table:pd.DataFrame,  # of `table_of_cells`
     score='uf1',         # of `SCORES`
 ) -> pd.DataFrame:       # method, dataset, split, rule, value, low, high
     "One row a method, dataset and split: the mean of its seeds, or its one seed."
     last = table.groupby(['method', 'dataset', 'split'], sort=False).tail(1)
-    rows = [dict(method=r['method'], dataset=r['dataset'], split=r['split'], rule=r['rule'], why=r['why'],
+    rows = [dict(method=r['method'], dataset=r['dataset'], split=r['split'], rule=r['rule'], clips=r['clips'], why=r['why'],
                  value=r[f"{r['rule']}.{score}"], low=r[f"{r['rule']}.{score}_low"],
                  high=r[f"{r['rule']}.{score}_high"]) for r in last.to_dict('records')]
     return pd.DataFrame(rows)
 
 def ranks_of_table(
     table:pd.DataFrame,  # of `table_of_cells`
-) -> dict:               # (split, rule) → Ranks
-    "Ranks over datasets, where there are two methods and two datasets."
+) -> dict:               # (split, rule, kind of clips) → Ranks
+    "Ranks over datasets of one kind, where there are two methods and two datasets."
     out = {}
-    for (split, rule), rows in mean_scores(table).groupby(['split', 'rule'], sort=False):
+    for key, rows in mean_scores(table).groupby(['split', 'rule', 'clips'], sort=False):
         scores = rows.pivot(index='method', columns='dataset', values='value')[list(dict.fromkeys(rows['dataset']))]
         scores = scores.loc[list(dict.fromkeys(rows['method']))].dropna()
-        if min(scores.shape) > 1: out[split, rule] = ranks_over(scores)
+        if min(scores.shape) > 1: out[key] = ranks_over(scores)
     return out
 
-# %% ../nbs/06_benchmark.ipynb #5f4e25a4
+# %% ../nbs/06_benchmark.ipynb #f201afee
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Benchmarked:
     "What a benchmark found."
     folder: Path          # benchmark.csv, pairs.csv, seconds.csv, benchmark.json
     table: pd.DataFrame   # a row for each method × dataset × split × seed, and the mean of the seeds
     pairs: pd.DataFrame   # a row for each pair of methods, by dataset, split and rule
-    ranks: dict           # (split, rule) → `Ranks`
+    ranks: dict           # (split, rule, kind of clips) → `Ranks`
     said: list            # sentences
 
     @property
@@ -570,6 +580,7 @@ def said_of_failures(
     return [f'{m} on {d}, split={s}, seed {seeds}: {why}' + '.'*(why[-1:] not in '.…')
             for (m, d, s, why), seeds in grouped.items()]
 
+# %% ../nbs/06_benchmark.ipynb #8a2cdd91
 def sentences(
     table:pd.DataFrame,
     pairs:pd.DataFrame,
@@ -579,14 +590,15 @@ def sentences(
     out = [f'**Missing.** {s}' for s in said_of_failures(table)]
     for (d, s, rule), some in pairs.groupby(['dataset', 'split', 'rule'], sort=False):
         out.append(f'**{d}, split={s}, {RULES[rule]}.** ' + ' '.join(pairs_text(some)))
-    for (s, rule), r in ranks.items(): out.append(f'**Ranks, split={s}, {RULES[rule]}.** ' + ' '.join(ranks_text(r)))
+    for (s, rule, kind), r in ranks.items():
+        out.append(f'**Ranks, {kind} datasets, split={s}, {RULES[rule]}.** ' + ' '.join(ranks_text(r)))
     rules = list(dict.fromkeys(table['rule']))
     if len(rules) > 1:
         out.append(f'**Rules.** {", ".join(rules)}: scores of different rules are not compared. '
                    + 'An oracle has seen the test subjects; nobody could have its score.'*('oracle' in rules))
     return out
 
-# %% ../nbs/06_benchmark.ipynb #8f189db8
+# %% ../nbs/06_benchmark.ipynb #bc87345c
 def seconds_table(
     cells:list,
 ) -> pd.DataFrame:
@@ -605,6 +617,7 @@ def asked_as_json(
     return dict(methods=[of(c) for c in a.contenders], datasets=[*map(str, a.datasets)], splits=a.splits,
                 seeds=a.seeds, folds=a.folds, draws=a.draws, **same)
 
+# %% ../nbs/06_benchmark.ipynb #e5b6a792
 @patch
 def result(self:Contest) -> Benchmarked:
     "Read what is there, write the tables, and say what can be said."
@@ -620,7 +633,7 @@ def result(self:Contest) -> Benchmarked:
     write_json(folder/'benchmark.json', asked | dict(said=said))
     return Benchmarked(folder=folder, table=table, pairs=pairs, ranks=ranks, said=said)
 
-# %% ../nbs/06_benchmark.ipynb #103cc410
+# %% ../nbs/06_benchmark.ipynb #d9986df3
 TEXT_COLUMNS = 'method', 'dataset', 'split', 'seed', 'rule', 'clips', 'stamp', 'run', 'why', 'a', 'b', 'verdict'
 
 def read_benchmark(
@@ -635,7 +648,7 @@ def read_benchmark(
     return Benchmarked(folder=Path(folder), table=table, pairs=read('pairs.csv'), ranks=ranks_of_table(table),
                        said=read_json(Path(folder)/'benchmark.json')['said'])
 
-# %% ../nbs/06_benchmark.ipynb #8d84b024
+# %% ../nbs/06_benchmark.ipynb #883b8736
 def contest(
     methods,             # 'pca_lda,mpfnet_p[gamma=inner]', or a list: names, dictionaries, methods of your own
     datasets,            # 'smic,samm', or a list
@@ -645,8 +658,9 @@ def contest(
 ) -> Contest:
     "Look what there is of a benchmark, and train nothing yet."
     asked = asked_for(methods, datasets, **parameters)
-    with each_warning_once(): return Contest(asked=asked, cells=cells_of(asked, progress))
+    return Contest(asked=asked, cells=cells_wanted(asked, progress))
 
+# %% ../nbs/06_benchmark.ipynb #f2591c01
 def benchmark(
     methods,             # 'pca_lda,mpfnet_p[gamma=inner]', or a list: names, dictionaries, methods of your own
     datasets,            # 'smic,samm', or a list
@@ -673,7 +687,7 @@ def benchmark(
     c.train(progress)
     return c.result()
 
-# %% ../nbs/06_benchmark.ipynb #0073a90c
+# %% ../nbs/06_benchmark.ipynb #4c193224
 def scores_by_rule(
     r:Benchmarked,
     score='uf1',     # of `SCORES`
@@ -693,7 +707,7 @@ def scores_by_rule(
     order = pd.MultiIndex.from_frame(shown.sort_values(keys)[keys].astype(str))
     return out.loc[order, list(dict.fromkeys(shown['rule']))].rename_axis(columns=None)
 
-# %% ../nbs/06_benchmark.ipynb #1e280b93
+# %% ../nbs/06_benchmark.ipynb #3b3f6c2d
 def panels(
     places:list,    # of (dataset, split, rule)
     size,           # (width, height) of one, in inches
@@ -717,6 +731,7 @@ def panel_title(
     dataset, split, rule = place
     return f'{dataset} ({kind}), split={split}\n{RULES[rule]}'
 
+# %% ../nbs/06_benchmark.ipynb #6ee16bb2
 def kinds_of(
     table:pd.DataFrame,  # of `table_of_cells`
 ) -> dict:               # dataset → real, look-alike, …
@@ -724,10 +739,10 @@ def kinds_of(
     there = table.dropna(subset=['clips'])
     return dict(zip(there['dataset'], there['clips']))
 
-# %% ../nbs/06_benchmark.ipynb #5806acd2
+# %% ../nbs/06_benchmark.ipynb #6b4ba2cd
 RULE_COLOURS = dict(fixed='C0', training='C2', oracle='C3')
 
-def scores_picture(
+def forest_picture(
     r:Benchmarked,
     score='uf1',  # of `SCORES`
 ):                # the figure; None where nothing was scored
@@ -742,10 +757,11 @@ def scores_picture(
         def dots(m): return single[(single[['method', 'dataset', 'split']] == [m, *place[:2]]).all(axis=1)]
         drawn = [(m.method, (m.value, m.low, m.high), dots(m.method)[f'{place[2]}.{score}'].tolist())
                  for m in rows.itertuples()]
-        draw_scores(axes[place], drawn, panel_title(place, kinds[place[0]]), RULE_COLOURS[place[2]])
+        draw_score_lines(axes[place], drawn, panel_title(place, kinds[place[0]]), RULE_COLOURS[place[2]])
         axes[place].set(xlim=(0, 1), xlabel=SCORES[score])
     return fig
 
+# %% ../nbs/06_benchmark.ipynb #258c85b4
 def pairs_picture(
     r:Benchmarked,
 ):  # the figure; None where there are no pairs
@@ -766,7 +782,6 @@ def ranks_picture(
     n = max(len(x.mean) for x in r.ranks.values())
     size = 6.4, (.24*n + 1.3)*len(r.ranks)
     fig, axes = pyplot().subplots(len(r.ranks), 1, figsize=size, dpi=72, layout='constrained', squeeze=False)
-    for ax, ((split, rule), ranks) in zip(axes[:, 0], r.ranks.items()):
-        datasets = ', '.join(ranks.each)
-        draw_ranks(ax, ranks, f'{datasets}; split={split}; {RULES[rule]}')
+    for ax, ((split, rule, kind), ranks) in zip(axes[:, 0], r.ranks.items()):
+        draw_ranks(ax, ranks, f"{', '.join(ranks.each)} ({kind}); split={split}; {RULES[rule]}")
     return fig

@@ -125,6 +125,7 @@ def asked_of_search(
     need(here, 'engine and out_dir', (out[0].engine, out[0].out_dir), 'processes of this machine and a folder')
     return out
 
+# %% ../nbs/06b_search.ipynb #f520d7ca
 def inner_jobs(
     asked:list,      # of Parameters, one a setting
     n_splits:int,    # groups of training subjects
@@ -145,7 +146,7 @@ def inner_jobs(
         inner_groups([s for s in subjects_of(first.data.clips) if s not in out], n_splits)
     return jobs, first
 
-# %% ../nbs/06b_search.ipynb #f520d7ca
+# %% ../nbs/06b_search.ipynb #049782d6
 def inner_scores(
     jobs:dict,      # {fold: [Inner of each setting]}
     workers=1,      # processes
@@ -158,6 +159,7 @@ def inner_scores(
     for _ in told: pass
     return np.array([score_kept(j) for j in every]).reshape(len(jobs), -1)
 
+# %% ../nbs/06b_search.ipynb #40a2b924
 def outer_predictions(
     asked:list,         # of Parameters, one a setting
     chosen:dict,        # fold → number of its setting
@@ -176,7 +178,7 @@ def outer_predictions(
         out.append(t[[s in people for s in zip(t['dataset'], t['subject'])]])
     return pd.concat(out).sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
 
-# %% ../nbs/06b_search.ipynb #049782d6
+# %% ../nbs/06b_search.ipynb #6ed47c9b
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
     "What a search found."
@@ -197,6 +199,7 @@ class Search:
     @property
     def optimism(self): return self.inside - self.outside
 
+# %% ../nbs/06b_search.ipynb #6fc7cb74
 @patch
 def text(self:Search) -> str:
     "The outer score, the optimism, and what was chosen."
@@ -208,7 +211,7 @@ def text(self:Search) -> str:
             f"is {as_is:.3f}. Optimism (inside − test): {self.optimism:+.3f}. "
             f"{len(self.folds)} folds chose {how_many} setting{'s'*(how_many > 1)}.")
 
-# %% ../nbs/06b_search.ipynb #40a2b924
+# %% ../nbs/06b_search.ipynb #42d2e67b
 @patch
 def choices_made(self:Search) -> pd.DataFrame:  # a row a fold
     "What each fold chose, and how it looked inside beside the method as it is."
@@ -231,7 +234,7 @@ def picture(self:Search):  # the figure
     ax.legend(fontsize=7, ncols=4, loc='upper center', bbox_to_anchor=(.5, -.3), frameon=False)
     return fig
 
-# %% ../nbs/06b_search.ipynb #6c2b5117
+# %% ../nbs/06b_search.ipynb #1dc660f6
 @contextmanager
 def quiet():
     "What was warned of already is not said again."
@@ -239,6 +242,7 @@ def quiet():
         warnings.simplefilter('ignore', UserWarning)
         yield
 
+# %% ../nbs/06b_search.ipynb #31cae545
 def random_search(
     method,           # as in a run
     space:dict,       # 'stage.field' → [values], (low, high) or (low, high, 'log')

@@ -17,11 +17,11 @@ from mpfnet.benchmark import (
     asked_for,
     benchmark,
     contest,
+    forest_picture,
     mean_scores,
     read_benchmark,
     refused,
     scores_by_rule,
-    scores_picture,
 )
 from mpfnet.cli import main
 from mpfnet.results.compare import compare
@@ -137,7 +137,7 @@ def test_one_method_fails_and_the_rest_goes_on(root, tmp_path, whole):
     assert t.loc[('broken', 'samm'), 'why'] == 'no patience for SAMM' and t.loc[('broken', 'smic'), 'why'] == ''
     assert t['fixed.uf1'].isna().sum() == 1 and t['fixed.uf1'].notna().sum() == 5
     assert len(b.pairs) == 3 + 1 and b.said[0].endswith('no patience for SAMM.')
-    assert [*b.ranks['subject', 'fixed'].each.index] == ['majority', 'pca_lda']
+    assert [*b.ranks['subject', 'fixed', 'look-alike'].each.index] == ['majority', 'pca_lda']
     assert scores_by_rule(b).loc[('samm', 'subject', 'broken')].item() == 'none: no patience for SAMM'
     assert contest(**asked(root, tmp_path, methods=methods, splits='subject', seeds='0')).plan()['to_train'].sum() == 3
 
@@ -159,7 +159,7 @@ def test_rules_never_share_a_column(root, whole):
     assert list(shown) == ['UF1, fixed', 'UF1, oracle'] and ((shown != '').sum(axis=1) == 1).all()
     assert not [p for p in zip(b.pairs['a'], b.pairs['b']) if len({'oracle' in name for name in p}) > 1]
     assert {k[1] for k in b.ranks} == {'fixed', 'oracle'} and 'Rules.' in b.said[-1]
-    titles = [ax.get_title() for ax in scores_picture(b).axes]
+    titles = [ax.get_title() for ax in forest_picture(b).axes]
     assert len(titles) == 4 and sum('ORACLE' in t for t in titles) == 2
     assert set(mean_scores(b.table)['rule']) == {'fixed', 'oracle'}
 

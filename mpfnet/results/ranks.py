@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALPHA', 'NEMENYI', 'holm', 'least_p', 'same_rows', 'pair_row', 'apart_or_not', 'all_pairs', 'pair_cells',
            'methods_in', 'pair_matrix', 'draw_pairs', 'too_few', 'listed', 'pairs_text', 'scores_of_side', 'Ranks',
-           'nemenyi_q', 'friedman_p', 'ranks_over', 'joined', 'ranks_text', 'draw_ranks', 'draw_scores']
+           'nemenyi_q', 'friedman_p', 'ranks_over', 'joined', 'ranks_text', 'draw_ranks', 'draw_score_lines']
 
 # %% ../../nbs/results/08_ranks.ipynb #01e4c2fd
 import textwrap
@@ -59,6 +59,7 @@ def same_rows(tables: list) -> bool:  # of predictions
     first = tables[0][[*KEY, 'label']]
     return all(t[[*KEY, 'label']].equals(first) for t in tables[1:])
 
+# %% ../../nbs/results/08_ranks.ipynb #d6109264
 def pair_row(
     a: Side,      # one method
     b: Side,      # another one, on the same clips
@@ -75,7 +76,7 @@ def pair_row(
     kept = {k: row[k] for k in ('clips', 'subjects', 'difference', 'low', 'high')}
     return dict(a=a.name, b=b.name, metric=metric) | kept | dict(p=p, least_p=least_p(row['subjects'], n))
 
-# %% ../../nbs/results/08_ranks.ipynb #d6109264
+# %% ../../nbs/results/08_ranks.ipynb #d91b7836
 ALPHA = .05
 
 def apart_or_not(
@@ -100,7 +101,7 @@ def all_pairs(
     for r, p in zip(rows, holm([r['p'] for r in rows])): r['p_holm'] = p
     return pd.DataFrame([r | dict(verdict=apart_or_not(r)) for r in rows])
 
-# %% ../../nbs/results/08_ranks.ipynb #bc74ae78
+# %% ../../nbs/results/08_ranks.ipynb #372ee216
 def pair_cells(
     pairs: pd.DataFrame,  # of `all_pairs`
 ) -> dict:  # (row, column) → its row, turned so that it says row − column
@@ -119,7 +120,7 @@ def methods_in(
     "Their names, in order."
     return list(dict.fromkeys([*pairs['a'], *pairs['b']]))
 
-# %% ../../nbs/results/08_ranks.ipynb #372ee216
+# %% ../../nbs/results/08_ranks.ipynb #75deb38c
 def pair_matrix(
     pairs: pd.DataFrame,  # of `all_pairs`
 ) -> pd.DataFrame:  # k × k, row − column
@@ -134,7 +135,7 @@ def pair_matrix(
     out.columns.name = f"{SCORES[pairs['metric'].iat[0]]}, row − column"
     return out
 
-# %% ../../nbs/results/08_ranks.ipynb #75deb38c
+# %% ../../nbs/results/08_ranks.ipynb #7b6e4481
 def draw_pairs(
     ax,                   # matplotlib axes
     pairs: pd.DataFrame,  # of `all_pairs`
@@ -158,7 +159,7 @@ def draw_pairs(
     ax.set_xticklabels(names, rotation=30, ha='right')
     ax.set_title(title, fontsize=8)
 
-# %% ../../nbs/results/08_ranks.ipynb #2d4809b8
+# %% ../../nbs/results/08_ranks.ipynb #c062eb5a
 def too_few(
     pairs: pd.DataFrame,  # of `all_pairs`
 ) -> str:
@@ -177,6 +178,7 @@ def listed(
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(names[:most]) + more
 
+# %% ../../nbs/results/08_ranks.ipynb #7ce6cbd0
 def pairs_text(
     pairs: pd.DataFrame,  # of `all_pairs`
 ) -> list[str]:  # sentences
@@ -193,7 +195,7 @@ def pairs_text(
     if names: out.append(f'Cannot be told apart, {len(left)} of {len(pairs)} pairs: {listed(names)}.')
     return [s for s in out if s]
 
-# %% ../../nbs/results/08_ranks.ipynb #dcd7767d
+# %% ../../nbs/results/08_ranks.ipynb #c503296d
 def scores_of_side(
     side: Side,     # a method's predictions, one table a seed
     n: int = 2000,  # draws
@@ -209,7 +211,7 @@ def scores_of_side(
         ends = np.quantile(draws, quantiles(s), axis=0).clip(0, 1).tolist()      # weighed seeds may leave the scale
     return {k: (float(v), low, high) for k, v, low, high in zip(SCORES, values, *ends)}
 
-# %% ../../nbs/results/08_ranks.ipynb #e79dedf4
+# %% ../../nbs/results/08_ranks.ipynb #ebfb49da
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranks:
     "Ranks of k methods on N datasets."
@@ -229,6 +231,7 @@ def nemenyi_q(
     from scipy.stats import studentized_range  # comes with scikit-learn
     return float(studentized_range.ppf(1 - ALPHA, k, np.inf)/np.sqrt(2))
 
+# %% ../../nbs/results/08_ranks.ipynb #a919ba15
 def friedman_p(
     ranks: np.ndarray,  # (k, N)
     n: int = 10_000,    # shuffles
@@ -241,7 +244,7 @@ def friedman_p(
     far = spread(shuffled.mean(1)) >= spread(ranks.mean(1)) - 1e-12
     return float((1 + far.sum())/(1 + n))
 
-# %% ../../nbs/results/08_ranks.ipynb #1ba3900f
+# %% ../../nbs/results/08_ranks.ipynb #bec2719b
 def ranks_over(
     scores: pd.DataFrame,  # k methods × N datasets, higher is better, none missing
 ) -> Ranks:
@@ -253,7 +256,7 @@ def ranks_over(
     return Ranks(each=each, mean=each.mean(axis=1).sort_values(kind='stable'), p=friedman_p(each.to_numpy()),
                  cd=nemenyi_q(k)*np.sqrt(k*(k + 1)/(6*n)))
 
-# %% ../../nbs/results/08_ranks.ipynb #bec2719b
+# %% ../../nbs/results/08_ranks.ipynb #054da7cc
 def joined(
     r: Ranks,
 ) -> list:  # [(first, last)] positions in `r.mean`
@@ -280,7 +283,7 @@ def ranks_text(
     if n < 10: out.append(f'{n} datasets are few for ranks: where they see no difference there may well be one.')
     return out
 
-# %% ../../nbs/results/08_ranks.ipynb #66ad764b
+# %% ../../nbs/results/08_ranks.ipynb #b9e6219f
 def draw_ranks(
     ax,        # matplotlib axes
     r: Ranks,
@@ -308,8 +311,8 @@ def draw_ranks(
     ax.axis('off')
     ax.set_title(title, fontsize=8)
 
-# %% ../../nbs/results/08_ranks.ipynb #a356dde5
-def draw_scores(
+# %% ../../nbs/results/08_ranks.ipynb #e558457f
+def draw_score_lines(
     ax,           # matplotlib axes
     rows: list,   # of (name, (value, low, high), values of single seeds)
     title='',     # above it

@@ -113,7 +113,8 @@ def test_a_slip_is_an_error_on_every_page_with_parameters(tmp_path, page):
             and not (tmp_path / 'runs').exists())
 
 
-PAGES = [LOSO, ROOT / 'nbs' / '06a_protocol_audit.ipynb', *sorted(ROOT.glob('paper_figures/*.ipynb'))]
+PAGES = [LOSO, ROOT / 'nbs' / '06_benchmark.ipynb', ROOT / 'nbs' / '06a_protocol_audit.ipynb',
+         *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)

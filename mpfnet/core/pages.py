@@ -50,10 +50,11 @@ def parameter_pages() -> dict: # name → path
 NO_PAGES = ('{}: this mpfnet was installed without its pages. Install it from a wheel of the project, or call it in a '
             'checkout of the project')
 
-def notebook_path(name:str) -> Path: # '05_loso', 'fig03'; '.ipynb' may follow
+def notebook_path(name:str) -> Path: # '05_loso', 'loso', 'fig03'; '.ipynb' may follow
     "A page with parameters, by its name; a FileNotFoundError lists those that there are."
-    pages = parameter_pages()
-    if (path := pages.get(name.removesuffix('.ipynb'))): return path
+    pages, asked = parameter_pages(), name.removesuffix('.ipynb')
+    plain = {re.sub(r'^\d\d[a-z]?_', '', k): p for k, p in pages.items()}
+    if (path := pages.get(asked) or plain.get(asked)): return path
     raise FileNotFoundError(f'{name}: no such page with parameters; there are: {", ".join(pages)}' if pages else
                             NO_PAGES.format(name))
 

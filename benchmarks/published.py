@@ -127,7 +127,7 @@ def said_scores(m):
 def mean_scores(tables, seeds):
     "The mean of the seeds' scores on some clips, and its interval over other subjects and other seeds."
     m = seed_matrices(tables, 3)
-    never = m[0].sum((0, 1)).sum(-1) == 0
+    never = m[0].sum((0, 2)) == 0
     mean = score_stack(m.sum(1), never).mean(0)
     draws = drawn(m, subject_draws(m.shape[1], DRAWS, 0), seed_weights(seeds, DRAWS, 0), never)
     (uf1, uar, *_) = np.quantile(draws, quantiles(m.shape[1]), axis=0).T.clip(0, 1)
@@ -183,7 +183,8 @@ def predictions_of(method, split, runs):
     rounded = [t.assign(**{f'score_{k}': t[f'score_{k}'].round(4) for k in range(3)}) for t in tables.values()]
     same = (ensemble(rounded)['prediction'] == ensemble([*tables.values()])['prediction']).all()
     need(same, f'{method}, {split}, rounded scores', 'another average', 'the same predictions')
-    return pd.concat(out)
+    first = ['split', 'method', 'seed']
+    return pd.concat(out)[[*first, *(c for c in out[0] if c not in first)]]
 
 
 def as_csv(rows, digits=6):
@@ -206,7 +207,7 @@ def gather(runs, into=SHIPPED):
     stamps = {c['data']['stamp'] for by_seed in found.values() for _, c in by_seed.values()}
     need(len(stamps) == 1, 'clips of the runs', sorted(stamps), 'the same')
     stamp, into = stamps.pop(), Path(into)
-    need(into != SHIPPED or kind_of(stamp) == 'public flow', 'clips', stamp, 'the release, for they go into the package')
+    need(into != SHIPPED or kind_of(stamp) == 'public flow', 'clips', stamp, 'the release: it goes into the package')
     scores, pairs, predictions = [], [], []
     for split in dict.fromkeys(split for _, split in found):
         sides = {}

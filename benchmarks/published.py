@@ -8,7 +8,8 @@ written.
 
 `python benchmarks/published.py --gather runs` trains nothing: it reads the finished runs of the release that lie in a
 folder, and writes what travels with the package, mpfnet/published/*.csv: scores, differences between methods, and
-predictions without labels. Runs that are not finished are left out, and said.
+predictions without labels. Runs that are not finished are left out, and said. `--front` then draws the front page's
+table from these files. Run the page nbs/results/09_published.ipynb, and `make readme`, again after either.
 The release needs `MPFNET_DATA`; how to fetch it stands in docs/data.md.
 """
 import argparse
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mpfnet.core.checks import need, printable  # noqa: E402
-from mpfnet.core.files import read_json  # noqa: E402
+from mpfnet.core.files import as_json, read_json  # noqa: E402
 from mpfnet.core.keep import write_atomically, write_text  # noqa: E402
 from mpfnet.loso import run  # noqa: E402
 from mpfnet.metrics import ensemble, summarise  # noqa: E402
@@ -41,9 +42,22 @@ from mpfnet.results.compare import (  # noqa: E402
     seed_weights,
     subject_draws,
 )
-from mpfnet.results.published import SHIPPED, method_place, without_labels  # noqa: E402
+from mpfnet.results.published import (  # noqa: E402
+    SHIPPED,
+    front_row,
+    method_place,
+    published_scores,
+    without_labels,
+)
 from mpfnet.results.records import read_config  # noqa: E402
-from mpfnet.results.report import as_markdown, publish, run_origin, setting_of  # noqa: E402
+from mpfnet.results.report import (  # noqa: E402
+    METHOD_ORDER,
+    as_markdown,
+    publish,
+    run_origin,
+    scores_picture,
+    setting_of,
+)
 from mpfnet.results.runs import kind_of  # noqa: E402
 from mpfnet.results.words import preset_of  # noqa: E402
 
@@ -227,6 +241,22 @@ def gather(runs, into=SHIPPED):
     return into
 
 
+def front(into=IMAGES, folder=SHIPPED):
+    "The front page's table of the release from what travels with the package; every method of it must have its seeds."
+    whole = set(published_scores(folder=folder).query('seeds >= 3')['method'])
+    need(whole >= set(METHOD_ORDER), 'methods with three seeds', sorted(whole), f'all of {", ".join(METHOD_ORDER)}')
+    rows = [front_row(m, folder) for m in METHOD_ORDER]
+    each = published_scores(seeds='each', folder=folder).rename(columns=dict(method='name'))
+    single = [dict(name=r['name'], seed=r['seed'], uf1=r['uf1'], uf1_ci95=[r['uf1_low'], r['uf1_high']])
+              for r in each.to_dict('records') if r['name'] in METHOD_ORDER]
+    title, path = TABLES['public_flow'][0], Path(into)/'results.json'
+    picture = scores_picture(pd.DataFrame(rows + single), title)
+    others = read_json(path) if path.exists() else {}
+    write_text(path, as_json(others | dict(public_flow=dict(title=title, rows=rows))))
+    write_atomically(Path(into)/'public_flow.png', lambda f: picture.savefig(f, format='png'))
+    return path
+
+
 def main(args=None):
     "Make what was asked for; returns the exit status."
     known = ('system', *TABLES)
@@ -236,10 +266,14 @@ def main(args=None):
     p.add_argument('--workers', type=int, default=2, help='processes that a run folds')
     p.add_argument('--into', default=str(IMAGES), help='where results.json and the pictures are')
     p.add_argument('--gather', metavar='RUNS', help='train nothing: finished runs of this folder → mpfnet/published')
+    p.add_argument('--front', action='store_true', help='train nothing: mpfnet/published → the table of the front page')
     p.add_argument('--gather-into', default=str(SHIPPED), help='another folder than mpfnet/published')
     a = p.parse_args(args)
     if a.gather:
         print(gather(a.gather, Path(a.gather_into)))
+        return 0
+    if a.front:
+        print(front(a.into))
         return 0
     if unknown := [k for k in a.only.split(',') if k not in known]:
         p.error(f'unknown {", ".join(unknown)}; known: {", ".join(known)}')

@@ -56,7 +56,8 @@ from .data.defects import DECISION_KINDS, report_line, report_summary, report_ta
 from .data.frames import decode_image, header, list_frames, read_file, unlike
 from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper
 from .data.readers import MARKER, SHARED, DataError
-from .results.compare import SCORES, compare, comparison_table, find_run, verdict
+from .results.compare import SCORES, compare, comparison_table, verdict
+from .results.published import SPLITS, sides_of
 from .synthetic.lookalike import TREES, lookalike_truth, make_lookalike
 
 # %% ../nbs/08_cli.ipynb #525befcd
@@ -525,15 +526,18 @@ def short(text) -> str: # the beginning of a hash is enough
 
 def compare_runs(args) -> int: # what argparse read
     "mpfnet compare"
-    c = compare(*(find_run(name, args.out_dir) for name in (args.a, args.b)), n=args.n, seed=args.seed)
+    a, b, notes = sides_of(args.a, args.b, split=args.split, root=args.data_root, out_dir=args.out_dir,
+                           columns=args.columns, order=args.classes, common=args.common)
+    c = compare(a, b, n=args.n, seed=args.seed)
     for side, name, seeds in (('A', c.a, c.seeds_a), ('B', c.b, c.seeds_b)):
         print(printable(f'{side}  {name}, seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))}'))
     print(printable(f'{c.stamp}; {c.clips} clips of {c.subjects} subjects'))
-    for note in c.notes: print(printable(f'  {note}'))
+    for note in notes + c.notes: print(printable(f'  {note}'))
     print_table(comparison_table(c, args.metric), 'B minus A, with 95 % intervals')
     averaged = ' (scores averaged)' if len(c.seeds_a) + len(c.seeds_b) > 2 else ''
     print_table(c.agreement.reset_index(names='data'), f'Clips that were got right{averaged}')
     none = ': nothing but the seeds' if c.seeds_a != c.seeds_b else ': no setting'
+    if not (a.config and b.config): none = ' in the settings: only a run has them'
     print_table(c.settings.map(short), f'What differs{"" if len(c.settings) else none}')
     print('\n' + printable(verdict(c, args.metric)))
     return 0
@@ -800,13 +804,21 @@ def _verify_arguments(p):
     p.add_argument('folder', nargs='?', default=default, help=f'folder of stores; default {default}')
 
 def _compare_arguments(p):
-    of_a_run = 'a run\'s folder, or the beginning of its name or hash; of several seeds, their summary'
+    of_a_run = ('a run\'s folder, or the beginning of its name or hash, of several seeds their summary; a table of '
+                'predictions (theirs.csv); or a published method (pca_lda)')
     for side in 'ab': p.add_argument(side, metavar=f'RUN_{side.upper()}', help=of_a_run)
     p.add_argument('--n', type=int, metavar='N', default=2000, help='draws of the bootstrap (2000)')
     p.add_argument('--seed', type=int, metavar='S', default=0, help='of the draws (0)')
     p.add_argument('--metric', choices=list(SCORES), default='uf1',
                    help='score of the verdict and of the rows of single datasets (uf1)')
     p.add_argument('--out-dir', metavar='DIR', default='runs', help='where runs lie (runs)')
+    p.add_argument('--split', choices=list(SPLITS),
+                   help='of a published method: which split it is scored by (that of the run, else subject)')
+    p.add_argument('--common', action='store_true', help='of a table: leave out clips that only one side has')
+    p.add_argument('--columns', metavar='TEXT', default='', help='of a table: label=gt,clip=video,…')
+    p.add_argument('--classes', metavar='TEXT', default='',
+                   help='of a table: what its lowest number stands for, and so on: negative,positive,surprise')
+    p.add_argument('--data-root', metavar='DIR', help='your copy of the release, for labels; else MPFNET_DATA')
 
 # %% ../nbs/08_cli.ipynb #0c6d6056
 def _fit_arguments(p):
@@ -845,7 +857,8 @@ def _paper_arguments(p):
 ABOUT = 'Train and score, fit a model, look after the data, compare runs, make every table and figure.'
 HELPS = dict(
     verify='Hash every stored row again. Exit status 1: some are damaged.',
-    compare='Is the gap between two runs more than noise? Paired by clip and subject. '
+    compare='Is the gap between two runs more than noise? Paired by clip and subject. Also a table of another '
+            'program, or a published method. '
             'Exit status 1: they cannot be compared.',
     fit='Fit a method on all subjects of a dataset and write it into a folder: a model that can be loaded, '
         'and its card.',

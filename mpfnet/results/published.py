@@ -7,8 +7,8 @@ __all__ = ['SHIPPED', 'SPLITS', 'KINDS', 'MIRRORED', 'SMIC_WORDS', 'NO_PAIR', 's
            'scores_for_reading', 'drawn_scores', 'scores_forest', 'mirrored', 'published_differences', 'told_in_words',
            'differences_forest', 'drawn_differences', 'shipped_clip', 'shipped_keys', 'without_labels',
            'published_predictions', 'own_labels', 'smic_key', 'published_clips', 'published_side', 'kind_of_side',
-           'only', 'run_of_release', 'kept_difference', 'labels_for', 'sides_of', 'labels_of', 'table_known',
-           'labels_note', 'as_table', 'made_by', 'still_missing', 'results_page']
+           'only', 'run_of_release', 'kept_difference', 'labels_for', 'sides_of', 'split_for', 'partly', 'labels_of',
+           'table_known', 'labels_note', 'front_row', 'as_table', 'made_by', 'still_missing', 'results_page']
 
 # %% ../../nbs/results/09_published.ipynb #34440d42
 import gzip
@@ -146,10 +146,11 @@ def told_in_words(
     "Which methods lie above it, which below, and which cannot be told from it."
     d = published_differences(method, split, metric, folder=folder)
     above, sure = d['difference'] > 0, d['verdict'] == 'beyond'
-    groups = {'above it': sure & above, 'below it': sure & ~above, 'doubtful': d['verdict'] == 'doubtful',
-              'cannot be told apart': d['verdict'].isin(['within', 'same', 'unknown'])}
-    said = [f'{what}: {", ".join(d["method_b"][here])}' for what, here in groups.items() if here.any()]
-    return f'{SPLITS[split].capitalize()}, {metric.upper()} beside {method}. ' + '; '.join(said) + '.'
+    groups = {'higher with': sure & above, 'lower with': sure & ~above, 'doubtful with': d['verdict'] == 'doubtful',
+              'cannot be told from': d['verdict'].isin(['within', 'same', 'unknown'])}
+    said = [f'{what} {", ".join(d["method_b"][here]) or "none"}' for what, here in groups.items()
+            if here.any() or what == 'higher with']
+    return f'{SPLITS[split].capitalize()}, {metric.upper()} beside that of {method}: {"; ".join(said)}.'
 
 def differences_forest(
     method,         # that the others are compared with
@@ -344,7 +345,7 @@ def sides_of(
     a,                # a table's path, a published method, or a run, as text
     b,                # likewise
     *,
-    split='subject',  # of published methods
+    split=None,       # of published methods; None = the run's, else leave one subject out
     root=None,        # data root; None = MPFNET_DATA
     out_dir='runs',   # where runs lie
     columns='',       # 'label=gt,clip=video'
@@ -359,14 +360,36 @@ def sides_of(
     if set(kinds.values()) == {'run'}: return read[a], read[b], []
     notes, release = [], 'published' in kinds.values()
     if release: read = {t: run_of_release(s) for t, s in read.items()}
+    split, said = split_for(split, [*read.values()]) if release else (split, [])
     labels = labels_for(kinds, read, split, root, folder) if release else {}
+    if release and read: notes = said + partly(labels, folder)
     for t in [t for t, k in kinds.items() if k == 'table']:
         theirs = read_theirs(t, table_known(release, labels, read, folder), columns, order, common)
-        read[t], notes = theirs.side, theirs.notes + (labels_note(labels, split) if release else [])
+        read[t], notes = theirs.side, theirs.notes + notes + (labels_note(labels, split) if release else [])
         read = {k: s if k == t else only(s, theirs.keys) for k, s in read.items()}
         labels = labels_of(theirs.side) if release else {}
     read |= {t: published_side(t, labels, split, folder) for t, k in kinds.items() if k == 'published'}
     return read[a], read[b], notes
+
+# %% ../../nbs/results/09_published.ipynb #2366b56f
+def split_for(
+    split,  # 'subject', 'dataset', or None
+    runs,   # sides that were read from runs
+) -> tuple:  # (split, sentences)
+    "By which split a published method is looked up; a run's own unless another is asked for, which is said."
+    its = {s.config.get('split', 'subject') for s in runs}
+    if not its or split in its: return split or 'subject', []
+    if split: return split, [f'the run is by split {its.pop()}, the published method by split {split}: other trainings']
+    return pick({s: s for s in SPLITS}, its.pop(), 'split of published methods'), []
+
+def partly(
+    labels:dict,  # {key: class} of a run's clips
+    folder,       # of the files
+) -> list:
+    "A sentence if a run has only some of the published clips."
+    keys = published_clips(folder=folder).keys
+    n = len(labels.keys() & set(keys))
+    return [f'ONLY the {n} of {len(keys)} clips that the run has'] if 0 < n < len(keys) else []
 
 # %% ../../nbs/results/09_published.ipynb #3b8c5115
 def labels_of(side:Side) -> dict: # → {key: class}
@@ -393,6 +416,21 @@ def labels_note(
     whose = 'your copy of the release' if labels else 'the table itself: nothing else here knows them'
     return [f'labels are those of {whose}',
             f'the published predictions are by {SPLITS[split]}; a table does not say how its own were made']
+
+# %% ../../nbs/results/09_published.ipynb #0394754d
+def front_row(
+    method,          # a published method
+    folder=SHIPPED,  # another one than the package's
+) -> dict:
+    "A method's row of the front page."
+    def of(seeds): return published_scores(seeds=seeds, folder=folder).set_index('method').loc[[method]]
+    one, each = of('averaged').iloc[0], of('each')['uf1']
+    several = one['seed'] == 'averaged'
+    ends = {f'{k}_ci95': [one[f'{k}_low'], one[f'{k}_high']] for k in ('uf1', 'uar')}
+    said = {k: one[k].item() if hasattr(one[k], 'item') else one[k] for k in
+            ('n', 'acc', 'f1_weighted', 'uf1', 'uar', 'command', 'commit', 'processor', 'date', 'seconds')}
+    return dict(name=method, seed='average' if several else one['seed'],
+                spread=[each.mean(), each.std(ddof=0)] if several else None) | said | ends
 
 # %% ../../nbs/results/09_published.ipynb #42d7e7ad
 def as_table(table) -> str: # any
@@ -427,7 +465,7 @@ def results_page(
     for split in [s for s in SPLITS if s in set(t['split'])]:
         parts += [f'## {SPLITS[split].capitalize()}', as_table(scores_for_reading(split, folder=folder))]
         best = published_scores(split, folder=folder).sort_values('uf1').iloc[-1]['method']
-        parts += [f'The largest mean is that of `{best}`. ' + told_in_words(best, split, folder=folder)]
+        parts += [f'The largest mean is that of {best}. ' + told_in_words(best, split, folder=folder)]
         for data in sorted(set(t['data']) - {'pooled'}):
             parts += [f'### {SPLITS[split].capitalize()}: {data}', as_table(scores_for_reading(split, data, folder))]
     parts += ['## How each number was made', f'{made_by(t)} {still_missing(t)}'.strip()]

@@ -164,7 +164,8 @@ def test_the_page_of_results_is_made_from_what_ships(site):
     "Every mean and every averaged score; nothing of it is typed into the guide."
     from mpfnet.results.compare import digits
     from mpfnet.results.published import shipped_table
-    page, guide = read(site / 'docs/results.html').find('article'), (ROOT / 'docs/results.md').read_text(encoding='utf-8')
+    page = read(site / 'docs/results.html').find('article')
+    guide = (ROOT / 'docs/results.md').read_text(encoding='utf-8')
     cells, scores = [c.get_text() for c in page.find_all('td')], shipped_table('scores.csv')
     mean = [digits(v) for v in scores[scores['seed'] == 'mean']['uf1']]
     missing = [v for v in mean if not [c for c in cells if c.startswith(v)]]

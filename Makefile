@@ -22,7 +22,7 @@ READY := .venv/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper results test bench gpu lab venv export readme drift lint notebooks pytest docs clean distclean
+.PHONY: help demo paper results published test bench gpu lab venv export readme drift lint notebooks pytest docs clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -54,6 +54,11 @@ paper: $(READY) ## every table and figure of the paper; DATA=lookalike|public_fl
 # Only on purpose: no page writes these numbers by being looked at. What is missing is run, hours of it; ONLY=demo or ONLY=system take minutes.
 results: $(READY) ## the numbers and pictures of the front page; ONLY=system,demo,public_flow
 	"$(BIN)/python" benchmarks/published.py --workers $(WORKERS) $(if $(ONLY),--only $(ONLY))
+
+# Trains nothing. Afterwards run the page nbs/results/09_published.ipynb again: what it has stored is compared with what it says.
+RUNS ?= runs
+published: $(READY) ## finished runs of the release → mpfnet/published, which travels with the package; RUNS=folder
+	"$(BIN)/python" benchmarks/published.py --gather "$(RUNS)"
 
 test: $(READY) ## everything that must hold: drift gate, lint, every notebook, pytest
 	@$(MAKE) --no-print-directory lint
@@ -127,7 +132,7 @@ drift: $(READY) ## fail if mpfnet/ or README.md is not what the notebooks say
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; stale=0; \
 	cp -R Makefile settings.ini constraints.txt setup.py nbs "$$out"; if [ -d paper_figures ]; then cp -R paper_figures "$$out"; fi; \
 	mkdir "$$out/.venv"; touch "$$out/$(READY)"; \
-	find mpfnet \( -name __init__.py -o -name __main__.py -o -path 'mpfnet/reference/*' \) -exec sh -c 'mkdir -p "$$0/$$(dirname "$$1")" && cp "$$1" "$$0/$$1"' "$$out" {} \; ; \
+	find mpfnet \( -name __init__.py -o -name __main__.py -o -path 'mpfnet/reference/*' -o -path 'mpfnet/published/*' \) -exec sh -c 'mkdir -p "$$0/$$(dirname "$$1")" && cp "$$1" "$$0/$$1"' "$$out" {} \; ; \
 	$(MAKE) --no-print-directory -s -C "$$out" BIN="$(BIN)" export; \
 	for f in mpfnet README.md; do \
 	  if [ -e "$$f" ] || [ -e "$$out/$$f" ]; then diff -rq -x __pycache__ -x .ipynb_checkpoints "$$f" "$$out/$$f" >&2 || stale=1; fi; done; \

@@ -1,6 +1,8 @@
 """The site: `make docs`. Notebooks are shown as they are stored; nothing is run, and nothing is loaded from
 elsewhere."""
 import ast
+import base64
+import io
 import json
 import re
 from configparser import ConfigParser
@@ -48,6 +50,7 @@ STAGES = {
 #: what the way leans on, folder by folder
 WINGS = ('core', 'data', 'synthetic', 'motion', 'rivals', 'results', 'paper', 'video')
 FIGURES = 'Tables and figures'
+RESULTS = '<!-- results -->'   # in a guide: the tables of mpfnet/published stand there
 LONG = 24   # lines of code; a cell with more of them starts folded
 
 
@@ -168,10 +171,23 @@ def without_progress(output):
             if output['output_type'] == 'stream' else output)
 
 
+def results():
+    "The page of results from what travels with the package: Markdown, its picture inside it."
+    import sys
+    if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
+    from matplotlib import use
+    use('agg')
+    from mpfnet.results.published import results_page, scores_forest
+    file, said = io.BytesIO(), 'UF1 of each method with its 95 % interval, by both splits'
+    scores_forest().savefig(file, format='png', dpi=160)
+    return results_page(f'![{said}](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})')
+
+
 def as_page(app, docname, content):
     "A page, on its way from the file to the parser: a guide's Markdown, a notebook's JSON."
     here = Path(docname).parent
     if docname.startswith(f'{GUIDES}/'):
+        if RESULTS in content[0]: content[0] = content[0].replace(RESULTS, results())
         content[0] = prose(content[0], here)
         return
     notebook = json.loads(content[0])

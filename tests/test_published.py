@@ -1,10 +1,17 @@
 """The numbers of the front page: written by `make results` only, each with its origin, and read by everybody else."""
+import contextlib
+import io
+import itertools
 import json
+import random
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from mpfnet.results.report import as_markdown, origin, published_table
+from mpfnet.metrics import KEY, ensemble, read_predictions
+from mpfnet.results.published import SHIPPED, published_predictions, shipped_table, without_labels
+from mpfnet.results.report import METHOD_ORDER, as_markdown, origin, published_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'nbs/images/results.json'
@@ -30,7 +37,7 @@ def test_every_number_of_the_front_page_has_its_origin():
     table = published_table(RESULTS, 'public_flow')
     assert as_markdown(table) in readme and origin(table) in readme
     for row in json.loads(RESULTS.read_text(encoding='utf-8'))['public_flow']['rows']:
-        assert (row['command'].startswith('papermill nbs/05_loso.ipynb')
+        assert (row['command'].startswith(('papermill nbs/05_loso.ipynb', 'mpfnet run'))
                 and f'-p method {row["name"]} ' in row['command'])
         assert row['commit'] and row['date'] and {'processor', 'seconds'} <= set(row)
 
@@ -76,3 +83,129 @@ def test_incomplete_runs_are_refused_and_nothing_is_written(script, tmp_path):
 def test_a_slip_is_said_before_anything_runs(script, capsys):
     with pytest.raises(SystemExit): script.main(['--only', 'public'])
     assert 'unknown public; known: system, demo' in capsys.readouterr().err
+
+
+# --- what travels with the package
+
+def write_made_up(out_dir, method, split, seed, folds=30, **settings):
+    "The folder of a run on made-up clips in the release's form."
+    from mpfnet.core.files import write_json
+    from mpfnet.results.records import write_results
+    draw = random.Random(f'{method}{split}{seed}')
+    rows, words = [], ('ne', 'po', 'sur')
+    for dataset, who, i in itertools.product(('casme2', 'samm', 'smic'), range(10), range(4)):
+        y = (who + i) % 3
+        scores = [round(draw.random() + (k == y), 6) for k in range(3)]
+        clip = f's{who:02d}_{words[y]}_{i:02d}' if dataset == 'smic' else f'{i:03d}'
+        named = dict(dataset=dataset, subject=f's{who:02d}', clip=clip, label=y, prediction=scores.index(max(scores)))
+        rows.append(named | {f'score_{k}': v for k, v in enumerate(scores)})
+    folder = out_dir/f'megc2019_flow-3class-{method}-{split}{seed}'
+    data = dict(stamp='LOOK-ALIKE of the release', clips=len(rows), subjects=30)
+    write_results(folder, pd.DataFrame(rows), 3, folds=dict(done=folds, of=30))
+    settings = dict(features='both', preprocess={}) | settings
+    write_json(folder/'config.json', dict(dataset='megc2019_flow', task='3class', method=method, split=split, seed=seed,
+                                          device='cpu', data=data, settings=settings))
+    write_json(folder/'env.json', dict(parts=[dict(commit='a'*40, uncommitted=False, processor='a processor',
+                                                   start='2026-11-28T00:00:00+00:00', seconds=2.)]))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    "Two methods and splits, two seeds; one run that is not finished, one that is odd."
+    folder = tmp_path_factory.mktemp('finished')
+    for k in itertools.product(('majority', 'pca_lda'), ('subject', 'dataset'), (0, 1)): write_made_up(folder, *k)
+    part = write_made_up(folder, 'pca_lda', 'subject', 2, folds=1)
+    (folder/'megc2019_flow-3class-plsm-00000000').mkdir()
+    (folder/'megc2019_flow-3class-plsm-00000000/config.json').write_text('{', encoding='utf-8')
+    return folder, part
+
+
+@pytest.fixture(scope='module')
+def gathered(finished, tmp_path_factory):
+    "The script, what it has written, and what it has said."
+    out, said = tmp_path_factory.mktemp('gathered'), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.syspath_prepend(str(ROOT / 'benchmarks'))
+        import published as module
+        assert module.main(['--gather', str(finished[0]), '--gather-into', str(out)]) == 0
+    return module, out, said.getvalue()
+
+
+def test_finished_runs_are_gathered_and_others_left_out_in_words(finished, gathered):
+    _, out, said = gathered
+    assert f'left out: {finished[1].name} (pca_lda, subject, 1 of ' in said and 'plsm-00000000 (' in said
+    scores = shipped_table('scores.csv', out)
+    assert set(zip(scores['method'], scores['split'])) == {*itertools.product(('majority', 'pca_lda'),
+                                                                              ('subject', 'dataset'))}
+    assert set(scores['seed']) == {'0', '1', 'mean', 'averaged'} and scores['data'].nunique() == 4
+    assert scores['command'].str.startswith('mpfnet run -p dataset megc2019_flow -p method ').all()
+    assert scores[['commit', 'processor', 'date']].notna().all(axis=None)
+    metrics = json.loads((finished[0]/'megc2019_flow-3class-pca_lda-dataset1/metrics.json').read_text(encoding='utf-8'))
+    for data, m in (('pooled', metrics['pooled']), ('smic', metrics['per_dataset']['smic'])):
+        row = scores.query('method == "pca_lda" and split == "dataset" and seed == "1" and data == @data').iloc[0]
+        assert [row['n'], row['uf1'], row['uf1_low']] == pytest.approx([m['n'], m['uf1'], m['uf1_ci95'][0]], abs=1e-6)
+    mean = scores.query('method == "pca_lda" and split == "dataset" and data == "smic"').set_index('seed')['uf1']
+    assert mean['mean'] == pytest.approx((mean['0'] + mean['1'])/2, abs=1e-6)
+
+
+def test_scores_that_ship_name_the_same_classes_when_they_are_averaged(finished, gathered):
+    _, out, _ = gathered
+    runs = [read_predictions(finished[0]/f'megc2019_flow-3class-pca_lda-subject{i}/predictions.csv') for i in (0, 1)]
+    whole = without_labels(ensemble(runs))
+    got = [t.assign(label=0) for t in published_predictions('pca_lda', folder=out).values()]
+    assert ensemble(got)['prediction'].tolist() == whole['prediction'].tolist()
+
+
+def test_no_label_ships_not_even_in_a_name_or_an_order(finished, gathered):
+    _, out, _ = gathered
+    assert sorted(p.name for p in out.iterdir()) == ['differences.csv', 'predictions.csv.gz', 'scores.csv']
+    t = shipped_table('predictions.csv.gz', out)
+    assert [*t] == ['split', 'method', 'seed', *KEY, 'prediction', 'score_0', 'score_1', 'score_2']
+    one = t[(t['split'] == 'subject') & (t['method'] == 'majority') & (t['seed'] == '0')]
+    assert one.equals(one.sort_values(KEY)) and not t.loc[t['dataset'] == 'smic', 'clip'].str.contains('_').any()
+
+
+def test_the_same_runs_give_the_same_bytes(finished, gathered, tmp_path):
+    module, out, _ = gathered
+    module.gather(finished[0], tmp_path/'again')
+    assert contents(out) == contents(tmp_path/'again')
+
+
+def test_look_alikes_do_not_get_into_the_package_and_two_settings_are_a_question(finished, gathered, tmp_path):
+    module, *_ = gathered
+    before = contents(SHIPPED)
+    with pytest.raises(ValueError, match='the release: it goes into the package'): module.gather(finished[0])
+    with pytest.raises(ValueError, match='finished runs of megc2019_flow'): module.gather(tmp_path/'nothing')
+    with pytest.raises(ValueError, match='methods with three seeds'): module.front(tmp_path, gathered[1])
+    runs = tmp_path/'runs'
+    write_made_up(runs, 'pca_lda', 'subject', 0)
+    write_made_up(runs, 'pca_lda', 'subject', 3, grid=[1, 4, 4])
+    assert 'settings of its own: grid' in module.whole_runs(runs)[1]['megc2019_flow-3class-pca_lda-subject3']
+    write_made_up(runs, 'pca_lda', 'subject', 3, features='flow')
+    with pytest.raises(ValueError, match='runs of pca_lda, subject: expected one setting'):
+        module.gather(runs, tmp_path/'x')
+    assert contents(SHIPPED) == before and not (tmp_path/'x').exists()
+
+
+def test_what_ships_is_real_whole_and_small():
+    scores, names = shipped_table('scores.csv'), {p.name for p in SHIPPED.iterdir()}
+    assert names == {'scores.csv', 'differences.csv', 'predictions.csv.gz'}
+    assert scores['clips'].str.startswith('REAL clips, public flow').all() and scores['commit'].str.len().ge(40).all()
+    assert sum(p.stat().st_size for p in SHIPPED.iterdir()) < 1_000_000
+    t = shipped_table('predictions.csv.gz')
+    assert set(map(tuple, t[['method', 'split']].drop_duplicates().to_numpy())) == set(
+        map(tuple, scores[['method', 'split']].drop_duplicates().to_numpy()))
+    assert not t['clip'].str.contains('_(?:ne|po|sur)_').any() and 'label' not in t
+
+
+def test_a_made_up_front_page_is_drawn_from_what_ships(gathered, tmp_path):
+    "Where every method has its seeds; here one method stands for all."
+    module, out, _ = gathered
+    scores = shipped_table('scores.csv', out).query('method == "pca_lda"')
+    scores['seeds'] = scores['seeds'].where(scores['seeds'] == 1, 3)
+    pd.concat([scores.assign(method=m) for m in METHOD_ORDER]).to_csv(tmp_path/'scores.csv', index=False)
+    module.front(tmp_path, tmp_path)
+    table = published_table(tmp_path/'results.json', 'public_flow')
+    assert table['name'].tolist() == METHOD_ORDER and (tmp_path/'public_flow.png').stat().st_size > 5000
+    assert '| `mpfnet_c` | scores averaged | ' in as_markdown(table) and origin(table).startswith('Made by commit ')

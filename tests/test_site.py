@@ -160,6 +160,19 @@ def test_directives_are_obeyed_and_not_shown(site):
     assert hidden and not [line for line in hidden if line in text]
 
 
+def test_the_page_of_results_is_made_from_what_ships(site):
+    "Every mean and every averaged score; nothing of it is typed into the guide."
+    from mpfnet.results.compare import digits
+    from mpfnet.results.published import shipped_table
+    page = read(site / 'docs/results.html').find('article')
+    guide = (ROOT / 'docs/results.md').read_text(encoding='utf-8')
+    cells, scores = [c.get_text() for c in page.find_all('td')], shipped_table('scores.csv')
+    mean = [digits(v) for v in scores[scores['seed'] == 'mean']['uf1']]
+    missing = [v for v in mean if not [c for c in cells if c.startswith(v)]]
+    missing += [digits(v) for v in scores[scores['seed'] == 'averaged']['uf1'] if digits(v) not in cells]
+    assert not missing and not re.search(r'0\.\d', guide) and page.find('img')['src'].startswith('data:image/png')
+
+
 def test_the_search_knows_the_words(site):
     index = (site / 'searchindex.js').read_text(encoding='utf-8')
     data = json.loads(index[index.index('(') + 1:index.rindex(')')])

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'ABOUT_RUNS', 'ABOUT_SETTINGS', 'FIT_FLAGS',
-           'WORDS_SUFFICE', 'NO_COPY', 'ABOUT', 'HELPS', 'complain', 'in_plain_words', 'print_table', 'protocols',
-           'load_tasks', 'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind', 'show_report', 'clip_files',
-           'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words', 'check_one',
-           'show_composite', 'loader_options', 'check', 'found', 'found_row', 'synth_row', 'how_to_get', 'where',
-           'lookalike', 'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
-           'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line',
-           'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command',
-           'page_command', 'parameters_help', 'parser', 'main']
+           'WORDS_SUFFICE', 'NO_COPY', 'ABOUT_BENCHMARK', 'ABOUT', 'HELPS', 'complain', 'in_plain_words', 'print_table',
+           'protocols', 'load_tasks', 'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind', 'show_report',
+           'clip_files', 'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words',
+           'check_one', 'show_composite', 'loader_options', 'check', 'found', 'found_row', 'synth_row', 'how_to_get',
+           'where', 'lookalike', 'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs',
+           'list_runs', 'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given',
+           'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked',
+           'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command',
+           'benchmark_command', 'benchmark_help', 'parameters_help', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -56,7 +57,8 @@ from .data.defects import DECISION_KINDS, report_line, report_summary, report_ta
 from .data.frames import decode_image, header, list_frames, read_file, unlike
 from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper
 from .data.readers import MARKER, SHARED, DataError
-from .results.compare import SCORES, compare, comparison_table, find_run, verdict
+from .results.compare import SCORES, compare, comparison_table, verdict
+from .results.published import SPLITS, sides_of
 from .synthetic.lookalike import TREES, lookalike_truth, make_lookalike
 
 # %% ../nbs/08_cli.ipynb #525befcd
@@ -525,15 +527,18 @@ def short(text) -> str: # the beginning of a hash is enough
 
 def compare_runs(args) -> int: # what argparse read
     "mpfnet compare"
-    c = compare(*(find_run(name, args.out_dir) for name in (args.a, args.b)), n=args.n, seed=args.seed)
+    a, b, notes = sides_of(args.a, args.b, split=args.split, root=args.data_root, out_dir=args.out_dir,
+                           columns=args.columns, order=args.classes, common=args.common)
+    c = compare(a, b, n=args.n, seed=args.seed)
     for side, name, seeds in (('A', c.a, c.seeds_a), ('B', c.b, c.seeds_b)):
         print(printable(f'{side}  {name}, seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))}'))
     print(printable(f'{c.stamp}; {c.clips} clips of {c.subjects} subjects'))
-    for note in c.notes: print(printable(f'  {note}'))
+    for note in notes + c.notes: print(printable(f'  {note}'))
     print_table(comparison_table(c, args.metric), 'B minus A, with 95 % intervals')
     averaged = ' (scores averaged)' if len(c.seeds_a) + len(c.seeds_b) > 2 else ''
     print_table(c.agreement.reset_index(names='data'), f'Clips that were got right{averaged}')
     none = ': nothing but the seeds' if c.seeds_a != c.seeds_b else ': no setting'
+    if not (a.config and b.config): none = ' in the settings: only a run has them'
     print_table(c.settings.map(short), f'What differs{"" if len(c.settings) else none}')
     print('\n' + printable(verdict(c, args.metric)))
     return 0
@@ -676,10 +681,11 @@ def executed(
     runs,          # folder of the runs
     out=None,      # path of the copy; None: in the run's folder
     say=None,      # file for what the page prints to its standard error
+    page='05_loso', # its name
 ) -> tuple:        # the run's folder, None if the page does not say; the copy
-    "Run the program's page."
+    "Run the program's page, or another one that ends on a folder."
     copy = out or Path(runs)/f'unfinished-{os.getpid()}.ipynb'
-    try: folder = path_in(run_page(notebook_path('05_loso'), copy, given, say))
+    try: folder = path_in(run_page(notebook_path(page), copy, given, say))
     except BaseException as e:
         if not out and (not isinstance(e, PageError) or e.kind in WORDS_SUFFICE): forget(copy)
         elif isinstance(e, PageError): complain(f'the page up to there: {copy}')
@@ -764,6 +770,86 @@ def page_command(args) -> int: # what argparse read
     else: print_table(pd.DataFrame(parameter_pages().items(), columns=['page', 'where']))
     return 0
 
+# %% ../nbs/08_cli.ipynb #27b5b666
+def show_benchmark(
+    folder,     # of a benchmark
+    copy=None,  # of the page
+) -> int:       # runs that are not there
+    "Whose clips, which scores, what is told apart."
+    from mpfnet.benchmark import read_benchmark, scores_by_rule
+    found = read_benchmark(folder)
+    print_table(scores_by_rule(found).reset_index(), found.stamp)
+    print()
+    for line in found.said: print(printable(line.replace('**', '')))
+    print()
+    for what, path in (('table', found.folder/'benchmark.csv'), ('notebook', copy)):
+        if path: print(printable(f'{what:8}  {path}'))
+    return int((found.table['why'] != '').sum())
+
+# %% ../nbs/08_cli.ipynb #b99069eb
+def begin_benchmark(args): # what argparse read
+    "What is asked; wrong usage is said at once."
+    from mpfnet.benchmark import asked_for, refused
+    lost = [k for k in ('methods', 'datasets') if k not in args.given]
+    if lost: args.error(f'-p {" and -p ".join(lost)}: say what is to be compared, '
+                        'as in -p methods pca_lda,ststnet -p datasets smic,samm')
+    if args.out and args.no_notebook: args.error('--out names the executed notebook, and --no-notebook wants none')
+    try:
+        asked = asked_for(**args.given)
+        refused(asked)
+    except ValueError as e: args.error(str(e))
+    return asked
+
+def plan_command(args) -> int: # what argparse read
+    "mpfnet benchmark --plan"
+    from mpfnet.benchmark import contest
+    c = contest(**args.given, progress=not args.quiet)
+    print_table(c.plan(), c.plan_text())
+    return 0
+
+# %% ../nbs/08_cli.ipynb #7dda7335
+def benchmark_command(args) -> int: # what argparse read
+    "mpfnet benchmark"
+    begin_benchmark(args)
+    if args.plan: return plan_command(args)
+    copy = None
+    try: out = args.out and check_copy(args.out)
+    except ValueError as e: args.error(f'--{e}')
+    try:
+        if with_page(args):
+            say = None if args.quiet else sys.stderr
+            folder, copy = executed(args.given, args.given.get('out_dir', 'runs'), out, say, '06_benchmark')
+        else:
+            from mpfnet.benchmark import benchmark
+            folder = benchmark(**args.given, progress=not args.quiet).folder
+    except PageError as e:
+        complain(e)
+        return 1
+    except KeyboardInterrupt:
+        print('\nStopped. Finished folds are kept: the same command goes on.', file=sys.stderr)
+        return 130
+    return int(show_benchmark(folder, copy) > 0)
+
+# %% ../nbs/08_cli.ipynb #bddb4308
+ABOUT_BENCHMARK = ('Methods × datasets × splits × seeds: what exists is found, the rest is trained, and one table says '
+                   'which gaps are more than noise. Exit status 1: some run is not there; 2: wrong usage.')
+
+def benchmark_help() -> str:
+    "The parameters of a benchmark, one a line, with default and meaning."
+    import inspect
+
+    from mpfnet.benchmark import benchmark
+    from mpfnet.parameters import meanings
+    said = meanings(benchmark)
+    asked = [q for q in inspect.signature(benchmark).parameters.values() if q.name != 'progress']
+    wide = max(len(str(q)) for q in asked)
+    return '\n'.join(['\nparameters:', *(f'  {q!s:{wide}}  {said[q.name]}' for q in asked), ''])
+
+def _benchmark_arguments(p):
+    _run_arguments(p)
+    p.add_argument('--plan', action='store_true', help='only say what there is, what is to be trained, and how long')
+    p.format_help = lambda: argparse.ArgumentParser.format_help(p) + benchmark_help()
+
 # %% ../nbs/08_cli.ipynb #89fc0a56
 def _check_arguments(p):
     p.add_argument('name', metavar='NAME', choices=NAMES, help=', '.join(NAMES))
@@ -801,13 +887,21 @@ def _verify_arguments(p):
     p.add_argument('folder', nargs='?', default=default, help=f'folder of stores; default {default}')
 
 def _compare_arguments(p):
-    of_a_run = 'a run\'s folder, or the beginning of its name or hash; of several seeds, their summary'
+    of_a_run = ('a run\'s folder, or the beginning of its name or hash, of several seeds their summary; a table of '
+                'predictions (theirs.csv); or a published method (pca_lda)')
     for side in 'ab': p.add_argument(side, metavar=f'RUN_{side.upper()}', help=of_a_run)
     p.add_argument('--n', type=int, metavar='N', default=2000, help='draws of the bootstrap (2000)')
     p.add_argument('--seed', type=int, metavar='S', default=0, help='of the draws (0)')
     p.add_argument('--metric', choices=list(SCORES), default='uf1',
                    help='score of the verdict and of the rows of single datasets (uf1)')
     p.add_argument('--out-dir', metavar='DIR', default='runs', help='where runs lie (runs)')
+    p.add_argument('--split', choices=list(SPLITS),
+                   help='of a published method: which split it is scored by (that of the run, else subject)')
+    p.add_argument('--common', action='store_true', help='of a table: leave out clips that only one side has')
+    p.add_argument('--columns', metavar='TEXT', default='', help='of a table: label=gt,clip=video,…')
+    p.add_argument('--classes', metavar='TEXT', default='',
+                   help='of a table: what its lowest number stands for, and so on: negative,positive,surprise')
+    p.add_argument('--data-root', metavar='DIR', help='your copy of the release, for labels; else MPFNET_DATA')
 
 # %% ../nbs/08_cli.ipynb #0c6d6056
 def _fit_arguments(p):
@@ -846,7 +940,8 @@ def _paper_arguments(p):
 ABOUT = 'Train and score, fit a model, look after the data, compare runs, make every table and figure.'
 HELPS = dict(
     verify='Hash every stored row again. Exit status 1: some are damaged.',
-    compare='Is the gap between two runs more than noise? Paired by clip and subject. '
+    compare='Is the gap between two runs more than noise? Paired by clip and subject. Also a table of another '
+            'program, or a published method. '
             'Exit status 1: they cannot be compared.',
     fit='Fit a method on all subjects of a dataset and write it into a folder: a model that can be loaded, '
         'and its card.',
@@ -904,6 +999,7 @@ def parser() -> argparse.ArgumentParser:
     _add(areas, 'run', run_command, _run_arguments, HELPS['run'])
     _add(areas, 'runs', list_runs, _runs_arguments, ABOUT_RUNS)
     _add(areas, 'settings', list_settings, _settings_arguments, ABOUT_SETTINGS)
+    _add(areas, 'benchmark', benchmark_command, _benchmark_arguments, ABOUT_BENCHMARK)
     _add(areas, 'compare', compare_runs, _compare_arguments, HELPS['compare'])
     _add(areas, 'check-method', check_a_method, _method_arguments, HELPS['method'])
     _add(areas, 'fit', fit_model, _fit_arguments, HELPS['fit'])

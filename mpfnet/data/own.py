@@ -13,7 +13,7 @@ __all__ = ['TABLES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', 'EXAMP
            'table_hash', 'own_clip', 'read_own', 'own_source', 'check_enough', 'arrays_of', 'checked_arrays',
            'arrays_table', 'task_asked', 'read_arrays']
 
-# %% ../../nbs/data/08_own.ipynb #a6e65436
+# %% ../../nbs/data/08_own.ipynb #9c6b0cd0
 import hashlib
 import json
 import os
@@ -36,7 +36,7 @@ from .readers import EMPTY, VIDEOS, DataError, _plain_name, depth_of, frames_lis
 from .settle import FAR, LONGEST_CLIP, Draft, Refused, settle
 from .sheets import SheetError, Table, find_table, plain, read_csv_sheet, read_workbook, text
 
-# %% ../../nbs/data/08_own.ipynb #2a0a6aef
+# %% ../../nbs/data/08_own.ipynb #39773a11
 class OwnData(str):
     "The name of one's own data, and where they come from."
     def __new__(cls,
@@ -56,7 +56,7 @@ class OwnData(str):
     @property
     def arrays(self): return isinstance(self.source, tuple)
 
-# %% ../../nbs/data/08_own.ipynb #715d0346
+# %% ../../nbs/data/08_own.ipynb #bcaad05c
 TABLES = ('.csv', '.tsv', '.xlsx', '.xls')
 TAKEN = {*DATASETS, 'synth', 'megc2019_flow', 'megc2019_cd'}
 
@@ -80,7 +80,7 @@ def own_data(value) -> OwnData: # a path, a DataFrame or (X, y, subjects)
     there = 'a folder' if path.is_dir() else 'nothing'
     raise DataError(f'dataset={str(value)!r}: expected a table, found {there} at {path.absolute()}')
 
-# %% ../../nbs/data/08_own.ipynb #fc1b0d42
+# %% ../../nbs/data/08_own.ipynb #fa5f4aa2
 _MOMENTS = dict(onset=('start', 'begin', 'onset'), apex=('peak', 'apex'), offset=('stop', 'end', 'offset'))
 _ENDINGS = dict(ms=('milliseconds', 'msec', 'ms'), s=('time', 'seconds', 'secs', 'sec', 's'),
                 frame=('number', 'index', 'frames', 'f', 'frame', ''))
@@ -91,7 +91,7 @@ def _moment(word): # the best name comes last, and first again for errors
     names = [w + e for ends in _ENDINGS.values() for e in ends for w in _MOMENTS[word]]
     return (word, *names)
 
-# %% ../../nbs/data/08_own.ipynb #e263e07f
+# %% ../../nbs/data/08_own.ipynb #05bf22e3
 #: our column → what it goes by
 OWN_COLUMNS = dict(
     subject=('subject', 'sub', 'subj', 'person', 'participant', 'subjectno', 'subjectid', 'subject'),
@@ -107,7 +107,7 @@ OWN_COLUMNS = dict(
 NEEDED_COLUMNS = 'subject', 'onset', 'offset'
 EXAMPLE_ADVICE = 'mpfnet data template writes an example with every column'
 
-# %% ../../nbs/data/08_own.ipynb #32029d82
+# %% ../../nbs/data/08_own.ipynb #5463e447
 def own_table(
     own:OwnData,  # a path or a DataFrame
     sheet='',     # part of the name of a workbook's sheet
@@ -130,7 +130,7 @@ def _book(source):
     rows = [tuple(None if pd.isna(v) else v for v in row) for row in source.itertuples(index=False)]
     return {'table': [tuple(map(str, source.columns)), *rows]}
 
-# %% ../../nbs/data/08_own.ipynb #c3c823ed
+# %% ../../nbs/data/08_own.ipynb #ccde9b98
 _MONTH = '(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*'
 #: what a spreadsheet makes of 1-2, 3/4 or 1E5
 NO_NAME = re.compile(rf'\d{{4}}-\d{{1,2}}-\d{{1,2}}(?:[ t].*)?|\d{{1,2}}[-./]\d{{1,2}}[-./]\d{{2,4}}'
@@ -148,7 +148,7 @@ def person(name) -> str:
     "What is the same in all spellings of a name."
     return re.sub(r'\d+', lambda d: str(int(d[0])), re.sub(r'[\s_-]+', '', name.casefold()))
 
-# %% ../../nbs/data/08_own.ipynb #9e695040
+# %% ../../nbs/data/08_own.ipynb #97f99650
 MIXED = ('{}: column {}: row {} has {!r}, row {} has {!r}: a bare number among names is a name that a spreadsheet has '
          'cut, or another person. Write all subjects in one way')
 
@@ -168,7 +168,7 @@ def check_subjects(
     a, b = worded[0], next(iter(bare))
     raise DataError(MIXED.format(where, column, a, names[a], b, names[b]))
 
-# %% ../../nbs/data/08_own.ipynb #c600972c
+# %% ../../nbs/data/08_own.ipynb #16f1cfe6
 def subjects_of_rows(
     table:Table,    # of one's own
     report:Report,  # is told of other spellings
@@ -182,7 +182,7 @@ def subjects_of_rows(
         if s != first[person(s)]: report.add('one-person', row=n, column=column, found=s, done=first[person(s)])
     return {n: first[person(s)] for n, s in names.items()}
 
-# %% ../../nbs/data/08_own.ipynb #c14b0341
+# %% ../../nbs/data/08_own.ipynb #68fba0fe
 MOST_CLASSES = 20
 NO_CLASSES = '{}: column {}: {} different labels in {} rows ({}, …): these are no classes. At most {}'
 ONE_CLASS = '{}: column {}: every row has {}; expected two classes or more'
@@ -217,7 +217,7 @@ def own_task(
     if odd := [w for w in found.values() if ',' in w]: raise DataError(COMMA.format(*where, odd[0]))
     return ','.join(in_order(found.values()))
 
-# %% ../../nbs/data/08_own.ipynb #f3af9b0e
+# %% ../../nbs/data/08_own.ipynb #4c32e1c0
 def class_of_word(
     word,       # a label or an emotion
     key,        # which of the two
@@ -234,8 +234,8 @@ def class_of_word(
 #: emotions of which nobody says whether they are negative
 WITHOUT_CLASS = {'other', 'others', 'neutral', 'unknown', 'tense', 'helpless', 'confusion', 'pain', 'sleepy'}
 
-# %% ../../nbs/data/08_own.ipynb #8c3f0cb5
-os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')     # read once, by the first video: what is wrong is said in words
+# %% ../../nbs/data/08_own.ipynb #902bdec4
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')     # read by the first video: errors are said in words
 
 @dataclass(slots=True)
 class Film:
@@ -259,7 +259,7 @@ def opened(path) -> cv2.VideoCapture:
     if not cap.isOpened(): raise Refused('video-damaged', 'video', f'{path.name} cannot be opened as a video')
     return cap
 
-# %% ../../nbs/data/08_own.ipynb #b09d665d
+# %% ../../nbs/data/08_own.ipynb #57f99ea5
 def film_of(
     path:Path,      # of a video
     cache=None,     # folder for frames; None = frames/ in the user's cache
@@ -282,7 +282,7 @@ def note_film(film:Film):
     known = {k: getattr(film, k) for k in ('fps', 'stated', 'length', 'times')}
     write_text(film.folder/'film.json', json.dumps(known))
 
-# %% ../../nbs/data/08_own.ipynb #95a26471
+# %% ../../nbs/data/08_own.ipynb #9e70754c
 def decode_film(
     film:Film,  # of `film_of`
     path:Path,  # of the video
@@ -305,7 +305,7 @@ def _keep_frame(place, image):
     _, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     write_atomically(place, lambda t: Path(t).write_bytes(data.tobytes()))
 
-# %% ../../nbs/data/08_own.ipynb #2c240321
+# %% ../../nbs/data/08_own.ipynb #6d34dae8
 def film_times(
     film:Film,  # of `film_of`
     path:Path,  # of the video
@@ -322,7 +322,7 @@ def film_times(
     note_film(film)
     return film.times
 
-# %% ../../nbs/data/08_own.ipynb #a79bc29e
+# %% ../../nbs/data/08_own.ipynb #7b9e6f24
 def place_of(
     name,       # a path as the sheet has it
     root:Path,  # resolved: the table's folder, or the one that was stated
@@ -340,7 +340,7 @@ def place_of(
     beside = sorted(p.name for p in path.parent.iterdir())[:4] if path.parent.is_dir() else []
     raise Refused('no-folder', column, f'{name}' + (f'; there are {", ".join(beside)}' if beside else ''))
 
-# %% ../../nbs/data/08_own.ipynb #28a7b580
+# %% ../../nbs/data/08_own.ipynb #ca2a4fa4
 def amount(value) -> float | None: # of a cell
     "A number, with a point or a comma; None for an empty cell."
     if isinstance(value, bool) or not text(value): return None
@@ -375,7 +375,7 @@ def moment(
     if unit == 'frame' and value % 1: raise Refused('no-frame-number', key, row.text(key))
     return (value/1000, 's') if unit == 'ms' else (value, unit)
 
-# %% ../../nbs/data/08_own.ipynb #1979426a
+# %% ../../nbs/data/08_own.ipynb #ba408d32
 def numbers_in_film(
     moments:dict,  # key → (number or None, frame or s)
     film:Film,     # of the video
@@ -407,7 +407,7 @@ def numbers_in_folder(
         return min(frames, default=0) + round(value*fps)
     return {key: number(*m) for key, m in moments.items()}
 
-# %% ../../nbs/data/08_own.ipynb #ed65ebda
+# %% ../../nbs/data/08_own.ipynb #60824f99
 @dataclass(slots=True)
 class Wish:
     "A row that has been understood, and where its frames are."
@@ -424,7 +424,7 @@ class Wish:
     @property
     def name(self): return f'{self.subject}/{self.clip}'
 
-# %% ../../nbs/data/08_own.ipynb #8dc39a9c
+# %% ../../nbs/data/08_own.ipynb #813e04aa
 def film_span(
     raw:dict,    # onset, apex, offset as numbers, or None
     film:Film,   # what is known of the video
@@ -463,7 +463,7 @@ def film_frames(
 def _paths(film, span, first):
     return {i + first: str(film.frame(i)) for i in span if film.length is None or i < film.length}
 
-# %% ../../nbs/data/08_own.ipynb #d3e46c12
+# %% ../../nbs/data/08_own.ipynb #e8048040
 def framed(
     wish:Wish,  # a row that has been understood
     frames_of,  # of `frames_lister`
@@ -480,7 +480,7 @@ def framed(
         fps = wish.fps or film.fps
     return Draft({k: '' if v is None else v for k, v in raw.items()}, frames, fps or 200, wish.shared)
 
-# %% ../../nbs/data/08_own.ipynb #72be6505
+# %% ../../nbs/data/08_own.ipynb #b76e285c
 def wish_of(
     row,          # `Row` of the table
     table:Table,  # of one's own
@@ -506,7 +506,7 @@ def wish_of(
 
 def label_words_key(table): return 'label' if 'label' in table.columns else 'emotion'
 
-# %% ../../nbs/data/08_own.ipynb #96827a20
+# %% ../../nbs/data/08_own.ipynb #a1ab6bbe
 def wishes(
     table:Table,    # of one's own
     task,           # of `own_task`
@@ -538,7 +538,7 @@ def tell_row(
     clip = '/'.join(filter(None, (subject, spelling(row.cells.get('clip')))))
     report.add(e.decision, clip, row=row.number, column=table.columns.get(e.column, e.column), found=e.found or EMPTY)
 
-# %% ../../nbs/data/08_own.ipynb #32862183
+# %% ../../nbs/data/08_own.ipynb #c6d9c937
 def without_doubles(
     found,          # of Wish
     table:Table,    # of one's own
@@ -562,7 +562,7 @@ def without_doubles(
                            column=table.columns.get(column, column), found=f'rows {rows}', done=done)
     return [w for w in found if w.row.number not in gone]
 
-# %% ../../nbs/data/08_own.ipynb #4143df5d
+# %% ../../nbs/data/08_own.ipynb #d7437baf
 OWN_OPTIONS = dict(unit='of onset, apex and offset: frame, s or ms', fps='frames a second of folders',
                    first='number of a video\'s first frame: 1 or 0', cropped='yes: the frames show the face alone',
                    kind='own, or synthetic for drawn faces', sheet='part of the name of a workbook\'s sheet')
@@ -582,7 +582,7 @@ def own_options(options:dict) -> dict: # name → text
 def is_yes(value) -> bool: # of a cell, or an option
     return text(value).lower() in ('yes', 'true', '1', 'x', 'y')
 
-# %% ../../nbs/data/08_own.ipynb #df35df60
+# %% ../../nbs/data/08_own.ipynb #b42a1a8e
 SECONDS = ('{}: half of the {} clips last {} frames or fewer, from {} to {}: these look like seconds. '
            'Name the columns onset_s and offset_s, or add a column unit')
 
@@ -603,7 +603,7 @@ def table_hash(table:Table) -> str:
     keys = [k for k in OWN_COLUMNS if k in table.columns and k not in ('frames', 'video', 'au')]
     return hashlib.sha256(json.dumps([keys, *([r.text(k) for k in keys] for r in table.rows)]).encode()).hexdigest()
 
-# %% ../../nbs/data/08_own.ipynb #350a1d30
+# %% ../../nbs/data/08_own.ipynb #2410d1fa
 def own_clip(
     wish:Wish,      # a row that has been understood
     draft:Draft,    # of `framed`
@@ -622,7 +622,7 @@ def own_clip(
     return dict(dataset=report.dataset, subject=wish.subject, clip=wish.clip, emotion=wish.word, **settled,
                 fps=draft.fps, input='frames', cropped=crop, label=wish.label, **extra)
 
-# %% ../../nbs/data/08_own.ipynb #0d8b8870
+# %% ../../nbs/data/08_own.ipynb #da683377
 OWN_HEAD = 'dataset subject clip emotion onset apex offset apex_policy frames fps input cropped label'.split()
 
 def read_own(
@@ -650,7 +650,7 @@ def read_own(
     if len(rows) and (depth := depth_of(rows, folders, root, report)): rows['depth'] = depth
     return rows.astype({k: 'Int64' for k in ('onset', 'apex', 'offset')}), report.as_dict(), task
 
-# %% ../../nbs/data/08_own.ipynb #bf1ce8f7
+# %% ../../nbs/data/08_own.ipynb #2864337f
 def own_source(
     own:OwnData,  # a path or a DataFrame
     table:Table,  # what it holds
@@ -682,7 +682,7 @@ def check_enough(
         raise DataError(f'{table.file}: column {table.columns[column]}: only {only!r} in {len(rows)} usable rows: '
                         f'{why}{more}')
 
-# %% ../../nbs/data/08_own.ipynb #63a61756
+# %% ../../nbs/data/08_own.ipynb #6040d1ce
 def arrays_of(value:tuple) -> tuple:
     "X, y and subjects as arrays; a DataError if they are no three."
     if len(value) != 3: raise DataError(f'dataset: expected (X, y, subjects), found a tuple of {len(value)}')
@@ -711,7 +711,7 @@ def checked_arrays(
         if odd: raise DataError(f'{name}[{odd[0]}]: expected a name or a number, found {texts[odd[0]]!r}')
     return F, words, people
 
-# %% ../../nbs/data/08_own.ipynb #2398c7f7
+# %% ../../nbs/data/08_own.ipynb #b7b30ca4
 def arrays_table(own:OwnData) -> Table: # with arrays
     "y and subjects as columns of a table, whose checks then are theirs."
     _, words, people = own.source

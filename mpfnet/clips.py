@@ -21,7 +21,7 @@ from .core.checks import warn
 from .core.keep import cache_folder
 from .data.defects import Report, against, report_line
 from .data.labels import DATASETS, MEGC2019, class_names, published
-from .data.own import is_own, own_data, read_arrays, read_own
+from .data.own import is_own, own_data, read_arrays, read_own, with_report
 from .data.readers import DataError, check_names, read_dataset, read_megc2019_flow
 from .data.settle import POLICIES
 from .data.sheets import plain
@@ -338,7 +338,7 @@ def load_own(
     if own.arrays and {*options} - {'kind'}: raise ValueError(f'{own}: options: expected kind alone, found {options}')
     read = read_arrays(own, task, **options) if own.arrays else read_own(own, root, task, apex, **options)
     rows, report, task = read
-    if not len(rows): raise DataError(nothing_left(own, own.address, task, report))
+    if not len(rows): raise with_report(nothing_left(own, own.address, task, report), report)
     rows = rows.sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
     tell(report, own.address, own.address, strict)
     return finish(rows, str(own), task, report)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMN_MEANINGS', 'TEMPLATE_ROWS', 'write_template']
 
-# %% ../nbs/00d_own_data.ipynb #c455b997
+# %% ../nbs/00d_own_data.ipynb #1fef8dcc
 import csv
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pandas as pd
 from .core.checks import need
 from .core.keep import told
 
-# %% ../nbs/00d_own_data.ipynb #0af25053
+# %% ../nbs/00d_own_data.ipynb #63c64525
 #: column → what stands in it
 COLUMN_MEANINGS = dict(
     subject='who is seen; one name a person, as text. Nobody is in training and test at once, so this must be right',
@@ -36,7 +36,7 @@ TEMPLATE_ROWS = [
     ('p01', 'frown', 'disgust', 105, '', 122, '', 'videos/p01.mp4', '', '4+9', ''),
     ('p02', 'brows', 'surprise', 3, 9, 17, 'frames/p02_brows', '', 200, '1+2', 'yes')]
 
-# %% ../nbs/00d_own_data.ipynb #263e35bb
+# %% ../nbs/00d_own_data.ipynb #b9eb5c38
 def write_template(
     path='clips.csv',  # .csv or .xlsx, which must not be there
 ) -> list:             # what was written: the table, and where it is a CSV file a text beside it

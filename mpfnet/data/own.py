@@ -10,8 +10,8 @@ __all__ = ['TABLES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', 'EXAMP
            'film_of', 'note_film', 'decode_film', 'film_times', 'place_of', 'amount', 'unit_of', 'moment',
            'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed', 'wish_of',
            'label_words_key', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit',
-           'table_hash', 'own_clip', 'read_own', 'own_source', 'check_enough', 'arrays_of', 'checked_arrays',
-           'arrays_table', 'task_asked', 'read_arrays']
+           'table_hash', 'own_clip', 'read_own', 'own_source', 'with_report', 'check_enough', 'arrays_of',
+           'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
 
 # %% ../../nbs/data/08_own.ipynb #9c6b0cd0
 import hashlib
@@ -665,6 +665,15 @@ def own_source(
     return dict(title=file, annotation=file, sheet=table.sheet, rows=len(table.rows), frames=root.name,
                 root=str(root.resolve()), table=table_hash(table))
 
+def with_report(
+    message,      # of the error
+    report:dict,  # what was found before
+) -> DataError:
+    "An error whose `.report` says what led to it."
+    error = DataError(message)
+    error.report = report
+    return error
+
 def check_enough(
     rows,           # of the clip table
     table:Table,    # of one's own
@@ -679,8 +688,8 @@ def check_enough(
                               ('label', key, 'there is nothing to tell apart')):
         if rows[what].nunique() > 1: continue
         only = rows['emotion' if what == 'label' else column].iat[0]
-        raise DataError(f'{table.file}: column {table.columns[column]}: only {only!r} in {len(rows)} usable rows: '
-                        f'{why}{more}')
+        told = f'{table.file}: column {table.columns[column]}: only {only!r} in {len(rows)} usable rows: {why}{more}'
+        raise with_report(told, report.as_dict())
 
 # %% ../../nbs/data/08_own.ipynb #6040d1ce
 def arrays_of(value:tuple) -> tuple:

@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'COMPOSITE', 'LICENSED', 'READERS', 'NAMES', 'RELEASE', 'L
            'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'OPTIONS_OF_ONE', 'parts_of', 'check_joined', 'joins', 'AsTable',
            'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere', 'counts_of', 'check_counts', 'expected_of',
            'found_of', 'difference', 'compare_counts', 'load_clips', 'finish', 'check_options', 'tell', 'nothing_left',
-           'load_composite', 'joint_report']
+           'load_own', 'load_composite', 'joint_report']
 
 # %% ../nbs/00_clips.ipynb #ed77b2f2
 import os
@@ -21,6 +21,7 @@ from .core.checks import warn
 from .core.keep import cache_folder
 from .data.defects import Report, against, report_line
 from .data.labels import DATASETS, MEGC2019, class_names, published
+from .data.own import is_own, own_data, read_arrays, read_own, with_report
 from .data.readers import DataError, check_names, read_dataset, read_megc2019_flow
 from .data.settle import POLICIES
 from .data.sheets import plain
@@ -106,6 +107,7 @@ def stamp(clips:Clips) -> str:
     "What the clips are, in one line: real, look-alike or synthetic."
     kind, title = clips.report['kind'], _title(clips)
     if kind == 'synthetic': return 'SYNTHETIC clips: says nothing about real faces'
+    if kind == 'own': return f'OWN DATA, {title}: no published list to compare with'
     if kind != 'real': return f'LOOK-ALIKE of {title}: synthetic faces, says nothing about real ones'
     doubts = any(f['kind'] in ('doubtful', 'dropped') for f in clips.report['findings'])
     return f'REAL clips, {title}' + (', NOT the published list' if doubts else '')
@@ -247,15 +249,16 @@ def _counted(counts): return f"{'/'.join(map(str, counts[0]))} clips, {counts[1]
 
 # %% ../nbs/00_clips.ipynb #4eaf90aa
 def load_clips(
-    dataset:str,    # a name of `NAMES`, or several licensed ones: 'casme2+samm'
-    root=None,      # data root; the dataset lies in root/dataset. None = MPFNET_DATA
+    dataset,        # a name of `NAMES`, several licensed ones, 'casme2+samm', or your own: a table, (X, y, subjects)
+    root=None,      # data root; the dataset lies in root/dataset. None = MPFNET_DATA; of your own, the table's folder
     *,
     task='3class',  # which classes; None: every clip, without labels
     apex='given',   # apex policy: given, midpoint, motion
     strict=False,   # raise where a clip was dropped or the dataset is not the published one
-    **options,      # of a licensed dataset: a key of `OPTIONS`
+    **options,      # of a licensed dataset: a key of `OPTIONS`; of your own, of `mpfnet.data.own.OWN_OPTIONS`
 ) -> Clips:
     "The clips, sorted by (dataset, subject, clip); `.report` tells what was odd about the data."
+    if is_own(dataset): return load_own(dataset, root, task, apex, strict, options)
     if parts_of(dataset): return load_composite(dataset, root, task, apex, strict, options)
     folder = dataset_folder(dataset, root)
     check_options(dataset, task, apex, options)
@@ -318,6 +321,27 @@ def nothing_left(dataset, folder, task, report) -> str:  # as above
     return f'{dataset}: no clip of {folder} can be used for {task or "any task"}:\n' + _listed(why)
 
 def _listed(cases): return '\n'.join(f'  - {s}' for s in cases[:20])
+
+# %% ../nbs/00_clips.ipynb #5bc142f9
+def load_own(
+    dataset,  # a table's path, a DataFrame or (X, y, subjects)
+    root,     # the other arguments are those of `load_clips`
+    task,
+    apex,
+    strict,
+    options,
+) -> Clips:
+    "One's own clips."
+    own = own_data(dataset)
+    if apex not in POLICIES: raise ValueError(f'apex policy {apex!r} is unknown; known: {", ".join(POLICIES)}')
+    if task is None: raise ValueError(f'{own}: task=None is for the licensed datasets')
+    if own.arrays and {*options} - {'kind'}: raise ValueError(f'{own}: options: expected kind alone, found {options}')
+    read = read_arrays(own, task, **options) if own.arrays else read_own(own, root, task, apex, **options)
+    rows, report, task = read
+    if not len(rows): raise with_report(nothing_left(own, own.address, task, report), report)
+    rows = rows.sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
+    tell(report, own.address, own.address, strict)
+    return finish(rows, str(own), task, report)
 
 # %% ../nbs/00_clips.ipynb #68434402
 NO_OPTIONS = '{}: takes no options ({}): the benchmark is SMIC-HS, CASME II of 2014 and SAMM'

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['FULL', 'LOST', 'Data', 'folds_that_train', 'wanted_copies', 'chosen_subjects', 'check_subjects', 'classes_unseen',
-           'check_rows', 'faces_found', 'copies_to_make', 'clips_to_run', 'prepare', 'Held', 'held', 'Experiment',
-           'experiment', 'data_hash', 'data_config', 'config_of', 'Harness', 'take_card', 'on_a_card', 'harness',
-           'fits', 'moved', 'resident', 'told_of_gpu', 'too_small', 'encoder_parts', 'check_test_scores',
-           'fit_and_predict', 'clips_out', 'whose_clips', 'run_fold', 'weights_path', 'as_tensor', 'keep_state',
-           'weights_kept', 'record_path', 'whole_scores', 'check_record', 'valid_record', 'valid_records',
+           'check_rows', 'faces_found', 'copies_to_make', 'recipe_for', 'clips_to_run', 'prepare', 'Held', 'held',
+           'Experiment', 'experiment', 'data_hash', 'table_of', 'data_config', 'config_of', 'Harness', 'take_card',
+           'on_a_card', 'harness', 'fits', 'moved', 'resident', 'told_of_gpu', 'too_small', 'encoder_parts',
+           'check_test_scores', 'fit_and_predict', 'clips_out', 'whose_clips', 'run_fold', 'weights_path', 'as_tensor',
+           'keep_state', 'weights_kept', 'record_path', 'whole_scores', 'check_record', 'valid_record', 'valid_records',
            'still_to_do', 'if_free', 'lock_path', 'record_of', 'try_fold', 'finish_fold']
 
 # %% ../nbs/05c_harness.ipynb #11703bbc
@@ -56,7 +56,7 @@ from .preprocess import count_crops, settled_face
 from .results.machines import processor_of
 from .results.records import possible, read_record, with_hash
 from .splits import split_of
-from .store import FeatureStore
+from .store import FeatureStore, Ready, keep_ready
 from .train import repeatable
 
 # %% ../nbs/05c_harness.ipynb #a659d39c
@@ -179,6 +179,15 @@ def copies_to_make(
     n_classes = len(class_names(p.task, p.dataset))
     return wanted_copies(clips, n_classes, settings.plsm.phi_limit, n_splits, group, settings.plsm.phi, p.split)
 
+# %% ../nbs/05c_harness.ipynb #92bed969
+def recipe_for(
+    p:Parameters,       # what was asked for
+    settings:Settings,  # of every stage
+):                  # Recipe
+    "What the rows of a run are made by: of ready-made ones nothing."
+    own = getattr(p.dataset, 'arrays', False)
+    return Ready(rows=p.dataset.source[0].shape[1:]) if own else recipe_of(p.method, settings)
+
 # %% ../nbs/05c_harness.ipynb #a00eb96b
 def clips_to_run(
     p:Parameters,       # what was asked for
@@ -193,7 +202,7 @@ def clips_to_run(
     code_deciding(p.method)
     check_subjects(loaded.table, n_splits, p.split)
     if p.split != 'subject': list(map(warn, classes_unseen(loaded, p.split)))
-    row, shape = method_of(p.method), recipe_of(p.method, settings).shape(kind)
+    row, shape = method_of(p.method), recipe_for(p, settings).shape(kind)
     if row.features: channels(p.features, shape[0])
     if row.probe: row.probe(row, settings, shape, len(loaded.classes))
     if p.subjects is not None: chosen_subjects(p.subjects, loaded.table, p.split)
@@ -212,9 +221,10 @@ def prepare(
     n_splits = n_splits or (INNER_SPLITS if settings.gamma == 'inner' and 'gamma' in stages else None)
     loaded = clips_to_run(p, settings, n_splits)
     clips, kind = loaded.table, loaded.table['input'].iat[0]
-    recipe = settled_face(recipe_of(p.method, settings), clips)
+    recipe = settled_face(recipe_for(p, settings), clips)
     store = FeatureStore(Path(p.out_dir)/'cache'/'features', recipe, kind)
-    rows = store.ensure(clips, workers=p.workers if kind == 'frames' else 1, progress=progress)
+    rows = (store.ensure(clips, workers=p.workers if kind == 'frames' else 1, progress=progress) if kind != 'array'
+            else keep_ready(store, clips['clip'], p.dataset.source[0][clips['clip'].astype(int)]))
     i, phi = wanted(p, settings, clips, n_splits)
     found = store.ensure(clips.iloc[i], phi, workers=p.workers, progress=progress) if len(i) else []
     copies = {(int(a), int(b)): int(r) for a, b, r in zip(i, phi, found)}
@@ -277,6 +287,11 @@ def data_hash(
     return h.hexdigest()
 
 # %% ../nbs/05c_harness.ipynb #85be9c65
+def table_of(data:Data) -> dict:
+    "SHA-256 of the table of one's own data; of a dataset nothing."
+    found = data.report['source'].get('table')
+    return dict(table=found) if data.report['kind'] in ('own', 'synthetic') and found else {}
+
 def data_config(
     e:Experiment,
 ) -> dict:
@@ -285,7 +300,8 @@ def data_config(
     summary = report_summary(data.report)[['dataset', 'decision', 'cases']].itertuples(index=False)
     return dict(clips=len(data.clips), subjects=len(subjects_of(data.clips)), cropped=count_crops(data.clips),
                 faces=data.report['faces'], sha256=data_hash(data), stamp=data.stamp, kind=data.report['kind'],
-                apex=p.apex, options=options_of(p.data_options), decisions={f'{d}: {k}': n for d, k, n in summary})
+                apex=p.apex, options=options_of(p.data_options), decisions={f'{d}: {k}': n for d, k, n in summary},
+                **table_of(data))
 
 def config_of(
     e:Experiment,  # the run, not trained yet

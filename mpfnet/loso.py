@@ -17,6 +17,7 @@ import numpy as np
 from .core.files import hash_of, make_way, read_json, write_json
 from .core.keep import locked, sweep
 from .core.progress import Progress
+from .data.labels import task_word
 from .folds import subjects_of
 from mpfnet.harness import (
     Experiment,
@@ -41,7 +42,7 @@ def run_folder(
     config:dict,       # of the run
 ) -> Path:
     "`<out_dir>/<dataset>-<task>-<method>-<hash8>`"
-    return Path(asked.out_dir)/f'{asked.dataset}-{asked.task}-{asked.method}-{hash_of(config)[:8]}'
+    return Path(asked.out_dir)/f'{asked.dataset}-{task_word(asked.task)}-{asked.method}-{hash_of(config)[:8]}'
 
 def begin(
     e:Experiment,  # the run, not trained yet

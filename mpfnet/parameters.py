@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'DEFAULTS', 'CHOICES', 'BESIDE', 'ITEM', 'SLOW', 'Parameters', 'is_assignment', 'targets_of', 'assigned',
            'names_beside', 'given_in', 'known', 'check_known', 'meanings', 'asked_of', 'explained', 'option_at',
-           'options_of', 'as_whole', 'as_flag', 'as_gamma', 'check_text', 'as_folder', 'need_default', 'check_use',
-           'seeds_of', 'check_values', 'check_parameters', 'device_for', 'preset_for', 'settings_for', 'resolve']
+           'options_of', 'with_own_data', 'as_whole', 'as_flag', 'as_gamma', 'check_text', 'as_folder', 'need_default',
+           'check_use', 'seeds_of', 'check_values', 'check_parameters', 'device_for', 'preset_for', 'settings_for',
+           'resolve']
 
 # %% ../nbs/05b_parameters.ipynb #665618b3
 import ast
@@ -22,8 +23,10 @@ import torch
 from .clips import NAMES, OPTIONS, check_joined
 from .core.checks import need, warn
 from .core.kernels import check_kernels
-from .data.labels import TASKS, class_names
+from .data.labels import TASKS, class_names, named_classes
+from .data.own import OWN_OPTIONS, OwnData, is_own, own_data, task_asked
 from .data.settle import POLICIES
+from .inputs import AugmentConfig
 from .methods import METHODS, Method, Settings, method_of, override, settings_preset, unused
 from .mpfnet_p import GAMMA
 from .own_method import as_method
@@ -34,8 +37,8 @@ from .train import ask_for_order
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameters:
     "What a run is asked."
-    dataset: str = 'synth'               # whose clips; several as 'casme2+samm'
-    task: str = '3class'                 # classes: 3class, or 5class where a dataset has it
+    dataset: str = 'synth'               # whose clips; several as 'casme2+samm'; your own: 'clips.csv', (X, y, who)
+    task: str = '3class'                 # classes: 3class, 5class where a dataset has it; your own in order: 'low,high'
     split: str = 'subject'               # who is held out together: subject, dataset, kfold:K, official
     method: str | Method = 'mpfnet_c'    # a key of METHODS; your own: 'package.module:Name', 'file.py:Name', an object
     features: str = 'both'               # channels: both, flow, diff
@@ -45,7 +48,7 @@ class Parameters:
     overrides: str = ''                  # single settings: 'stage.field=value,…'
     seed: int | str = 0                  # of all that is drawn; '0,1,2': three runs and their summary
     subjects: str | list | None = None   # folds to train: 'casme2/sub01,…'; None: all
-    data_root: str | None = None         # folder of the datasets; None: MPFNET_DATA
+    data_root: str | None = None         # folder of the datasets; None: MPFNET_DATA, for your own the table's folder
     apex: str = 'given'                  # apex policy: given, midpoint, motion
     strict: bool = False                 # defects of the data are errors
     data_options: str = ''               # 'name=value,…' for the dataset's reader
@@ -112,11 +115,14 @@ def known(names): return ', '.join(map(str, names))
 
 def check_known(p:Parameters):
     "A ValueError for a value that is none of its kind; it lists the known ones."
+    own = isinstance(p.dataset, OwnData)
     for name, choices in CHOICES.items():
         value = getattr(p, name)
-        if isinstance(value, Method): continue
+        if isinstance(value, (Method, OwnData)) or name == 'task' and own and named_classes(value): continue
         if name == 'dataset' and '+' in str(value): check_joined(value)        # several, each of them known
-        elif value not in list(choices): raise ValueError(f'{name}={value!r} is unknown; known: {known(choices)}')
+        elif value not in list(choices):
+            more = '; or a table of your own, .csv or .xlsx' if name == 'dataset' else ''
+            raise ValueError(f'{name}={value!r} is unknown; known: {known(choices)}{more}')
     class_names(p.task, p.dataset)                           # a dataset has not every task
 
 # %% ../nbs/05b_parameters.ipynb #9ac62682
@@ -166,16 +172,23 @@ def option_at(
 
 # %% ../nbs/05b_parameters.ipynb #0f832829
 def options_of(text) -> dict: # 'modality=vis,variant=raw'
-    "Options for `load_clips`; a ValueError lists the known names."
-    text, found, at = str(text), {}, 0
+    "Options for `load_clips`, of whatever dataset; a ValueError lists the known names."
+    text, found, at, known_options = str(text), {}, 0, OPTIONS | OWN_OPTIONS
     while text[at:].strip(' ,'):
         name, value, at = option_at(text, at)
-        if name not in OPTIONS or not value:
+        if name not in known_options or not value:
             raise ValueError(f'data_options={text!r}: expected name=value,…, found {name}; '
-                             f'known names: {known(OPTIONS)}')
+                             f'known names: {known(known_options)}')
         if name in found: raise ValueError(f'data_options={text!r}: {name} is given twice')
         found[name] = value
     return found
+
+# %% ../nbs/05b_parameters.ipynb #2ad6f68c
+def with_own_data(p:Parameters) -> Parameters:
+    "One's own data under a name, with the classes that their labels have; others as they are."
+    if not is_own(p.dataset): return p
+    own, sheet = own_data(p.dataset), options_of(p.data_options).get('sheet', '')
+    return replace(p, dataset=own, task=task_asked(own, str(p.task), sheet))
 
 # %% ../nbs/05b_parameters.ipynb #dda880ef
 def as_whole(
@@ -238,6 +251,8 @@ def check_use(p:Parameters):
     row = method_of(p.method)
     if p.method != 'mpfnet_p': need_default(p, 'gamma', 'only mpfnet_p weighs two encoders')
     if p.dataset == 'megc2019_flow': need_default(p, 'length', 'its clips are one flow field each')
+    if isinstance(p.dataset, OwnData) and p.dataset.arrays:
+        for name in ('length', 'apex'): need_default(p, name, 'X is ready-made')
     if row.reads != 'preprocess': need_default(p, 'length', f'{p.method} reads no interpolated frames')
     if not row.features: need_default(p, 'features', f'{p.method} has no channels to choose from')
 
@@ -269,7 +284,7 @@ def check_parameters(given:dict) -> Parameters: # name → value
     unknown = [k for k in given if k not in PARAMETERS]
     if unknown: raise ValueError(f'unknown parameter(s) {known(unknown)}; known: {known(PARAMETERS)}')
     p = Parameters(**given)
-    p = replace(p, method=as_method(p.method))
+    p = with_own_data(replace(p, method=as_method(p.method)))
     check_known(p)
     return check_values(p)
 
@@ -289,8 +304,9 @@ def preset_for(
     p:Parameters,  # of the run
     device,        # 'cpu' or 'cuda'
 ) -> str:
-    "The preset that was asked for, or the paper's, but for made-up faces and for the public flow on a CPU."
-    small = p.dataset == 'synth' or p.dataset == 'megc2019_flow' and device == 'cpu'
+    "The preset asked for, or the paper's, but for made-up faces, and on a CPU for the public flow and one's own data."
+    of_any_size = p.dataset == 'megc2019_flow' or isinstance(p.dataset, OwnData)
+    small = p.dataset == 'synth' or of_any_size and device == 'cpu'
     preset = p.preset or ('tiny' if small else 'paper')
     if preset == 'paper' and device == 'cpu' and p.method in SLOW:
         warn("preset 'paper' on a CPU: minutes to hours a fold. For a first look: preset='tiny'")
@@ -305,6 +321,7 @@ def settings_for(
     gamma = GAMMA.get(p.dataset, .7) if p.gamma is None else p.gamma
     settings = settings_preset(preset_for(p, device), p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
+    if getattr(p.dataset, 'arrays', False): settings = replace(settings, augment=AugmentConfig())     # for copies
     if device == 'cuda' and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
         settings = replace(settings, compute=replace(settings.compute, precision='bf16'))
     return override(settings, p.overrides)

@@ -140,7 +140,7 @@ class PreprocessConfig(Recipe):
     interpolate_flow: str = 'dis' # between onset and apex, for interpolate=flow; ilk runs on a GPU, too
     #: where rows are made: cpu, to the same bytes everywhere, or cuda, meant to be within 1e-3 px of them
     device: str = 'cpu'
-    kinds: ClassVar[tuple] = ('frames', 'flow28')
+    kinds: ClassVar[tuple] = ('frames', 'flow28', 'array')
 
     def __post_init__(self):
         Recipe.__post_init__(self)
@@ -259,7 +259,7 @@ def features_together(
     return features_of(torch.stack([moved[phi][which[id(frames)]] for frames, phi in copies]), config, times)
 
 # %% ../nbs/01_preprocess.ipynb #4cc8d4d2
-INPUTS = dict(frames='recorded frames', flow28='ready-made flow images')
+INPUTS = dict(frames='recorded frames', flow28='ready-made flow images', array='ready-made features')
 
 def check_kind(
     recipe,

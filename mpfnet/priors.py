@@ -49,10 +49,11 @@ class Prepared:
         self.index = channels(features, fold.shape[0])
         self.flow = 0 in self.index
         self.seen = slice(self.index[0], self.index[-1] + 1)       # neighbours: a view, no copy
-        self.released_flow = fold.clips['input'].iat[0] == 'flow28'
+        kind = fold.clips['input'].iat[0]
+        self.released_flow = kind != 'frames'      # ready-made: there are no frames to magnify
         raw = self.here(fold.raw(pinned=self.device.type == 'cuda'))
         # always on the device, wherever the rows lie: one order of sums
-        self.scaling = Scaling.fit(raw, stretched=self.released_flow)
+        self.scaling = Scaling.fit(raw, stretched=kind == 'flow28')
         self.x, self.y = self(raw), fold.y.to(self.device)
 
     def here(self, stored): # (n, C, T, H, W) of any type, anywhere

@@ -28,6 +28,7 @@ from .core.checks import need, pyplot
 from .core.files import hash_of, make_way, write_json
 from .core.keep import file_name, write_atomically
 from .core.workers import in_order, one_thread
+from .data.labels import task_word
 from .folds import Fold
 from .harness import chosen_subjects, config_of, experiment, harness
 from .methods import fit
@@ -175,7 +176,7 @@ def audit(
     harnesses = {s: harness(e, s, hash_of(c)) for s, c in configs.items()}
     wanted = chosen_subjects(p.subjects, e.data.clips)
     config = audit_config(configs, wanted)
-    folder = Path(p.out_dir)/f'audit-{p.dataset}-{p.task}-{p.method}-{hash_of(config)[:8]}'
+    folder = Path(p.out_dir)/f'audit-{p.dataset}-{task_word(p.task)}-{p.method}-{hash_of(config)[:8]}'
     trainings = [(s, how) for s, how in trainings_of(p.method, list(configs)) if normalise or how is None]
     jobs = [Watched(harnesses[s], who, how, curve_path(folder, s, how, who)) for s, how in trainings for who in wanted]
     watch_all(jobs, p.workers)

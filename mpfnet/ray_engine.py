@@ -329,9 +329,11 @@ def tell_what_leaves(
     address,  # of the store
 ):
     "Warn that licensed material is sent to a store."
-    if 'REAL clips' in stamp and 'public flow' not in stamp:
-        warn(f'{address} is sent features of licensed clips ({stamp[:60]}); with fdp, skd_tstsan, afn they show the '
-             'faces. Make sure that only those whom the licence names can read there')
+    own = stamp.startswith('OWN DATA')
+    if own or 'REAL clips' in stamp and 'public flow' not in stamp:
+        whose, who = ('your own', 'who may see the clips') if own else ('licensed', 'whom the licence names')
+        warn(f'{address} is sent features of {whose} clips ({stamp[:60]}); with fdp, skd_tstsan, afn they show the '
+             f'faces. Make sure that only those {who} can read there')
 
 # %% ../nbs/05d_ray_engine.ipynb #1cbfad16
 class Mirror:

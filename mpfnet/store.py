@@ -7,7 +7,7 @@ __all__ = ['GOOD_BEHIND', 'NO_MAPS', 'COMMON', 'FORMAT', 'NO_FILE', 'CORRUPT', '
            'GPU_IDLE', 'NO_ROOM', 'as_line', 'entry_of', 'RowFile', 'beyond', 'open_rows', 'corrupt_rows',
            'settings_of', 'on_device', 'row_origin', 'rows_on_cpu', 'FeatureStore', 'noted_table', 'verify_folder',
            'tell_faces', 'ensure_rows', 'compute_rows', 'Copy', 'copies_on_device', 'copies_together',
-           'computed_together', 'computed', 'ordered', 'fetched', 'rows_on_device']
+           'computed_together', 'computed', 'ordered', 'fetched', 'rows_on_device', 'Ready', 'keep_ready']
 
 # %% ../nbs/01a_store.ipynb #76750310
 import hashlib
@@ -18,6 +18,7 @@ import re
 from dataclasses import asdict, dataclass
 from itertools import groupby, islice
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -541,3 +542,27 @@ def rows_on_device(
         if not re.search('CUDA.*out of memory|ALLOC_FAILED', str(e)): raise
         raise RuntimeError(NO_ROOM.format(why=' '.join(str(e).split())[:200])) from None
     finally: torch.cuda.empty_cache()                    # other processes may want the memory
+
+# %% ../nbs/01a_store.ipynb #08ded0d4
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Ready(Recipe):
+    "Rows that are given as they are."
+    rows: tuple = ()   # (C, T, H, W)
+    kinds: ClassVar[tuple] = ('array',)
+    modules: ClassVar[tuple] = ()
+
+@patch
+def shape(self:Ready, kind): return self.rows
+
+def keep_ready(
+    store: FeatureStore, # of a `Ready`
+    names, # of the clips
+    F,     # (N, C, T, H, W) float16
+) -> np.ndarray: # row of each clip
+    "Write ready-made rows, unless they are there."
+    table = noted_table(store).refresh()
+    keys = [hashlib.sha256(row.tobytes()).hexdigest() for row in F]
+    made = row_origin(store.config, store.input)
+    for name, key, row in zip(names, keys, F):
+        if key not in table.rows: table.append(key, row, clip=name, phi=0, made=made)
+    return np.array([table.rows[k] for k in keys], np.int64)

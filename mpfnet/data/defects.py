@@ -81,6 +81,16 @@ DECISIONS |= {
     'whole-frames': ('noted', 'frames are not cropped to the face: it is found in the onset'),
 }
 
+# %% ../../nbs/data/06_defects.ipynb #5e4f91d2
+DECISIONS |= {
+    'leads-outside': ('dropped', 'the path leads out of the folder of the table, or of data_root where that is given'),
+    'no-frame-number': ('dropped', 'a number with decimals, where a frame number is expected: if these are seconds, '
+                                   'name the column so (onset_s), or add a column unit'),
+    'video-damaged': ('dropped', 'the video cannot be read'),
+    'video-ends': ('dropped', 'the video is over before the clip is'),
+    'one-person': ('repaired', 'the subject under another spelling: one person, one name'),
+}
+
 # %% ../../nbs/data/06_defects.ipynb #889aa73c
 def as_utf8(value) -> str:
     "Text that can be printed and written whatever it came from: a file name need not be UTF-8."

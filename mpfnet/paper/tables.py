@@ -182,7 +182,7 @@ def cells(
 # %% ../../nbs/paper/02_tables.ipynb #e1c8bc2a
 TITLE = dict(smic='SMIC', casme2='CASME II', samm='SAMM', megc2019_cd='composite',
              acc='Acc', f1_weighted='weighted F1', uf1='UF1', uar='UAR')
-KIND_COLOURS = dict(real='#2a7', **{'public flow': '#27a', 'look-alike': '#c60', 'synthetic': '#c60'})
+KIND_COLOURS = dict(real='#2a7', own='#2a7', **{'public flow': '#27a', 'look-alike': '#c60', 'synthetic': '#c60'})
 
 def heading(
     dataset,  # of a column

@@ -45,10 +45,10 @@ def weight_files(folder) -> int: # of a run
 
 # %% ../../nbs/results/02_runs.ipynb #affe3796
 DATA_KINDS = {'REAL clips, public flow': 'public flow', 'REAL': 'real', 'LOOK-ALIKE': 'look-alike',
-              'SYNTHETIC': 'synthetic'}
+              'SYNTHETIC': 'synthetic', 'OWN DATA': 'own'}
 
 def kind_of(stamp:str) -> str:
-    "real (licensed), public flow, look-alike or synthetic."
+    "real (licensed), public flow, own, look-alike or synthetic."
     for words, kind in DATA_KINDS.items():
         if stamp.startswith(words): return kind
     raise ValueError(f'unknown stamp {stamp!r}: expected one that begins with {", ".join(DATA_KINDS)}')
@@ -56,6 +56,7 @@ def kind_of(stamp:str) -> str:
 # %% ../../nbs/results/02_runs.ipynb #181c4c99
 STAMPS = {'public flow': 'REAL clips, public flow release (28×28, one field a clip)',
           'real': 'REAL clips',
+          'own': 'OWN DATA: no published list to compare with',
           'look-alike': 'LOOK-ALIKES: synthetic faces, says nothing about real ones',
           'synthetic': 'SYNTHETIC clips: says nothing about real faces'}
 DOUBT = ', NOT the published list'

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['GRIDS', 'ANGLES', 'POOLED', 'REMEMBERED', 'BEYOND', 'cell_weights', 'by_angle', 'oriented_flow', 'pooled_maps',
-           'random_encoder', 'Reader', 'own_dataset', 'statistics', 'standardised', 'by_dataset', 'RidgeConfig',
-           'squared_distances', 'class_weights', 'KernelRidge', 'mean_solution', 'Machine', 'machine_names',
+           'random_encoder', 'Reader', 'own_dataset', 'statistics', 'weighed_row', 'by_dataset', 'RidgeConfig',
+           'squared_distances', 'rare_weights', 'KernelRidge', 'mean_solution', 'Machine', 'machine_names',
            'LocalMotion', 'restored_ridge']
 
-# %% ../../nbs/rivals/09_ridge.ipynb #e9f17283
+# %% ../../nbs/rivals/09_ridge.ipynb #11d36ff2
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from torch.nn import functional as F
 from ..core.artefacts import sha256_of
 from ..core.checks import check_fields, need, patch
 from ..motion.checkpoints import load_strict
-from ..plau import UnitEncoder, encoder_of, flow_rows, mirrored
-from ..synthetic.unit_flow import SIDE
+from ..plau import UnitEncoder, encoder_of, flow_rows, mirror_flow
+from ..synthetic.unit_flow import FLOW_SIDE
 from ..train import generator, seeded
 
-# %% ../../nbs/rivals/09_ridge.ipynb #8d31f9e2
+# %% ../../nbs/rivals/09_ridge.ipynb #c5792558
 GRIDS, ANGLES = (4, 6), 8
 
 @lru_cache
@@ -34,7 +34,7 @@ def cell_weights(
     grid:int,  # cells along a side
 ) -> torch.Tensor:  # (grid, 28): each column sums to 1
     "How much a pixel gives to each row, or column, of cells: linear between their centres."
-    place = ((torch.arange(SIDE) + .5)/SIDE*grid - .5).clamp(0, grid - 1)
+    place = ((torch.arange(FLOW_SIDE) + .5)/FLOW_SIDE*grid - .5).clamp(0, grid - 1)
     return (1 - (torch.arange(grid)[:, None] - place).abs()).clamp_min(0)
 
 def by_angle(motion) -> torch.Tensor: # (n, 2, H, W) → (n, 8, H, W)
@@ -52,7 +52,7 @@ def oriented_flow(x) -> list: # normalised (n, 3, 28, 28) → (n, 8·16), (n, 8�
         out.append((cells/cells.sum(1, keepdim=True).clamp_min(1e-9)).sqrt())
     return out
 
-# %% ../../nbs/rivals/09_ridge.ipynb #58067fc2
+# %% ../../nbs/rivals/09_ridge.ipynb #4c335202
 POOLED = 4
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def random_encoder(seed) -> UnitEncoder: # of the run
     "Weights as they are drawn, never trained."
     return seeded(UnitEncoder, generator(seed, 'random_ridge')).eval()
 
-# %% ../../nbs/rivals/09_ridge.ipynb #600fa4c8
+# %% ../../nbs/rivals/09_ridge.ipynb #05207291
 REMEMBERED = 4096      # clips
 
 class Reader:
@@ -79,7 +79,7 @@ class Reader:
     def one(self, row): # (3, 28, 28) normalised
         key = self.name, hashlib.sha256(row.numpy().tobytes()).digest()
         if key not in _read:
-            _read[key] = [b.numpy() for b in self.read(torch.stack([row, mirrored(row[None])[0]]))]
+            _read[key] = [b.numpy() for b in self.read(torch.stack([row, mirror_flow(row[None])[0]]))]
             if len(_read) > REMEMBERED: _read.popitem(last=False)
         return _read[key]
     def __call__(self, x) -> list: # normalised (n, 3, 28, 28) → blocks (n, 2, d), float32
@@ -87,7 +87,7 @@ class Reader:
 
 _read = OrderedDict()
 
-# %% ../../nbs/rivals/09_ridge.ipynb #79d6468d
+# %% ../../nbs/rivals/09_ridge.ipynb #5d5b22d9
 BEYOND = 4.     # standardised values end there
 
 def own_dataset(fold) -> str | None: # Fold
@@ -100,7 +100,7 @@ def statistics(blocks) -> list: # each (n, 2, d) → (mean, spread) of each, flo
     def of(b): return b.reshape(-1, b.shape[-1]).astype(np.float64)
     return [(of(b).mean(0).astype(np.float32), (of(b).std(0) + 1e-6).astype(np.float32)) for b in blocks]
 
-def standardised(
+def weighed_row(
     blocks,  # each (n, 2, d)
     by,      # (mean, spread) of each
 ) -> np.ndarray:  # (n, 2, D) float32
@@ -109,23 +109,23 @@ def standardised(
         return np.clip((b - mean)/spread, -BEYOND, BEYOND)/np.float32(np.sqrt(b.shape[-1]*len(blocks)))
     return np.concatenate([one(b, *k) for b, k in zip(blocks, by)], 2)
 
-# %% ../../nbs/rivals/09_ridge.ipynb #b4560c29
+# %% ../../nbs/rivals/09_ridge.ipynb #56fec5fb
 def by_dataset(
     blocks,    # of the training clips, each (n, 2, d)
     datasets,  # (n,) of whom each is
     own,       # what `own_dataset` says
 ) -> tuple:    # (n, 2, D), statistics for test clips
     "Training clips, standardised."
-    if own is None: return standardised(blocks, by := statistics(blocks)), by
+    if own is None: return weighed_row(blocks, by := statistics(blocks)), by
     out, kept = np.empty((len(datasets), 2, sum(b.shape[-1] for b in blocks)), np.float32), None
     for name in sorted(set(datasets)):
         here = datasets == name
         part = [b[here] for b in blocks]
-        out[here] = standardised(part, by := statistics(part))
+        out[here] = weighed_row(part, by := statistics(part))
         if name == own: kept = by
     return out, kept
 
-# %% ../../nbs/rivals/09_ridge.ipynb #281c6ecd
+# %% ../../nbs/rivals/09_ridge.ipynb #a0ed50ab
 @dataclass(kw_only=True, slots=True, frozen=True)
 class RidgeConfig:
     "The ridge: nothing of it is chosen by a score."
@@ -149,7 +149,7 @@ def squared_distances(a, b): # (n, D), (m, D) → (n, m) float64
     a, b = a.astype(np.float64), b.astype(np.float64)
     return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2*a @ b.T, 0)
 
-def class_weights(
+def rare_weights(
     y,          # (n,) labels
     n_classes,  # K
     balance,    # exponent
@@ -158,7 +158,7 @@ def class_weights(
     counts = np.bincount(y, minlength=n_classes)
     return (len(y)/(n_classes*counts[y]))**balance
 
-# %% ../../nbs/rivals/09_ridge.ipynb #da4cd032
+# %% ../../nbs/rivals/09_ridge.ipynb #f8d38023
 class KernelRidge:
     "Two kernels, several λ; fitted to rows and labels."
     def __init__(self,
@@ -167,7 +167,7 @@ class KernelRidge:
                  n_classes,  # K
                  cfg):       # RidgeConfig
         need(len(np.unique(y)) >= 2, 'ridge, classes of the training clips', np.unique(y).tolist(), 'two or more')
-        w, hot = class_weights(y, n_classes, cfg.balance), np.eye(n_classes)[y]
+        w, hot = rare_weights(y, n_classes, cfg.balance), np.eye(n_classes)[y]
         self.rows, self.mean = rows, w @ hot/w.sum()
         d = squared_distances(rows, rows)
         self.scale = np.array([(rows.astype(np.float64)**2).sum(1).mean(), np.median(d[np.triu_indices(len(d), 1)])])
@@ -197,7 +197,7 @@ def mean_solution(
         out = out + torch.cholesky_solve(targets, factor)
     return (out/len(lambdas)).numpy()
 
-# %% ../../nbs/rivals/09_ridge.ipynb #19ac2c7d
+# %% ../../nbs/rivals/09_ridge.ipynb #4267e1dd
 class Machine:
     "One way to read clips, and the ridge on it."
     def __init__(self,
@@ -211,7 +211,7 @@ class Machine:
 
     def __call__(self, x): # normalised (n, 3, 28, 28) → (n, K)
         "Mean over each clip and its mirror image."
-        z = standardised(self.reader(x), self.by)
+        z = weighed_row(self.reader(x), self.by)
         with threadpool_limits(1): found = self.ridge(z.reshape(2*len(z), -1))
         return found.reshape(len(z), 2, -1).mean(1)
 
@@ -231,7 +231,7 @@ class Machine:
         new.by = [(state[f'{k}.mean'], state[f'{k}.spread']) for k in range(blocks)]
         return new
 
-# %% ../../nbs/rivals/09_ridge.ipynb #e8e6250c
+# %% ../../nbs/rivals/09_ridge.ipynb #b289a19c
 def machine_names(method): # a name of the table
     return ('hof',) if method == 'hof_ridge' else ('hof', 'maps')
 
@@ -257,7 +257,7 @@ class LocalMotion:
         net = {} if self.net is None else {f'net.{k}': v for k, v in self.net.state_dict().items()}
         return net | {f'{k}.{name}': v for k, m in enumerate(self.machines) for name, v in m.state().items()}
 
-# %% ../../nbs/rivals/09_ridge.ipynb #fe5d261e
+# %% ../../nbs/rivals/09_ridge.ipynb #75e94c8f
 @patch
 def restored(self:LocalMotion, state): # name → tensor or array
     "From a state; a ValueError if it is that of another model."

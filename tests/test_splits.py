@@ -173,7 +173,7 @@ def test_canary_of_a_dataset(method):
     name = ('split=dataset', 'b')
     clean = learnt(method, clips, x, 'dataset', name)
     assert learnt(method, *with_noise(clips, x, [('b', 's0'), ('b', 's1')]), 'dataset', name) == clean
-    assert learnt(method, *with_noise(clips, x, [('a', 's0')]), 'dataset', name) != clean
+    assert (learnt(method, *with_noise(clips, x, [('a', 's0')]), 'dataset', name) != clean) == METHODS[method].learns
 
 
 TRUNK = override(SETTINGS, 'compute.trunk=0.5,compute.group=2,pltn.epochs=2,plsm.epochs=2')

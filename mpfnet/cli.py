@@ -7,12 +7,13 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'A
            'WORDS_SUFFICE', 'NO_COPY', 'ABOUT_BENCHMARK', 'ABOUT', 'HELPS', 'complain', 'in_plain_words', 'print_table',
            'protocols', 'load_tasks', 'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind', 'show_report',
            'clip_files', 'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words',
-           'check_one', 'show_composite', 'loader_options', 'check', 'found', 'found_row', 'synth_row', 'how_to_get',
-           'where', 'lookalike', 'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs',
-           'list_runs', 'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given',
-           'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked',
-           'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command',
-           'benchmark_command', 'benchmark_help', 'parameters_help', 'parser', 'main']
+           'check_one', 'show_composite', 'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own',
+           'check_frames', 'template', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike',
+           'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
+           'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line',
+           'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command',
+           'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command', 'benchmark_command', 'benchmark_help',
+           'name_or_table', 'task_or_classes', 'parameters_help', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -55,7 +56,8 @@ from mpfnet.core.pages import (
 )
 from .data.defects import DECISION_KINDS, report_line, report_summary, report_table
 from .data.frames import decode_image, header, list_frames, read_file, unlike
-from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper
+from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper, named_classes
+from .data.own import is_own, own_options
 from .data.readers import MARKER, SHARED, DataError
 from .results.compare import SCORES, compare, comparison_table, verdict
 from .results.published import SPLITS, sides_of
@@ -377,6 +379,7 @@ def loader_options(args) -> dict: # what argparse read
 
 def check(args) -> int: # what argparse read
     "mpfnet data check"
+    if is_own(args.name): return check_own(args)
     options, parts, bad = loader_options(args), {}, []
     if args.name in COMPOSITE: args.task = '3class'
     for name in COMPOSITE.get(args.name, (args.name,)):
@@ -390,6 +393,68 @@ def check(args) -> int: # what argparse read
         if problem: bad.append(name)
     if args.name in COMPOSITE: show_composite(args.name, parts, bad)
     return int(bool(bad))
+
+# %% ../nbs/08_cli.ipynb #c0cb5269
+def own_counts(clips) -> pd.DataFrame: # one's own
+    "How many clips of each class a subject has."
+    found = {c: clips['subject'][clips['label'] == k].value_counts() for k, c in enumerate(clips.classes)}
+    table = pd.DataFrame(found, index=sorted(set(clips['subject']))).fillna(0).astype(int)
+    table.loc[f'all {len(table)}'] = table.sum()
+    return table.assign(clips=table.sum(axis=1)).reset_index(names='subject')
+
+def own_options_asked(args) -> dict: # what argparse read
+    "Options for the table; a slip ends the program."
+    from mpfnet.parameters import options_of
+    odd = [f'--{k}' for k in ('variant', 'annotation', 'modality') if getattr(args, k)]
+    if odd: args.error(f'{", ".join(odd)}: for licensed datasets. Of a table of your own: --options')
+    try:
+        options = options_of(args.options)
+        own_options(options)
+    except ValueError as e: args.error(str(e))
+    return options
+
+# %% ../nbs/08_cli.ipynb #55ced6cb
+def check_own(args) -> int: # what argparse read
+    "mpfnet data check of a table."
+    options, told = own_options_asked(args), []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')                          # the report is printed
+            clips = load_clips(args.name, args.root, task=args.task or '3class', strict=args.strict, **options)
+    except DataError as e:
+        if found := getattr(e, 'report', None): show_report(found, args.all)
+        raise
+    source = clips.report['source']
+    print(printable(f'{clips.name}: {stamp(clips)}'))
+    print(printable(f"  table  {source['annotation']} (sheet {source['sheet']}, {source['rows']} rows)"))
+    print(printable(f"  paths  relative to {source['root']}"))
+    print_table(own_counts(clips), 'Clips of each class')
+    show_report(clips.report, args.all)
+    broken = args.deep and check_frames(clips, args.strict, told)
+    print('\n' + printable('; '.join([report_line(clips.report), *told])))
+    return int(bool(broken or any(f['kind'] in GRAVE for f in clips.report['findings'])))
+
+def check_frames(
+    clips,   # one's own
+    first,   # stop at the first that is damaged
+    told,    # what to say at the end, added to
+) -> bool:   # whether one is
+    "Decode every frame between onset and offset."
+    files = dict.fromkeys(str(p) for r in clips.itertuples() for p in r.frames.values())
+    bad = damaged(files, first)
+    print_table(bad, f'Damaged files: {len(bad)}' if len(bad) else '', range(len(bad)))
+    told.append(f'{len(bad)} damaged of {len(files)} frames')
+    return bool(len(bad))
+
+def template(args) -> int: # what argparse read
+    "mpfnet data template"
+    from mpfnet.own_data import write_template
+    written = write_template(args.file)
+    for p in written: print(printable(p))
+    print('\nNext:')
+    for command in ('data check', 'run -p dataset'):
+        print(printable(f'  mpfnet {command} {shlex.quote(str(written[0]))}'))
+    return 0
 
 # %% ../nbs/08_cli.ipynb #1bb3cea1
 TITLES = dict(
@@ -851,11 +916,31 @@ def _benchmark_arguments(p):
     p.format_help = lambda: argparse.ArgumentParser.format_help(p) + benchmark_help()
 
 # %% ../nbs/08_cli.ipynb #89fc0a56
+def name_or_table(value:str) -> str: # what stands on the line
+    "A dataset's name or the path of a table, as argparse has it."
+    if value in NAMES or is_own(value): return value
+    known = f'{", ".join(NAMES)}; or a table, .csv, .xlsx'
+    raise argparse.ArgumentTypeError(f'invalid choice: {value!r} (choose from {known})')
+
+def task_or_classes(value:str) -> str: # likewise
+    "A task, or the classes of one's own table."
+    if value in TASKS or named_classes(value): return value
+    known = f'{", ".join(TASKS)}; of a table: low,high'
+    raise argparse.ArgumentTypeError(f'invalid choice: {value!r} (choose from {known})')
+
+def _template_arguments(p):
+    p.add_argument('file', metavar='FILE', nargs='?', default='clips.csv', help='.csv or .xlsx, new (clips.csv)')
+
 def _check_arguments(p):
-    p.add_argument('name', metavar='NAME', choices=NAMES, help=', '.join(NAMES))
-    p.add_argument('--root', metavar='DIR', help='data root: the folder that holds NAME/; else MPFNET_DATA')
-    p.add_argument('--task', choices=list(TASKS),
-                   help='only the clips of this protocol; else all clips, and every protocol')
+    p.add_argument('name', metavar='NAME', type=name_or_table,
+                   help=f'{", ".join(NAMES)}; or a table of your own, .csv or .xlsx')
+    p.add_argument('--root', metavar='DIR', help='data root: the folder that holds NAME/; else MPFNET_DATA. '
+                                                 'Of a table: what its paths are relative to, else its own folder')
+    p.add_argument('--task', type=task_or_classes, metavar='TASK',
+                   help=f'{", ".join(TASKS)}: only the clips of this protocol; else all clips, and every protocol. '
+                        'Of a table: its labels in their order, as in low,high')
+    p.add_argument('--options', metavar='TEXT', default='',
+                   help='of a table, as data_options: unit=s,first=0,cropped=yes')
     p.add_argument('--strict', action='store_true', help='stop at the first problem')
     p.add_argument('--deep', action='store_true', help='decode every frame')
     p.add_argument('--all', action='store_true', help=f'list every case, not just {FEW_CASES} of a kind')
@@ -905,7 +990,8 @@ def _compare_arguments(p):
 
 # %% ../nbs/08_cli.ipynb #0c6d6056
 def _fit_arguments(p):
-    p.add_argument('dataset', metavar='DATASET', help=', '.join(NAMES))
+    p.add_argument('dataset', metavar='DATASET',
+                   help=f'{", ".join(NAMES)}; or a table of your own, .csv or .xlsx')
     p.add_argument('--method', metavar='M', default='mpfnet_c', help='as of a run (mpfnet_c)')
     p.add_argument('--out', metavar='DIR', help='folder of the model (models/DATASET-TASK-METHOD)')
     p.add_argument('--force', action='store_true', help='replace a model that is there')
@@ -950,6 +1036,7 @@ HELPS = dict(
     check='Count a dataset against the published numbers and report its defects. '
           'Exit status 0: as published; 1: not; 2: wrong usage.',
     lookalike='Write the folders, sheet and defects of a dataset around synthetic faces.',
+    template='Write an example of a table of your own clips, and what each column means.',
     where='Say where each dataset is looked for, and whether it is there.',
     method='Look for leaks, chance, traces and gaps in a method, on made-up clips. Exit status 1: a check failed.')
 
@@ -1003,13 +1090,15 @@ def parser() -> argparse.ArgumentParser:
     _add(areas, 'compare', compare_runs, _compare_arguments, HELPS['compare'])
     _add(areas, 'check-method', check_a_method, _method_arguments, HELPS['method'])
     _add(areas, 'fit', fit_model, _fit_arguments, HELPS['fit'])
-    data = _family(areas, 'data', 'Where it is, whether it is whole, and stand-ins for it.', 'check|lookalike|where')
+    what = 'Where it is, whether it is whole, stand-ins for it, and a table of your own.'
+    data = _family(areas, 'data', what, 'check|lookalike|template|where')
     stores = _family(areas, 'features', 'The features that runs have stored.', 'verify')
     _add(stores, 'verify', verify, _verify_arguments, HELPS['verify'])
     _add(areas, 'paper', make_paper, _paper_arguments, HELPS['paper'])
     _add(areas, 'page', page_command, _page_arguments, HELPS['page'])
     _add(data, 'check', check, _check_arguments, HELPS['check'])
     _add(data, 'lookalike', lookalike, _lookalike_arguments, HELPS['lookalike'])
+    _add(data, 'template', template, _template_arguments, HELPS['template'])
     _add(data, 'where', where, _where_arguments, HELPS['where'])
     return p
 

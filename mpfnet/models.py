@@ -38,7 +38,7 @@ from .core.checks import need, patch, pick, printable, warn
 from .core.files import as_json, hash_of, read_json
 from .core.keep import differs, file_name, locked, say_once, sweep, temporary_for, told, versions
 from .core.workers import one_thread
-from .data.labels import class_names
+from .data.labels import class_names, task_word
 from .folds import inner_groups, stored, subjects_of, whole_fold
 from .harness import Experiment, as_tensor, config_of, data_hash, harness, prepare, resident, told_of_gpu
 from mpfnet.methods import (
@@ -201,7 +201,8 @@ def flags_of(
 # %% ../nbs/07a_models.ipynb #2eafd9ef
 def evaluate_command(p:Parameters) -> str:
     "The run that would evaluate a model."
-    asked = [f'-p {k} {shlex.quote(str(v))}' for k, v in [('dataset', p.dataset), *flags_of(p, 'dataset')]]
+    own = getattr(p.dataset, 'file', p.dataset)
+    asked = [f'-p {k} {shlex.quote(str(v))}' for k, v in [('dataset', own), *flags_of(p, 'dataset')]]
     return ' '.join(['papermill nbs/05_loso.ipynb runs/out.ipynb', *asked])
 
 def fit_command(
@@ -212,7 +213,7 @@ def fit_command(
     out = Path(out).name if Path(out).is_absolute() else out
     asked = [f'--{k.replace("_", "-")}' + ('' if v is True else f' {shlex.quote(str(v))}')
              for k, v in [('method', address_of_method(p.method)), ('out', out), *flags_of(p, 'dataset', 'method')]]
-    return ' '.join(['mpfnet fit', p.dataset, *asked])
+    return ' '.join(['mpfnet fit', shlex.quote(getattr(p.dataset, 'file', p.dataset)), *asked])
 
 # %% ../nbs/07a_models.ipynb #55555446
 MODEL_FORMAT, KIND = 1, 'mpfnet model'
@@ -268,6 +269,8 @@ NOT_GIVEN = {
     'public flow': 'It was learnt from a public release of flow images (28×28, no photographs) of clips of SMIC, '
                    'CASME II and SAMM, which their owners give for **research only**. Give it to nobody who wants it '
                    'for anything else, and name those datasets.',
+    'own': '**Whoever may not see the clips.** It was learnt from data of its maker\'s own: pass it on only as the '
+           'people who were filmed have agreed to.',
     'look-alike': 'Anybody may have it: it was learnt from **drawn faces**. It says nothing about people.',
     'synthetic': 'Anybody may have it: it was learnt from **drawn faces**. It says nothing about people.'}
 USE = ("## What it is for\nResearch on micro-expressions: comparing methods, asking it about clips that were recorded "
@@ -390,7 +393,7 @@ def fit(
 ) -> Path:               # the folder
     "Fit a method on all subjects of a dataset and write the model, whole or not at all."
     p = asked_for_all(dataset, method, parameters)
-    out = check_place(out or Path('models')/file_name(f'{p.dataset}-{p.task}-{p.method}'), force)
+    out = check_place(out or Path('models')/file_name(f'{p.dataset}-{task_word(p.task)}-{p.method}'), force)
     with alone_at(out):
         e = experiment_on_all(p, progress)
         state, model = fitted_on_all(e)

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['CHECKS', 'PEOPLE', 'EACH', 'LABELS', 'TESTED', 'OTHER', 'TRAINED', 'FEW', 'PLAIN_KINDS', 'PASSED_BY', 'HIDDEN_STATE',
-           'LEAVES_TRACES', 'OTHER_STATE', 'SECOND_TIME', 'NEIGHBOURS', 'ORDER', 'UNSEEDED', 'KEPT', 'NOTHING_LEARNT',
-           'NO_LABELS', 'LEAKS', 'KEPT_ELSEWHERE', 'NOT_ITS_OWN', 'UNLISTED', 'less_of', 'quick', 'toy_settings',
-           'toy_clips', 'toy_features', 'spoilt', 'renamed', 'Trial', 'TrainedFold', 'as_in_a_worker', 'shake',
-           'scored', 'trained', 'Leaf', 'parts_held', 'held_by', 'object_of', 'leaves', 'print_of', 'shared_values',
-           'prints', 'exchange', 'exchanged', 'learnt_groups', 'bytes_of', 'not_listed', 'what_exchanging_changes',
-           'missing_in_state', 'hidden_in_state', 'some', 'what_predicting_changes', 'what_neighbours_change',
-           'what_luck_changes', 'what_order_changes', 'what_leaks', 'what_noise_does_not_change', 'what_resume_changes',
-           'blame', 'first_training', 'judged', 'what_state_lacks', 'what_test_clips_change', 'verdicts', 'blamed',
-           'verdict_table', 'check_method', 'failed_checks']
+           'LEAVES_TRACES', 'OTHER_STATE', 'SECOND_TIME', 'NEIGHBOURS', 'BY_PLACE', 'UNSEEDED', 'KEPT_BETWEEN',
+           'NOTHING_LEARNT', 'NO_LABELS', 'LEAKS', 'KEPT_ELSEWHERE', 'NOT_ITS_OWN', 'UNLISTED', 'less_of', 'quick',
+           'toy_settings', 'toy_clips', 'toy_features', 'spoilt', 'renamed', 'Trial', 'TrainedFold', 'as_in_a_worker',
+           'shake', 'scored', 'trained', 'Leaf', 'parts_held', 'held_by', 'object_of', 'leaves', 'print_of',
+           'shared_values', 'prints', 'exchange', 'exchanged', 'learnt_groups', 'bytes_of', 'not_listed',
+           'what_exchanging_changes', 'missing_in_state', 'hidden_in_state', 'some', 'what_predicting_changes',
+           'what_neighbours_change', 'what_luck_changes', 'what_order_changes', 'what_leaks',
+           'what_noise_does_not_change', 'what_resume_changes', 'blame', 'first_training', 'judged', 'what_state_lacks',
+           'what_test_clips_change', 'verdicts', 'blamed', 'verdict_table', 'check_method', 'failed_checks']
 
 # %% ../nbs/05g_check_method.ipynb #12c9e222
 import gc
@@ -435,8 +435,8 @@ def what_predicting_changes(
 # %% ../nbs/05g_check_method.ipynb #5b5843d9
 NEIGHBOURS = ('a clip that is predicted alone gets other scores: scores() uses statistics of the test clips, or their '
               'places; take them from the training clips, in fit')
-ORDER = ('the same clips in another order get other scores: scores() uses their places, and a table may be sorted by '
-         'class')
+BY_PLACE = ('the same clips in another order get other scores: scores() uses their places, and a table may be sorted '
+            'by class')
 
 def what_neighbours_change(
     h:Harness,
@@ -447,7 +447,7 @@ def what_neighbours_change(
     alone = np.concatenate([scored(h, a.model, a.x[i:i + 1]) for i in at])
     if abs(alone - a.scores[at]).max() >= 1e-3*size: return NEIGHBOURS
     turned = scored(h, a.model, a.x.flip(0))[::-1]
-    return '' if abs(turned - a.scores).max() < 1e-3*size else ORDER
+    return '' if abs(turned - a.scores).max() < 1e-3*size else BY_PLACE
 
 # %% ../nbs/05g_check_method.ipynb #6546ea55
 UNSEEDED = ('with the same seed it learns something else: it draws from a generator that is not seeded (take '
@@ -460,13 +460,13 @@ def what_luck_changes(t:Trial, h, a) -> str:
     return '' if np.array_equal(again.scores, a.scores) else f'{UNSEEDED} (state() is the same, the scores are not)'
 
 # %% ../nbs/05g_check_method.ipynb #1b51b3ee
-KEPT = ('it learns something else after another fold: something is kept between folds, in a class or a module, and the '
-        'other fold was trained on clips that are test clips here. Keep what is learnt in self')
+KEPT_BETWEEN = ('it learns something else after another fold: something is kept between folds, in a class or a module, '
+                'and the other fold was trained on clips that are test clips here. Keep what is learnt in self')
 
 def what_order_changes(t:Trial, h, a, b) -> str:
     "Whether a fold that was trained just before makes a difference; b was."
     again = trained(h, TESTED, luck=3)
-    return '' if again.sha == a.sha and np.array_equal(again.scores, a.scores) else KEPT
+    return '' if again.sha == a.sha and np.array_equal(again.scores, a.scores) else KEPT_BETWEEN
 
 # %% ../nbs/05g_check_method.ipynb #93454b34
 def what_leaks(t:Trial, h, a, traces, **how) -> str: # whether it leaves traces when it predicts

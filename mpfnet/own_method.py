@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['HIDDEN', 'NEEDED', 'ACCEPTED', 'BOTH_WAYS', 'MADE_ALREADY', 'ODD', 'AS_ADDRESS', 'IN_A_NOTEBOOK', 'PLAIN_VALUES',
-           'ADAPTERS', 'RECIPES', 'UNWRITTEN', 'TREES', 'NO_WAY_BACK', 'STAGES', 'Training', 'not_given', 'as_scores',
-           'as_state', 'has', 'is_object', 'kinds_found', 'takes', 'kind_of_function', 'lacking', 'kind_of_method',
-           'classes_of_ours', 'functions_now', 'replaced', 'hiding', 'put_back', 'settings_kept', 'as_guest', 'guarded',
-           'with_seeds', 'columns', 'class_scores', 'FittedEstimator', 'made_module', 'probe_module', 'FittedModule',
-           'fresh', 'FittedObject', 'parts_of_address', 'raised', 'file_module', 'imported_late', 'load_late', 'beside',
-           'is_current', 'no_bytecode', 'unload', 'library_of', 'text_of_file', 'folder_first', 'load_file',
-           'load_module', 'could_be_methods', 'at_address', 'version_of', 'name_of_module', 'said_of', 'located',
-           'bound_to', 'held_in', 'as_asked', 'code_as_asked', 'object_as_asked', 'value_hash', 'constants', 'Own',
-           'shipped', 'FromText', 'made_again', 'otherwise', 'row_of', 'estimator_again', 'object_again',
-           'module_again', 'restored', 'said', 'evaluated', 'checked_estimator', 'recognised', 'written_address',
-           'found_in', 'own', 'sent', 'as_method']
+           'ADAPTERS', 'RECIPES', 'UNWRITTEN', 'NOT_NUMBERS', 'NO_RESTORE', 'STAGES', 'Training', 'not_given',
+           'as_scores', 'as_state', 'has', 'is_object', 'kinds_found', 'takes', 'kind_of_function', 'lacking',
+           'kind_of_method', 'classes_of_ours', 'functions_now', 'replaced', 'hiding', 'put_back', 'settings_kept',
+           'as_guest', 'guarded', 'with_seeds', 'columns', 'class_scores', 'FittedEstimator', 'made_module',
+           'probe_module', 'FittedModule', 'fresh', 'FittedObject', 'parts_of_address', 'raised', 'file_module',
+           'imported_late', 'load_late', 'beside', 'is_current', 'no_bytecode', 'unload', 'library_of', 'text_of_file',
+           'folder_first', 'load_file', 'load_module', 'could_be_methods', 'at_address', 'version_of', 'name_of_module',
+           'said_of', 'located', 'bound_to', 'held_in', 'as_asked', 'code_as_asked', 'object_as_asked', 'value_hash',
+           'constants', 'Own', 'shipped', 'FromText', 'made_again', 'otherwise', 'row_of', 'estimator_again',
+           'object_again', 'module_again', 'restored', 'said', 'evaluated', 'checked_estimator', 'recognised',
+           'written_address', 'found_in', 'own', 'sent', 'as_method']
 
 # %% ../nbs/04d_own_method.ipynb #a7c30f0a
 import copy
@@ -144,7 +144,7 @@ def as_scores(
     who,       # the method's name
 ) -> np.ndarray:  # (n, K)
     "Scores of the right shape, all of them finite; a ValueError says what was expected."
-    if torch.is_tensor(scores): scores = scores.detach().cpu()
+    if torch.is_tensor(scores): scores = scores.detach().cpu().double().numpy()
     try: scores = np.array(scores, float)
     except (TypeError, ValueError): raise ValueError(
         f'{who}: scores: expected numbers of shape ({n}, {k}), found {type(scores).__name__}') from None
@@ -900,9 +900,9 @@ def row_of(**kept) -> Own: # fields of the row but for fit, probe and restore
     return Own(fit=ADAPTERS[kind], probe=probe_module if kind == 'module' else None, restore=restored, **kept)
 
 # %% ../nbs/04d_own_method.ipynb #2f3b258c
-TREES = ('{}: it holds what cannot be written as numbers (trees, k-d trees, objects of other libraries): it can be '
-         'scored fold by fold, but not kept as a model. Linear models, discriminants, support vectors and neighbours '
-         "with algorithm='brute' can")
+NOT_NUMBERS = ('{}: it holds what cannot be written as numbers (trees, k-d trees, objects of other libraries): it can '
+               'be scored fold by fold, but not kept as a model. Linear models, discriminants, support vectors and '
+               "neighbours with algorithm='brute' can")
 
 def estimator_again(
     own,    # its row
@@ -910,10 +910,10 @@ def estimator_again(
 ):
     "The fitted estimator from its state; a ValueError for one that can be scored and hashed only."
     from sklearn.base import clone
-    if STRUCTURE not in state: raise ValueError(TREES.format(own))
+    if STRUCTURE not in state: raise ValueError(NOT_NUMBERS.format(own))
     return restored_estimator(clone(own.thing), state)
 
-NO_WAY_BACK = ('{}: expected a class method restore(state) that makes the object again from the arrays of state(); an '
+NO_RESTORE = ('{}: expected a class method restore(state) that makes the object again from the arrays of state(); an '
                'object without one can be scored, but not kept as a model')
 
 def object_again(
@@ -922,7 +922,7 @@ def object_again(
 ):
     "The object from its state, by its own `restore`."
     again = getattr(own.thing if inspect.isclass(own.thing) else type(own.thing), 'restore', None)
-    if not callable(again): raise ValueError(NO_WAY_BACK.format(own))
+    if not callable(again): raise ValueError(NO_RESTORE.format(own))
     return again({n: np.asarray(v) for n, v in state.items()})
 
 # %% ../nbs/04d_own_method.ipynb #93c7673b

@@ -244,7 +244,7 @@ def test_settings_on_the_command_line(capsys):
     assert main(['settings']) == 0
     assert 'lbp_top.radii' in capsys.readouterr().out
     assert main(['settings', 'pltm']) == 1
-    assert "unknown method 'pltm'; known: " in (err := capsys.readouterr().err) and 'mpfnet_c' in err
+    assert "method='pltm' is unknown; known: " in (err := capsys.readouterr().err) and 'mpfnet_c' in err
     assert main(['settings', 'pltn', '--preset', 'huge']) == 2
 
 

@@ -28,6 +28,7 @@ from warm import warm
 
 from mpfnet import check_method as checking
 from mpfnet.check_method import check_method, failed_checks
+from mpfnet.cli import main
 from mpfnet.folds import Fold
 from mpfnet.loso import run
 from mpfnet.methods import Context, code_deciding, fit
@@ -407,6 +408,28 @@ def test_another_process_needs_no_file(files, tmp_path):
 def test_a_name_of_the_table_stays_the_tables():
     assert str(own(SVC(), name='pca_lda')) == 'own_pca_lda' and str(own(SVC(), name='a/../b-c')) == 'a____b_c'
     assert as_method('pca_lda') == 'pca_lda'
+
+
+@pytest.mark.parametrize('wrong', [':', ':Name', 'a:b:c', 'my-module:Name', 'file.py: Name', 'file.py:Name()'])
+def test_what_is_no_address_is_a_sentence(wrong):
+    with pytest.raises(ValueError) as e: as_method(wrong)
+    assert str(e.value) == f"method: expected 'package.module:Name' or 'file.py:Name', found {wrong!r}"
+
+
+def test_an_address_without_a_name_lists_what_is_there(files):
+    with pytest.raises(ValueError, match='Expected mine.py:Name; there is: mine.py:Mine'):
+        as_method(f'{files}/mine.py:')
+    with pytest.raises(ValueError, match="there is no module 'nowhere'"): as_method('nowhere.at:')
+
+
+def test_settings_of_ones_own(tmp_path, capsys):
+    "A network has those of its training; an object decides its own, and has those of what it reads."
+    for text, owns in ((NETWORK, True), (TWELVE.replace('from beside import SMALL', 'SMALL = 1e-6'), False)):
+        file = write(tmp_path, 'one.py', text)
+        assert main(['settings', f'{file}:{"small" if owns else "Mine"}', '--preset', 'tiny']) == 0
+        said = capsys.readouterr().out
+        assert ('own.epochs' in said) == owns and 'preprocess.size' in said and 'pltn.' not in said
+    assert main(['settings', ':']) != 0 and "expected 'package.module:Name'" in capsys.readouterr().err
 
 
 def test_a_fitted_one_comes_back_from_its_state(tmp_path):

@@ -84,7 +84,8 @@ def test_plan_counts_what_is_there(few, flow_root, tmp_path):
 
 def test_other_settings_or_other_code_are_other_runs(few, flow_root, tmp_path, monkeypatch):
     p = Paper(data='public_flow', data_root=str(flow_root), out_dir=str(tmp_path))
-    run, w = loso.run(**p.parameters(TWO['table3'][1])), TWO['table3'][1]
+    w = TWO['table3'][1]
+    run = loso.run(**p.parameters(w) | dict(subjects='samm/sa00,smic/sm01'))
     assert look_for(p, w, 0).folder == run and look_for(p, w, 1).folder is None
     assert look_for(p, Wanted(dataset='megc2019_flow', method='pca_lda', features='flow'), 0).folder is None
     monkeypatch.setattr(paper, 'code_deciding', lambda method: 'another')

@@ -221,7 +221,6 @@ def each_warning_once():
     "Meanwhile a warning is shown once, however often it is given."
     seen = set()
     with warnings.catch_warnings():
-        warnings.simplefilter('always', UserWarning)
         show = warnings.showwarning
         def first(message, *more, **named):
             if str(message) in seen: return
@@ -376,7 +375,8 @@ def plan_text(self:Contest) -> str:
     folds, todo = sum(len(c.wanted) for c in self.cells), sum(len(c.todo) for c in self.cells)
     seconds, unknown = seconds_left(self.cells, rates_of(self.cells, self.runs), self.workers)
     lost = sum(bool(c.why) for c in self.cells)
-    said = [f'{len(self.cells)} runs of {folds} folds: {folds - todo} are there']
+    done = sum(len(c.records) for c in self.cells)
+    said = [f'{len(self.cells)} runs of {folds} folds: {done} are there']
     if todo: said.append(f'{todo} to train' + (f', about {duration(seconds)}' if todo > unknown else ''))
     if unknown: said.append(f'of {unknown} nobody knows yet how long they take')
     if lost: said.append(f'{lost} runs cannot be made')
@@ -539,7 +539,8 @@ def mean_scores(
 ) -> pd.DataFrame:       # method, dataset, split, rule, value, low, high
     "One row a method, dataset and split: the mean of its seeds, or its one seed."
     last = table.groupby(['method', 'dataset', 'split'], sort=False).tail(1)
-    rows = [dict(method=r['method'], dataset=r['dataset'], split=r['split'], rule=r['rule'], clips=r['clips'], why=r['why'],
+    same = 'method', 'dataset', 'split', 'rule', 'clips', 'why'
+    rows = [{k: r[k] for k in same} | dict(
                  value=r[f"{r['rule']}.{score}"], low=r[f"{r['rule']}.{score}_low"],
                  high=r[f"{r['rule']}.{score}_high"]) for r in last.to_dict('records')]
     return pd.DataFrame(rows)

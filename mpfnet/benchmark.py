@@ -712,12 +712,14 @@ def scores_by_rule(
 def panels(
     places:list,    # of (dataset, split, rule)
     size,           # (width, height) of one, in inches
+    names,          # that are written beside it
 ):                  # figure, {place: axes}
     "A column a dataset, a row for each split and rule."
     columns = list(dict.fromkeys(p[0] for p in places))
     rows = list(dict.fromkeys(p[1:] for p in places))
     tall, wide = (len(rows), len(columns)) if len(columns) > 1 else (1, len(rows))     # one dataset: side by side
-    shape = size[0]*wide + 1.2, size[1]*tall + .3
+    beside = .1*max(map(len, names))                                  # inches that a name takes
+    shape = (size[0] + beside)*wide, size[1]*tall + .3
     fig, axes = pyplot().subplots(tall, wide, figsize=shape, dpi=72, layout='constrained', squeeze=False)
     axes = axes if len(columns) > 1 else axes.T
     found = {(d, *r): axes[i, j] for i, r in enumerate(rows) for j, d in enumerate(columns)}
@@ -730,7 +732,7 @@ def panel_title(
 ) -> str:
     "What a panel is of."
     dataset, split, rule = place
-    return f'{dataset} ({kind}), split={split}\n{RULES[rule]}'
+    return f'{dataset} ({kind})\nsplit={split}, rule: {rule}'
 
 # %% ../nbs/06_benchmark.ipynb #6ee16bb2
 def kinds_of(
@@ -752,7 +754,7 @@ def forest_picture(
     groups = dict(list(means.dropna(subset=['value']).groupby(['dataset', 'split', 'rule'], sort=False)))
     if not groups: return None
     most = max(map(len, groups.values()))
-    fig, axes = panels(list(groups), (3.2, .3*most + .95))
+    fig, axes = panels(list(groups), (2.4, .3*most + .95), means['method'])
     single = r.table[(r.table['seed'] != 'mean') & (r.table['why'] == '')]
     for place, rows in groups.items():
         def dots(m): return single[(single[['method', 'dataset', 'split']] == [m, *place[:2]]).all(axis=1)]
@@ -770,7 +772,7 @@ def pairs_picture(
     groups = dict(list(r.pairs.groupby(['dataset', 'split', 'rule'], sort=False)))
     if not groups: return None
     k, kinds = max(len({*g['a'], *g['b']}) for g in groups.values()), kinds_of(r.table)
-    fig, axes = panels(list(groups), (.52*k + 1.1, .5*k + 1.2))
+    fig, axes = panels(list(groups), (.52*k + .4, .52*k + .8 + .04*max(map(len, r.table['method']))), r.table['method'])
     for place, pairs in groups.items():
         draw_pairs(axes[place], pairs, panel_title(place, kinds[place[0]]))
     return fig

@@ -42,7 +42,7 @@ from mpfnet.harness import (
 from .loso import run_folder, run_seed
 from .methods import Method, method_of, unused
 from .own_method import as_method
-from .parameters import Parameters, check_parameters, known, resolve, seeds_of
+from .parameters import DEFAULTS, Parameters, check_parameters, known, resolve, seeds_of
 from .processes import engine_of
 from .results.compare import SCORES, Side
 from mpfnet.results.ranks import (
@@ -200,10 +200,10 @@ def asked_for(
         least = 100 if name == 'draws' else 1
         whole = value is None and name == 'folds' or isinstance(value, (int, np.integer)) and value >= least
         need(whole and not isinstance(value, bool), name, value, f'a whole number, {least} or more')
-    shared = dict(overrides='') | shared
+    shared = {k: DEFAULTS[k] for k in SHARED_PARAMETERS} | shared
     lost = [k for k in shared if k not in SHARED_PARAMETERS]
     need(not lost, 'parameters', known(lost), known(BENCHMARK_PARAMETERS))
-    need('://' not in str(shared.get('out_dir', '')), 'out_dir', shared.get('out_dir'), 'a folder of this machine')
+    need('://' not in str(shared['out_dir']), 'out_dir', shared['out_dir'], 'a folder of this machine')
     a = Asked(contenders=contenders_of(methods), datasets=listed_in(datasets), splits=listed_in(splits),
               seeds=seeds_of(seeds), folds=folds, draws=int(draws), shared=shared)
     for name in ('datasets', 'splits'):
@@ -349,9 +349,9 @@ class Contest:
     cells: list
 
     @property
-    def runs(self): return self.asked.shared.get('out_dir', 'runs')
+    def runs(self): return self.asked.shared['out_dir']
     @property
-    def workers(self): return int(self.asked.shared.get('workers', 1))
+    def workers(self): return int(self.asked.shared['workers'])
 
 @patch
 def plan(self:Contest) -> pd.DataFrame: # a row for each method × dataset × split
@@ -483,8 +483,9 @@ def rows_of_cells(
         run = Path(some[0].harness.folder).name if len(some) == 1 and some[0].harness else ''
         return own | dict(seed=str(seed), rule=c.contender.rule) | clips | n | folds | scores | dict(run=run, why=why)
     for x in cells: rows.append(row(x.seed, [x], x.why or (NOT_YET if not x.whole else '')))
-    lost = ', '.join(r['seed'] for r in rows if r['why'])
-    if len(cells) > 1: rows.append(row('mean', cells, f'no mean: seed {lost} is missing' if lost else ''))
+    lost, whys = ', '.join(r['seed'] for r in rows if r['why']), {r['why'] for r in rows}
+    why = whys.pop() if len(whys) == 1 else f'no mean: seed {lost} is missing'          # one reason for all, or none
+    if len(cells) > 1: rows.append(row('mean', cells, why))
     return rows
 
 # %% ../nbs/06_benchmark.ipynb #1e280b93

@@ -789,11 +789,9 @@ def begin_benchmark(args): # what argparse read
     if lost: args.error(f'-p {" and -p ".join(lost)}: say what is to be compared, '
                         'as in -p methods pca_lda,ststnet -p datasets smic,samm')
     if args.out and args.no_notebook: args.error('--out names the executed notebook, and --no-notebook wants none')
-    try:
-        asked = asked_for(**args.given)
-        refused(asked)
+    args.given = dict(splits='subject', seeds='0') | args.given          # with the page or without
+    try: refused(asked_for(**args.given))
     except ValueError as e: args.error(str(e))
-    return asked
 
 def plan_command(args) -> int: # what argparse read
     "mpfnet benchmark --plan"

@@ -42,7 +42,7 @@ from mpfnet.harness import (
 from .loso import run_folder, run_seed
 from .methods import Method, method_of, unused
 from .own_method import as_method
-from .parameters import Parameters, check_parameters, known, resolve, seeds_of
+from .parameters import DEFAULTS, Parameters, check_parameters, known, resolve, seeds_of
 from .processes import engine_of
 from .results.compare import SCORES, Side
 from mpfnet.results.ranks import (
@@ -200,10 +200,10 @@ def asked_for(
         least = 100 if name == 'draws' else 1
         whole = value is None and name == 'folds' or isinstance(value, (int, np.integer)) and value >= least
         need(whole and not isinstance(value, bool), name, value, f'a whole number, {least} or more')
-    shared = dict(overrides='') | shared
+    shared = {k: DEFAULTS[k] for k in SHARED_PARAMETERS} | shared
     lost = [k for k in shared if k not in SHARED_PARAMETERS]
     need(not lost, 'parameters', known(lost), known(BENCHMARK_PARAMETERS))
-    need('://' not in str(shared.get('out_dir', '')), 'out_dir', shared.get('out_dir'), 'a folder of this machine')
+    need('://' not in str(shared['out_dir']), 'out_dir', shared['out_dir'], 'a folder of this machine')
     a = Asked(contenders=contenders_of(methods), datasets=listed_in(datasets), splits=listed_in(splits),
               seeds=seeds_of(seeds), folds=folds, draws=int(draws), shared=shared)
     for name in ('datasets', 'splits'):
@@ -221,7 +221,6 @@ def each_warning_once():
     "Meanwhile a warning is shown once, however often it is given."
     seen = set()
     with warnings.catch_warnings():
-        warnings.simplefilter('always', UserWarning)
         show = warnings.showwarning
         def first(message, *more, **named):
             if str(message) in seen: return
@@ -350,9 +349,9 @@ class Contest:
     cells: list
 
     @property
-    def runs(self): return self.asked.shared.get('out_dir', 'runs')
+    def runs(self): return self.asked.shared['out_dir']
     @property
-    def workers(self): return int(self.asked.shared.get('workers', 1))
+    def workers(self): return int(self.asked.shared['workers'])
 
 @patch
 def plan(self:Contest) -> pd.DataFrame: # a row for each method × dataset × split
@@ -376,7 +375,8 @@ def plan_text(self:Contest) -> str:
     folds, todo = sum(len(c.wanted) for c in self.cells), sum(len(c.todo) for c in self.cells)
     seconds, unknown = seconds_left(self.cells, rates_of(self.cells, self.runs), self.workers)
     lost = sum(bool(c.why) for c in self.cells)
-    said = [f'{len(self.cells)} runs of {folds} folds: {folds - todo} are there']
+    done = sum(len(c.records) for c in self.cells)
+    said = [f'{len(self.cells)} runs of {folds} folds: {done} are there']
     if todo: said.append(f'{todo} to train' + (f', about {duration(seconds)}' if todo > unknown else ''))
     if unknown: said.append(f'of {unknown} nobody knows yet how long they take')
     if lost: said.append(f'{lost} runs cannot be made')
@@ -483,8 +483,9 @@ def rows_of_cells(
         run = Path(some[0].harness.folder).name if len(some) == 1 and some[0].harness else ''
         return own | dict(seed=str(seed), rule=c.contender.rule) | clips | n | folds | scores | dict(run=run, why=why)
     for x in cells: rows.append(row(x.seed, [x], x.why or (NOT_YET if not x.whole else '')))
-    lost = ', '.join(r['seed'] for r in rows if r['why'])
-    if len(cells) > 1: rows.append(row('mean', cells, f'no mean: seed {lost} is missing' if lost else ''))
+    lost, whys = ', '.join(r['seed'] for r in rows if r['why']), {r['why'] for r in rows}
+    why = whys.pop() if len(whys) == 1 else f'no mean: seed {lost} is missing'          # one reason for all, or none
+    if len(cells) > 1: rows.append(row('mean', cells, why))
     return rows
 
 # %% ../nbs/06_benchmark.ipynb #1e280b93
@@ -539,7 +540,8 @@ def mean_scores(
 ) -> pd.DataFrame:       # method, dataset, split, rule, value, low, high
     "One row a method, dataset and split: the mean of its seeds, or its one seed."
     last = table.groupby(['method', 'dataset', 'split'], sort=False).tail(1)
-    rows = [dict(method=r['method'], dataset=r['dataset'], split=r['split'], rule=r['rule'], clips=r['clips'], why=r['why'],
+    same = 'method', 'dataset', 'split', 'rule', 'clips', 'why'
+    rows = [{k: r[k] for k in same} | dict(
                  value=r[f"{r['rule']}.{score}"], low=r[f"{r['rule']}.{score}_low"],
                  high=r[f"{r['rule']}.{score}_high"]) for r in last.to_dict('records')]
     return pd.DataFrame(rows)
@@ -711,12 +713,14 @@ def scores_by_rule(
 def panels(
     places:list,    # of (dataset, split, rule)
     size,           # (width, height) of one, in inches
+    names,          # that are written beside it
 ):                  # figure, {place: axes}
     "A column a dataset, a row for each split and rule."
     columns = list(dict.fromkeys(p[0] for p in places))
     rows = list(dict.fromkeys(p[1:] for p in places))
     tall, wide = (len(rows), len(columns)) if len(columns) > 1 else (1, len(rows))     # one dataset: side by side
-    shape = size[0]*wide + 1.2, size[1]*tall + .3
+    beside = .1*max(map(len, names))                                  # inches that a name takes
+    shape = (size[0] + beside)*wide, size[1]*tall + .3
     fig, axes = pyplot().subplots(tall, wide, figsize=shape, dpi=72, layout='constrained', squeeze=False)
     axes = axes if len(columns) > 1 else axes.T
     found = {(d, *r): axes[i, j] for i, r in enumerate(rows) for j, d in enumerate(columns)}
@@ -729,7 +733,7 @@ def panel_title(
 ) -> str:
     "What a panel is of."
     dataset, split, rule = place
-    return f'{dataset} ({kind}), split={split}\n{RULES[rule]}'
+    return f'{dataset} ({kind})\nsplit={split}, rule: {rule}'
 
 # %% ../nbs/06_benchmark.ipynb #6ee16bb2
 def kinds_of(
@@ -751,7 +755,7 @@ def forest_picture(
     groups = dict(list(means.dropna(subset=['value']).groupby(['dataset', 'split', 'rule'], sort=False)))
     if not groups: return None
     most = max(map(len, groups.values()))
-    fig, axes = panels(list(groups), (3.2, .3*most + .95))
+    fig, axes = panels(list(groups), (2.4, .3*most + .95), means['method'])
     single = r.table[(r.table['seed'] != 'mean') & (r.table['why'] == '')]
     for place, rows in groups.items():
         def dots(m): return single[(single[['method', 'dataset', 'split']] == [m, *place[:2]]).all(axis=1)]
@@ -769,7 +773,7 @@ def pairs_picture(
     groups = dict(list(r.pairs.groupby(['dataset', 'split', 'rule'], sort=False)))
     if not groups: return None
     k, kinds = max(len({*g['a'], *g['b']}) for g in groups.values()), kinds_of(r.table)
-    fig, axes = panels(list(groups), (.52*k + 1.1, .5*k + 1.2))
+    fig, axes = panels(list(groups), (.52*k + .4, .52*k + .8 + .04*max(map(len, r.table['method']))), r.table['method'])
     for place, pairs in groups.items():
         draw_pairs(axes[place], pairs, panel_title(place, kinds[place[0]]))
     return fig

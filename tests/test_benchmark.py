@@ -160,7 +160,7 @@ def test_rules_never_share_a_column(root, whole):
     assert not [p for p in zip(b.pairs['a'], b.pairs['b']) if len({'oracle' in name for name in p}) > 1]
     assert {k[1] for k in b.ranks} == {'fixed', 'oracle'} and 'Rules.' in b.said[-1]
     titles = [ax.get_title() for ax in forest_picture(b).axes]
-    assert len(titles) == 4 and sum('ORACLE' in t for t in titles) == 2
+    assert len(titles) == 4 and sum('rule: oracle' in t for t in titles) == 2
     assert set(mean_scores(b.table)['rule']) == {'fixed', 'oracle'}
 
 

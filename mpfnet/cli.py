@@ -57,7 +57,7 @@ from .data.frames import decode_image, header, list_frames, read_file, unlike
 from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper
 from .data.readers import MARKER, SHARED, DataError
 from .results.compare import SCORES, compare, comparison_table, verdict
-from .results.published import SPLITS, sides_of
+from .results.published import SPLIT_WORDS, sides_of
 from .synthetic.lookalike import TREES, lookalike_truth, make_lookalike
 
 # %% ../nbs/08_cli.ipynb #525befcd
@@ -812,7 +812,7 @@ def _compare_arguments(p):
     p.add_argument('--metric', choices=list(SCORES), default='uf1',
                    help='score of the verdict and of the rows of single datasets (uf1)')
     p.add_argument('--out-dir', metavar='DIR', default='runs', help='where runs lie (runs)')
-    p.add_argument('--split', choices=list(SPLITS),
+    p.add_argument('--split', choices=list(SPLIT_WORDS),
                    help='of a published method: which split it is scored by (that of the run, else subject)')
     p.add_argument('--common', action='store_true', help='of a table: leave out clips that only one side has')
     p.add_argument('--columns', metavar='TEXT', default='', help='of a table: label=gt,clip=video,…')

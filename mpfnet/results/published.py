@@ -6,15 +6,13 @@
 __all__ = ['SHIPPED', 'SPLIT_WORDS', 'KINDS', 'MIRRORED', 'SMIC_WORDS', 'NO_PAIR', 'shipped_table', 'method_place',
            'published_scores', 'scores_for_reading', 'drawn_scores', 'scores_forest', 'turned_round',
            'published_differences', 'told_in_words', 'differences_forest', 'drawn_differences', 'shipped_clip',
-           'shipped_keys', 'without_labels', 'published_predictions', 'own_labels', 'smic_key', 'published_clips',
-           'published_side', 'kind_of_side', 'only', 'run_of_release', 'kept_difference', 'labels_for', 'sides_of',
-           'split_for', 'partly', 'labels_of', 'table_known', 'labels_note', 'front_row', 'as_pipes', 'made_by',
-           'still_missing', 'results_page']
+           'shipped_keys', 'without_labels', 'seed_columns', 'published_predictions', 'own_labels', 'smic_key',
+           'published_clips', 'published_side', 'kind_of_side', 'only', 'run_of_release', 'kept_difference',
+           'labels_for', 'sides_of', 'split_for', 'partly', 'labels_of', 'table_known', 'labels_note', 'front_row',
+           'as_pipes', 'made_by', 'still_missing', 'results_page']
 
 # %% ../../nbs/results/09_published.ipynb #34440d42
-import gzip
 import hashlib
-import io
 from pathlib import Path
 
 import pandas as pd
@@ -32,16 +30,14 @@ SHIPPED = Path(mpfnet.__file__).parent/'published'
 SPLIT_WORDS = dict(subject='leave one subject out', dataset='leave one dataset out')
 
 def shipped_table(
-    name,            # 'scores.csv', 'differences.csv', 'predictions.csv.gz'
+    name,            # 'scores.csv', 'differences.csv', 'predictions.csv'
     folder=SHIPPED,  # another one than the package's
 ) -> pd.DataFrame:
     "One of the files; subjects and clips are text."
     path = Path(folder)/name
     need(path.is_file(), f'{name}, in {folder}', 'no such file', 'published results; is the package whole?')
-    data = path.read_bytes()
-    if path.suffix == '.gz': data = gzip.decompress(data)
     text = dict.fromkeys((*KEY, 'seed'), str)
-    return pd.read_csv(io.BytesIO(data), dtype=text, keep_default_na=False, na_values=[''])
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[''])
 
 def method_place(name) -> tuple: # for sorting
     "Where a method stands in a table: those of Table IV first, in its order."
@@ -160,13 +156,14 @@ def differences_forest(
 ):  # the matplotlib figure
     "Differences from a method with their intervals, a panel for each split; filled where they are beyond noise."
     t = shipped_table('differences.csv', folder)
-    splits = [s for s in SPLIT_WORDS if method in {*t.loc[t['split'] == s, ['method_a', 'method_b']].to_numpy().ravel()}]
+    there = t[(t['method_a'] == method) | (t['method_b'] == method)]
+    splits = [s for s in SPLIT_WORDS if s in set(there['split'])]
     found = {s: published_differences(method, s, metric, folder=folder) for s in splits}
     names = sorted({n for d in found.values() for n in d['method_b']}, key=method_place)
     size = 3.1*len(splits) + 1.2, .32*len(names) + 1.1
     fig, axes = pyplot().subplots(1, len(splits), figsize=size, dpi=80, sharey=True, sharex=True, layout='constrained',
                                   squeeze=False)
-    for ax, s in zip(axes[0], splits): drawn_differences(ax, found[s], names, f'{SPLIT_WORDS[s]}', method, metric)
+    for ax, s in zip(axes[0], splits): drawn_differences(ax, found[s], names, SPLIT_WORDS[s], method, metric)
     axes[0, 0].set(yticks=range(len(names)), yticklabels=names)
     axes[0, 0].invert_yaxis()
     return fig
@@ -209,17 +206,29 @@ def without_labels(table) -> pd.DataFrame: # predictions of a run
     return shipped_keys(table).drop(columns='label').sort_values(KEY, ignore_index=True)
 
 # %% ../../nbs/results/09_published.ipynb #3834536a
+def seed_columns(
+    table,  # predictions.csv
+    method, # a published method
+    split,  # 'subject' or 'dataset'
+) -> dict:  # {seed: column}
+    "Where a method's predictions stand."
+    found = [(c, *c.split(' ')) for c in table if c not in KEY]
+    pick({m: m for _, m, s, _ in found if s == pick({s: s for s in SPLIT_WORDS}, split, 'split')}, method,
+         f'published method, {SPLIT_WORDS[split]}')
+    return {int(seed): c for c, m, s, seed in found if (m, s) == (method, split)}
+
 def published_predictions(
     method,           # a name of `published_scores`
     split='subject',  # or 'dataset'
     folder=SHIPPED,   # another one than the package's
 ) -> dict:  # {seed: table of dataset, subject, clip, prediction, score_0 …}
     "What a method predicted."
-    t = shipped_table('predictions.csv.gz', folder)
-    t = t[t['split'] == pick({s: s for s in SPLIT_WORDS}, split, 'split')]
-    t = t[t['method'] == pick({m: m for m in t['method'].unique()}, method, f'published method, {SPLIT_WORDS[split]}')]
-    return {int(seed): s.drop(columns=['split', 'method', 'seed']).reset_index(drop=True)
-            for seed, s in t.groupby('seed', sort=True)}
+    t, out = shipped_table('predictions.csv', folder), {}
+    for seed, c in sorted(seed_columns(t, method, split).items()):
+        cells = t[c].str.split(' ', expand=True)
+        scores = {f'score_{i - 1}': cells[i].astype(float) for i in range(1, cells.shape[1])}
+        out[seed] = t[KEY].assign(prediction=cells[0].astype(int), **scores)
+    return out
 
 # %% ../../nbs/results/09_published.ipynb #8354dc5a
 def own_labels(root=None) -> dict: # data root; None = MPFNET_DATA. → {key as in the files: class}
@@ -256,7 +265,7 @@ def published_clips(
     folder=SHIPPED, # another one than the package's
 ) -> Known:
     "The clips that the published predictions are of, for tables of other programs."
-    t = shipped_table('predictions.csv.gz', folder)[KEY].drop_duplicates().sort_values(KEY)
+    t = shipped_table('predictions.csv', folder)[KEY]
     keys = [*t.itertuples(index=False, name=None)]
     there = set(keys)
     labels = {k: v for k, v in (labels or {}).items() if k in there}
@@ -277,8 +286,8 @@ def published_side(
         t.insert(3, 'label', y)
         tables[seed] = t.reset_index(drop=True)
     stamp = shipped_table('scores.csv', folder)['clips'].iloc[0]
-    return Side(name=f'{method}, published, {SPLIT_WORDS[split]}', tables=[*tables.values()], seeds=[*tables], n_classes=3,
-                stamp=stamp)
+    name = f'{method}, published, {SPLIT_WORDS[split]}'
+    return Side(name=name, tables=[*tables.values()], seeds=[*tables], n_classes=3, stamp=stamp)
 
 # %% ../../nbs/results/09_published.ipynb #1c7495c0
 def kind_of_side(
@@ -468,7 +477,8 @@ def results_page(
         best = published_scores(split, folder=folder).sort_values('uf1').iloc[-1]['method']
         parts += [f'The largest mean is that of {best}. ' + told_in_words(best, split, folder=folder)]
         for data in sorted(set(t['data']) - {'pooled'}):
-            parts += [f'### {SPLIT_WORDS[split].capitalize()}: {data}', as_pipes(scores_for_reading(split, data, folder))]
+            title = f'### {SPLIT_WORDS[split].capitalize()}: {data}'
+            parts += [title, as_pipes(scores_for_reading(split, data, folder))]
     parts += ['## How each number was made', f'{made_by(t)} {still_missing(t)}'.strip()]
     commands = published_scores(None, seeds='mean', folder=folder)['command']
     parts += ['```sh\n' + '\n'.join(commands) + '\n```']

@@ -549,7 +549,9 @@ def told_classes(
     predicted = [found[t] for t in predicted]
     by_class = scores_by_class(scores, found, known.classes)
     notes += classes_note(found, known.classes)
-    if by_class is None: return labels, predicted, as_votes(predicted, known.classes), notes
+    if by_class is None:
+        if 'seed' in roles: notes.append('no scores: where seeds are averaged, each has one vote')
+        return labels, predicted, as_votes(predicted, known.classes), notes
     differ = int((by_class.to_numpy().argmax(1) != predicted).sum())
     if differ: notes.append(f'{differ} predictions are not the class of the largest score')
     return labels, predicted, by_class, notes

@@ -190,10 +190,12 @@ def rows_of_pairs(sides):
     return rows
 
 
-def predictions_of(method, split, runs):
+def predictions_of(method, split, runs, keys):
     """{column: a text for each clip} of every seed, in an order that says nothing about labels; scores with as few
     digits as name the same classes when they are averaged."""
     tables = {seed: run_table(f, 3) for seed, (f, _) in runs.items()}
+    same = all(without_labels(t)[KEY].to_dict('list') == keys for t in tables.values())
+    need(same, f'{method}, {split}, clips', 'others', 'those of the other runs')
     names = [c for c in tables[min(tables)] if c.startswith('score_')]
     named, digits = ensemble([*tables.values()])['prediction'], 6            # what the runs themselves have written
     for fewer in (5, 4):
@@ -227,14 +229,15 @@ def gather(runs, into=SHIPPED):
     stamp, into = stamps.pop(), Path(into)
     need(into != SHIPPED or kind_of(stamp) == 'public flow', 'clips', stamp, 'the release: it goes into the package')
     scores, pairs, first = [], [], next(iter(next(iter(found.values())).values()))[0]
-    predictions = without_labels(run_table(first, 3))[KEY].to_dict('list')
+    keys = without_labels(run_table(first, 3))[KEY].to_dict('list')
+    predictions = dict(keys)
     for split in dict.fromkeys(split for _, split in found):
         sides = {}
         for (method, its), by_seed in found.items():
             if its != split: continue
             print(printable(f'{method}, {split}: seeds {", ".join(map(str, by_seed))}'), flush=True)
             scores += rows_of_method(method, split, by_seed)
-            predictions |= predictions_of(method, split, by_seed)
+            predictions |= predictions_of(method, split, by_seed, keys)
             sides[method] = Side(name=method, tables=[run_table(f, 3) for f, _ in by_seed.values()],
                                  seeds=[*by_seed], n_classes=3, stamp=stamp)
         pairs += [dict(split=split) | r for r in rows_of_pairs(sides)]

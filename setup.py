@@ -55,7 +55,7 @@ setup(
     url=cfg['git_url'],
     license='Apache-2.0',
     packages=find_packages(include=['mpfnet', 'mpfnet.*']),
-    package_data={'mpfnet': ['reference/*.csv', 'published/*.csv*']},   # the paper's tables; our results
+    package_data={'mpfnet': ['reference/*.csv', 'published/*.csv']},   # the paper's tables; our results
     python_requires=f">={cfg['min_python']}",
     classifiers=[f'Programming Language :: Python :: {v}' for v in cfg['pythons'].split()],
     install_requires=cfg['requirements'].split(),

@@ -13,8 +13,8 @@ table from these files. Run the page nbs/results/09_published.ipynb, and `make r
 The release needs `MPFNET_DATA`; how to fetch it stands in docs/data.md.
 """
 import argparse
-import gzip
 import itertools
+import re
 import sys
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from mpfnet.core.checks import need, printable  # noqa: E402
 from mpfnet.core.files import as_json, read_json  # noqa: E402
 from mpfnet.core.keep import write_atomically, write_text  # noqa: E402
 from mpfnet.loso import run  # noqa: E402
-from mpfnet.metrics import ensemble, summarise  # noqa: E402
+from mpfnet.metrics import KEY, ensemble, summarise  # noqa: E402
 from mpfnet.results.compare import (  # noqa: E402
     AVERAGED,
     Side,
@@ -190,20 +190,26 @@ def rows_of_pairs(sides):
     return rows
 
 
-def predictions_of(method, split, runs):
-    """Of every seed, without labels, in an order that says nothing about them; scores with as few digits as name the
-    same classes when they are averaged."""
+def predictions_of(method, split, runs, keys):
+    """{column: a text for each clip} of every seed, in an order that says nothing about labels; scores with as few
+    digits as name the same classes when they are averaged."""
     tables = {seed: run_table(f, 3) for seed, (f, _) in runs.items()}
-    out = [without_labels(t).assign(split=split, method=method, seed=seed) for seed, t in tables.items()]
-    names = [c for c in out[0] if c.startswith('score_')]
+    same = all(without_labels(t)[KEY].to_dict('list') == keys for t in tables.values())
+    need(same, f'{method}, {split}, clips', 'others', 'those of the other runs')
+    names = [c for c in tables[min(tables)] if c.startswith('score_')]
     named, digits = ensemble([*tables.values()])['prediction'], 6            # what the runs themselves have written
     for fewer in (5, 4):
         rounded = ensemble([t.assign(**{c: t[c].round(fewer) for c in names}) for t in tables.values()])
         if (rounded['prediction'] == named).all(): digits = fewer
         else: break
-    out = [t.assign(**{c: t[c].round(digits) for c in names}) for t in out]
-    first = ['split', 'method', 'seed']
-    return pd.concat(out)[[*first, *(c for c in out[0] if c not in first)]]
+    return {f'{method} {split} {seed}': without_labels(t).apply(in_a_cell, axis=1, args=(names, digits)).tolist()
+            for seed, t in tables.items()}
+
+
+def in_a_cell(row, names, digits):
+    "Prediction and scores of a clip: '1 .4324 .5583 .0094'."
+    def short(v): return re.sub(r'^(-?)0\.', r'\1.', f'{v:.{digits}f}'.rstrip('0').rstrip('.'))
+    return ' '.join([str(row['prediction']), *(short(row[c]) for c in names)])
 
 
 def as_csv(rows, digits=6):
@@ -211,11 +217,6 @@ def as_csv(rows, digits=6):
     table = pd.DataFrame(rows)
     numbers = [c for c in table.select_dtypes('float') if c != 'seconds']
     return table.assign(**{c: table[c].round(digits) for c in numbers}).to_csv(index=False, lineterminator='\n')
-
-
-def packed(text):
-    "Compressed, without a name and a time in its head."
-    return gzip.compress(text.encode(), 9, mtime=0)
 
 
 def gather(runs, into=SHIPPED):
@@ -227,22 +228,23 @@ def gather(runs, into=SHIPPED):
     need(len(stamps) == 1, 'clips of the runs', sorted(stamps), 'the same')
     stamp, into = stamps.pop(), Path(into)
     need(into != SHIPPED or kind_of(stamp) == 'public flow', 'clips', stamp, 'the release: it goes into the package')
-    scores, pairs, predictions = [], [], []
+    scores, pairs, first = [], [], next(iter(next(iter(found.values())).values()))[0]
+    keys = without_labels(run_table(first, 3))[KEY].to_dict('list')
+    predictions = dict(keys)
     for split in dict.fromkeys(split for _, split in found):
         sides = {}
         for (method, its), by_seed in found.items():
             if its != split: continue
             print(printable(f'{method}, {split}: seeds {", ".join(map(str, by_seed))}'), flush=True)
             scores += rows_of_method(method, split, by_seed)
-            predictions.append(predictions_of(method, split, by_seed))
+            predictions |= predictions_of(method, split, by_seed, keys)
             sides[method] = Side(name=method, tables=[run_table(f, 3) for f, _ in by_seed.values()],
                                  seeds=[*by_seed], n_classes=3, stamp=stamp)
         pairs += [dict(split=split) | r for r in rows_of_pairs(sides)]
     into.mkdir(parents=True, exist_ok=True)
     write_text(into/'scores.csv', as_csv(scores))
     write_text(into/'differences.csv', as_csv(pairs or [dict(split='')], 5))
-    text = as_csv(pd.concat(predictions))
-    write_atomically(into/'predictions.csv.gz', lambda f: Path(f).write_bytes(packed(text)))
+    write_text(into/'predictions.csv', as_csv(predictions))
     return into
 
 

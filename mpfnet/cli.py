@@ -7,12 +7,12 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'A
            'WORDS_SUFFICE', 'NO_COPY', 'ABOUT', 'HELPS', 'complain', 'in_plain_words', 'print_table', 'protocols',
            'load_tasks', 'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind', 'show_report', 'clip_files',
            'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words', 'check_one',
-           'show_composite', 'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own', 'check_frames',
-           'template', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike', 'what_was_made',
-           'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs', 'list_settings', 'fit_model',
-           'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line', 'forget', 'executed',
-           'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command', 'page_command',
-           'name_or_table', 'task_or_classes', 'parameters_help', 'parser', 'main']
+           'show_composite', 'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own',
+           'check_own_frames', 'template', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike',
+           'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
+           'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line',
+           'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command',
+           'page_command', 'name_or_table', 'task_or_classes', 'parameters_help', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -428,11 +428,11 @@ def check_own(args) -> int: # what argparse read
     print(printable(f"  paths  relative to {source['root']}"))
     print_table(own_counts(clips), 'Clips of each class')
     show_report(clips.report, args.all)
-    broken = args.deep and check_frames(clips, args.strict, told)
+    broken = args.deep and check_own_frames(clips, args.strict, told)
     print('\n' + printable('; '.join([report_line(clips.report), *told])))
     return int(bool(broken or any(f['kind'] in GRAVE for f in clips.report['findings'])))
 
-def check_frames(
+def check_own_frames(
     clips,   # one's own
     first,   # stop at the first that is damaged
     told,    # what to say at the end, added to

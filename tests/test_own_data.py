@@ -1,0 +1,344 @@
+"""Clips of one's own: what a spreadsheet and a folder of videos can do to a run, and what a run does about it."""
+import json
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from warm import warm
+
+from mpfnet import loso
+from mpfnet.clips import load_clips
+from mpfnet.data.own import film_of, own_data
+from mpfnet.data.readers import DataError
+from mpfnet.harness import experiment
+from mpfnet.own_data import write_template
+from mpfnet.parameters import check_parameters
+from mpfnet.preprocess import PreprocessConfig, clip_features
+
+RECIPE = PreprocessConfig(size=16, length=3, face='precropped')
+OVERRIDES = 'preprocess.size=16'
+DRAWN = dict(cropped='yes', kind='synthetic')
+LENGTH = 12
+
+
+def scene(seed, n=LENGTH, size=48):
+    "Frames of a patch that moves; no two scenes are alike."
+    rng, (y, x) = np.random.default_rng(seed), np.mgrid[:size, :size]
+    ground = rng.integers(0, 255, (size, size, 3)).astype(float)
+    ground = cv2.GaussianBlur(ground, (0, 0), 2)
+    dx, dy = rng.uniform(-3, 3, 2)
+    for k in range(n):
+        rise = np.sin(np.pi*k/(n - 1))
+        shift = [(a + d*rise*np.exp(-((x - 24)**2 + (y - 30)**2)/60)).astype(np.float32) for a, d in ((x, dx), (y, dy))]
+        yield np.clip(cv2.remap(ground, *shift, cv2.INTER_LINEAR), 0, 255).astype(np.uint8)
+
+
+def write_video(path, images, codec='mp4v', fps=100):
+    images = list(images)
+    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, images[0].shape[1::-1])
+    for image in images: out.write(image)
+    out.release()
+    return path
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MPFNET_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@pytest.fixture(scope='module')
+def films(tmp_path_factory):
+    "Four people, three clips each in one video; do not change it."
+    root = tmp_path_factory.mktemp('films')
+    rows = []
+    for who in range(1, 5):
+        write_video(root/f'p{who}.mp4', [f for k in range(3) for f in scene(10*who + k)])
+        for k, emotion in enumerate(('fear', 'happiness', 'surprise')):
+            at = LENGTH*k + 1
+            rows.append((f'p{who}', f'c{k}', emotion, at, at + 5, at + LENGTH - 1, f'p{who}.mp4'))
+    pd.DataFrame(rows, columns=['subject', 'clip', 'emotion', 'onset', 'apex', 'offset', 'video']).to_csv(
+        root/'clips.csv', index=False)
+    return root
+
+
+@pytest.fixture
+def sheet(films): return pd.read_csv(films/'clips.csv').astype(object)
+
+
+def run(dataset, out, **asked):
+    asked = dict(method='pca_lda', overrides=OVERRIDES, length=3, data_options='cropped=yes,kind=synthetic') | asked
+    return loso.run(dataset=dataset, out_dir=out, device='cpu', progress=False, **asked)
+
+
+def config(folder): return json.loads((folder/'config.json').read_text())
+
+
+# --- frames of a video and frames of a folder
+
+@pytest.mark.parametrize('codec, suffix', [('mp4v', 'mp4'), ('FFV1', 'avi')])
+def test_a_video_and_a_folder_of_its_frames_have_the_same_features(tmp_path, codec, suffix):
+    """FFV1 loses nothing: the frames are those that were drawn. Of a lossy video they are those that it shows."""
+    rows = []
+    for k, (who, emotion) in enumerate((('a', 'fear'), ('b', 'happiness'))):
+        video = write_video(tmp_path/f'{who}.{suffix}', scene(k), codec)
+        images, cap = list(scene(k)), cv2.VideoCapture(str(video))
+        if codec != 'FFV1': images = [cap.read()[1] for _ in images]
+        (tmp_path/who).mkdir()
+        for n, image in enumerate(images, 1): cv2.imwrite(str(tmp_path/who/f'{n:03}.png'), image)
+        rows += [(who, 'film', emotion, 2, 6, 10, video.name), (who, 'folder', emotion, 2, 6, 11, who)]
+    table = pd.DataFrame(rows, columns=['subject', 'clip', 'emotion', 'onset', 'apex', 'offset', 'frames'])
+    clips = load_clips(table, tmp_path, **DRAWN)
+    assert len(clips) == 4 and not clips.report['findings']
+    F = {(r.subject, r.clip): clip_features(r, RECIPE) for r in clips.table.itertuples()}
+    assert all((F[who, 'film'] == F[who, 'folder']).all() for who in 'ab')
+    assert not (F['a', 'film'] == F['b', 'film']).all()
+
+
+def test_seconds_are_the_frames_that_are_shown_then(films, sheet):
+    in_seconds = sheet.assign(**{f'{k}_s': (sheet[k].astype(int) - 1)/100 for k in ('onset', 'apex', 'offset')})
+    in_seconds = in_seconds.drop(columns=['onset', 'apex', 'offset'])
+    wanted = load_clips(sheet, films, **DRAWN)
+    for table, unit in ((in_seconds, ''), (in_seconds.rename(columns=lambda c: c.replace('_s', '')), 's')):
+        found = load_clips(table, films, **DRAWN, **(dict(unit=unit) if unit else {}))
+        assert found[['onset', 'apex', 'offset']].equals(wanted[['onset', 'apex', 'offset']])
+
+
+def test_only_what_is_asked_for_is_decoded(tmp_path):
+    video = write_video(tmp_path/'a.mp4', [f for k in range(3) for f in scene(k)])
+    rows = [('a', 'fear', 14, 18, 22), ('b', 'happiness', 15, 19, 23)]
+    table = pd.DataFrame(rows, columns=['subject', 'emotion', 'onset', 'apex', 'offset']).assign(video='a.mp4')
+    load_clips(table, tmp_path, **DRAWN)
+    assert len(list(film_of(video).folder.glob('*.png'))) == 10
+
+
+def test_frames_may_count_from_zero(films, sheet):
+    from_zero = sheet.assign(**{k: sheet[k].astype(int) - 1 for k in ('onset', 'apex', 'offset')})
+    clips = load_clips(from_zero, films, first='0', **DRAWN)
+    paths = [r.frames[r.onset] for r in clips.table.itertuples()]
+    assert paths == [r.frames[r.onset] for r in load_clips(sheet, films, **DRAWN).table.itertuples()]
+    with pytest.warns(UserWarning, match="count from 1, unless data_options='first=0'"):
+        load_clips(from_zero, films, **DRAWN)
+
+
+# --- a run
+
+def test_a_table_in_one_command_and_again(films, tmp_path):
+    "From another folder; the second time nothing is trained; a changed cell and a changed video are other runs."
+    root = tmp_path/'mine'
+    shutil.copytree(films, root)
+    line = ['-m', 'mpfnet', 'run', '--no-notebook', '-q', '-p', 'dataset', 'mine/clips.csv', '-p', 'method', 'majority',
+            '-p', 'data_options', 'cropped=yes,kind=synthetic', '-p', 'overrides', OVERRIDES, '-p', 'length', '11',
+            '-p', 'out_dir', 'runs']
+    done = warm(*line, cwd=tmp_path, env=os.environ | dict(MPFNET_CACHE=str(tmp_path/'cache')), text=True)
+    assert done.returncode == 0 and 'SYNTHETIC' in done.stdout, done.stderr
+    first, = (tmp_path/'runs').glob('clips-3class-majority-*')
+    def made(): return {p.name: p.stat().st_mtime_ns for p in (first/'folds').glob('*.json')}
+    before = made()
+    assert run(root/'clips.csv', tmp_path/'runs', method='majority', length=11) == first
+    assert made() == before and len(before) == 4
+    table = pd.read_csv(root/'clips.csv')
+    table.assign(offset=table.offset - (table.index == 0)).to_csv(root/'clips.csv', index=False)
+    other = run(root/'clips.csv', tmp_path/'runs', method='majority', length=11)
+    assert other != first and config(other)['data']['table'] != config(first)['data']['table']
+    write_video(root/'p1.mp4', [f for k in range(3) for f in scene(99 + k)])
+    newest = run(root/'clips.csv', tmp_path/'runs', method='majority', length=11)
+    a, b = config(other)['data'], config(newest)['data']
+    assert newest != other and a['table'] == b['table'] and a['sha256'] != b['sha256']
+
+
+def test_where_the_table_lies_and_how_it_is_written_decides_nothing(films, tmp_path, sheet):
+    moved = tmp_path/'elsewhere'
+    shutil.copytree(films, moved)
+    as_excel = sheet.rename(columns=str.upper).iloc[::-1]
+    as_excel.to_excel(moved/'clips.xlsx', index=False)
+    hashes = [experiment(check_parameters(dict(dataset=d, data_root=r, method='majority', length=11, out_dir=tmp_path,
+                                               overrides=OVERRIDES, data_options='cropped=yes')), progress=False)
+              for d, r in ((films/'clips.csv', None), (moved/'clips.xlsx', None), (sheet, films))]
+    clips = [e.data.clips[['subject', 'clip', 'label', 'onset', 'apex', 'offset']] for e in hashes]
+    assert clips[0].equals(clips[1]) and clips[0].equals(clips[2])
+    assert len({tuple(e.data.digests[r] for r in e.data.rows) for e in hashes}) == 1
+
+
+def test_own_classes_in_their_order(films, tmp_path, sheet):
+    table = sheet.drop(columns='emotion').assign(Label=['high', 'low', 'low']*4)
+    for task, classes in (('3class', ('high', 'low')), ('low,high', ('low', 'high'))):
+        folder = run(table, tmp_path/'runs', data_root=films, task=task)
+        assert folder.name.startswith('table-2own-pca_lda-') and config(folder)['task'] == ','.join(classes)
+        assert len(json.loads((folder/'metrics.json').read_text())['pooled']['confusion']) == 2
+        assert load_clips(table, films, task=task, **DRAWN).classes == classes
+
+
+@pytest.mark.parametrize('split', ['subject', 'kfold:2'])
+def test_mpfnet_on_own_clips(films, tmp_path, split):
+    from conftest import CHEAP
+    folder = run(films/'clips.csv', tmp_path/'runs', method='mpfnet_c', split=split, preset='tiny', length=3,
+                 overrides=f'{CHEAP},{OVERRIDES}', subjects='clips/p1' if split == 'subject' else 'group1')
+    assert len(list((folder/'folds').glob('*.json'))) == 1
+
+
+def test_arrays(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 5, 2, 16, 16))
+    y, who = np.tile([0, 1, 2], 4), np.repeat(['a', 'b', 'c', 'd'], 3)
+    X += y[:, None, None, None, None]                        # easy
+    folder = run((X, y, who), tmp_path, data_options='', overrides='', length=11)
+    assert config(folder)['data']['stamp'].startswith('OWN DATA, arrays')
+    assert json.loads((folder/'metrics.json').read_text())['pooled']['uf1'] == 1
+    shuffled = rng.permutation(12)
+    again = run((X[shuffled], y[shuffled], who[shuffled]), tmp_path, data_options='', overrides='', length=11)
+    assert json.loads((again/'metrics.json').read_text())['pooled']['uf1'] == 1
+    from conftest import CHEAP
+    run((X, y, who), tmp_path, method='mpfnet_p', data_options='kind=synthetic', overrides=CHEAP, length=11,
+        subjects='arrays/a')
+    for method in ('lbp_top', 'fdp', 'ststnet'):
+        with pytest.raises(ValueError, match=f'{method} needs .*, this dataset has ready-made features'):
+            run((X, y, who), tmp_path, method=method, data_options='', overrides='', length=11)
+    with pytest.raises(ValueError, match='X is ready-made'):
+        run((X, y, who), tmp_path, data_options='', overrides='', length=3)
+
+
+def test_a_model_of_own_clips(films, tmp_path):
+    from mpfnet.models import fit, load
+    asked = dict(length=3, overrides=OVERRIDES, data_options='cropped=yes', device='cpu', out_dir=tmp_path/'runs')
+    folder = fit(films/'clips.csv', 'pca_lda', out=tmp_path/'model', progress=False, **asked)
+    card = (folder/'README.md').read_text()
+    assert 'OWN DATA' in card and 'mpfnet fit clips.csv' in card and str(films) not in card
+    assert load(folder).classes == ('negative', 'positive', 'surprise')
+
+
+# --- bad input: a sentence with row and column, and nothing else is lost
+
+def findings(table, films, **options):
+    import warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        clips = load_clips(table, films, **DRAWN | options)
+    return clips, [(f['row'], f['column'], f['decision']) for f in clips.report['findings']]
+
+
+SLIPS = [
+    (dict(video='gone.mp4'), 'video', 'no-folder', 'gone.mp4'),
+    (dict(video='../p1.mp4'), 'video', 'leads-outside', '../p1.mp4'),
+    (dict(video='/etc'), 'video', 'leads-outside', '/etc'),
+    (dict(video='clips.csv'), 'video', 'no-folder', 'no folder, and no video'),
+    (dict(video=None), 'video', 'bad-row', 'an empty cell'),
+    (dict(video='cut.mp4'), 'video', 'video-damaged', 'cannot be opened'),
+    (dict(offset=400), 'offset', 'video-ends', 'the video has 36 frames, 1…36'),
+    (dict(onset=390, apex=395, offset=400), 'offset', 'video-ends', 'the video has 36 frames'),
+    (dict(onset=.13, apex=.18, offset=.24), 'onset', 'no-frame-number', '0.13'),
+    (dict(onset='soon'), 'onset', 'bad-row', 'soon'),
+    (dict(onset=24, apex=None, offset=13), 'offset', 'onset-after-offset', '24'),
+    (dict(emotion='hapiness'), 'emotion', 'unknown-emotion', 'hapiness'),
+    (dict(emotion=None), 'emotion', 'bad-row', 'an empty cell'),
+    (dict(subject=None), 'subject', 'bad-row', 'an empty cell'),
+    (dict(clip='a/b'), 'clip', 'bad-name', 'a/b'),
+    (dict(clip='2024-03-02'), 'clip', 'bad-name', '2024-03-02'),
+]
+
+
+@pytest.mark.parametrize('slip, column, decision, found', SLIPS, ids=lambda v: str(v)[:24])
+def test_a_slip_costs_its_row_and_no_other(films, sheet, slip, column, decision, found):
+    if not (films/'cut.mp4').exists(): (films/'cut.mp4').write_bytes((films/'p1.mp4').read_bytes()[:600])
+    for k, v in slip.items(): sheet.loc[4, k] = v
+    clips, told = findings(sheet, films)
+    assert told == [(6, column, decision)] and len(clips) == 11
+    assert found in clips.report['findings'][0]['found']
+    with pytest.raises(DataError, match='strict mode refuses 1 case'): load_clips(sheet, films, strict=True, **DRAWN)
+
+
+def test_what_can_be_mended_is(films, sheet):
+    sheet.loc[0, 'apex'], sheet.loc[1, 'apex'], sheet.loc[2, 'offset'] = None, 99, 37
+    sheet.loc[3, 'subject'], sheet.loc[4, 'subject'] = 'P2', 'p02'
+    clips, told = findings(sheet, films)
+    assert len(clips) == 12 and clips['subject'].nunique() == 4
+    assert {d for _, _, d in told} == {'apex-missing', 'apex-outside', 'frame-missing', 'one-person'}
+    assert (4, 'offset', 'frame-missing') in told
+
+
+def test_the_same_clip_twice(films, sheet):
+    both = pd.concat([sheet, sheet.iloc[[0]], sheet.iloc[[5]].assign(emotion='fear'),
+                      sheet.iloc[[7]].assign(subject='p4', clip='mine')])
+    clips, told = findings(both, films)
+    assert sorted(told) == [(7, 'clip', 'duplicate'), (9, 'onset', 'duplicate'), (14, 'clip', 'repeated-row'),
+                            (15, 'clip', 'duplicate'), (16, 'onset', 'duplicate')]
+    assert len(clips) == 10
+
+
+@pytest.mark.parametrize('change, said', [
+    (lambda t: t.drop(columns='onset'), 'no column for onset'),
+    (lambda t: t.drop(columns=['emotion', 'video']), 'a column emotion or label and a column frames or video'),
+    (lambda t: t.replace({'subject': {'p2': '2-Feb'}}), "row 5, column subject: '2-Feb'"),
+    (lambda t: t.replace({'subject': {'p2': 2}}), "row 2 has 'p1', row 5 has '2'"),
+    (lambda t: t[t.subject == 'p1'], "column subject: only 'p1'"),
+    (lambda t: t[t.emotion == 'fear'], "column emotion: only 'fear'"),
+    (lambda t: t.assign(emotion='others'), 'can be used for 3class'),
+    (lambda t: t.assign(label=np.linspace(0, 1, 12)), '12 different labels in 12 rows'),
+    (lambda t: t.assign(label='x'), "every row has 'x'"),
+    (lambda t: t.assign(apex=None, offset=t.onset + 2), 'these look like seconds'),
+    (lambda t: t.rename(columns=dict(onset='onset_s', offset='offset_s')),
+     'the video lasts 0.35 s: are these frame numbers'),
+    (lambda t: t.head(0), 'no row below the header'),
+])
+def test_a_table_that_is_none(films, sheet, tmp_path, change, said):
+    with pytest.raises(ValueError, match=said.replace('(', r'\(')): load_clips(change(sheet), films, **DRAWN)
+
+
+def test_a_folder_without_frames_or_with_a_damaged_one(films, sheet, tmp_path):
+    shutil.copytree(films, root := tmp_path/'mine')
+    (root/'empty').mkdir()
+    (root/'one').mkdir()
+    for n, image in enumerate(scene(1), 1): cv2.imwrite(str(root/'one'/f'{n}.png'), image)
+    (root/'one'/'6.png').write_bytes((root/'one'/'6.png').read_bytes()[:100])
+    sheet.loc[0, 'video'] = 'empty'
+    sheet.loc[1, ['video', 'onset', 'apex', 'offset']] = ['one', 1, 6, 12]
+    sheet.loc[2, ['video', 'onset', 'apex', 'offset']] = ['one', 30, 36, 42]
+    _, told = findings(sheet, root)
+    assert told == [(2, 'folder', 'no-frames'), (3, 'apex', 'frame-unreadable'), (4, 'onset', 'no-frames')]
+
+
+def test_links_that_lead_out_are_not_followed(films, sheet, tmp_path):
+    shutil.copytree(films, root := tmp_path/'mine')
+    (tmp_path/'secret').mkdir()
+    for n, image in enumerate(scene(1), 1): cv2.imwrite(str(tmp_path/'secret'/f'{n}.png'), image)
+    os.symlink(tmp_path/'secret', root/'link')
+    shutil.move(root/'p2.mp4', tmp_path/'p2.mp4')
+    os.symlink(tmp_path/'p2.mp4', root/'p2.mp4')
+    sheet.loc[0, 'video'] = 'link'
+    _, told = findings(sheet, root)
+    assert told == [(n, 'video', 'leads-outside') for n in (2, 5, 6, 7)]
+    assert not findings(sheet.assign(video=[f'mine/{v}' for v in sheet.video]), tmp_path)[1]  # inside the root
+
+
+def test_a_name_on_the_line(tmp_path, films):
+    env = os.environ | dict(MPFNET_CACHE=str(tmp_path/'cache'))
+    def cli(*args): return warm('-m', 'mpfnet', *map(str, args), cwd=tmp_path, env=env, text=True)
+    made = cli('data', 'template', 'mine.csv')
+    assert made.returncode == 0 and 'mpfnet data check mine.csv' in made.stdout
+    assert cli('data', 'template', 'mine.csv').returncode == 1
+    bad = cli('data', 'check', 'mine.csv')
+    assert bad.returncode == 1 and bad.stdout.count('no-folder') >= 3 and 'row 2, video' in bad.stderr
+    good = cli('data', 'check', films/'clips.csv', '--options', 'cropped=yes', '--deep')
+    assert good.returncode == 0 and 'OWN DATA, clips.csv' in good.stdout and '0 damaged of 144 frames' in good.stdout
+    for line in (('data', 'check', 'nothing.csv'), ('data', 'check', films/'clips.csv', '--variant', 'raw'),
+                 ('data', 'check', 'unknown'), ('run', '-p', 'dataset', 'nothing.csv')):
+        assert cli(*line).returncode in (1, 2)
+
+
+def test_the_template_is_read_as_it_is_meant(tmp_path):
+    for name in ('a.csv', 'b.xlsx'):
+        written = write_template(tmp_path/name)
+        with pytest.raises(ValueError, match='no clip of'): load_clips(written[0])       # there are no frames
+        with pytest.raises(ValueError, match='it would be lost'): write_template(tmp_path/name)
+    with pytest.raises(ValueError, match='a name that ends in'): write_template(tmp_path/'c.ods')
+
+
+def test_names_of_tables(tmp_path):
+    (tmp_path/'samm.csv').write_text('x')
+    assert own_data(tmp_path/'samm.csv') == 'own_samm'
+    with pytest.raises(ValueError, match='or a table of your own, .csv or .xlsx'): check_parameters(dict(dataset='sam'))
+    with pytest.raises(ValueError, match='expected a table, found a folder'): own_data(tmp_path)

@@ -8,7 +8,7 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'A
            'protocols', 'load_tasks', 'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind', 'show_report',
            'clip_files', 'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words',
            'check_one', 'show_composite', 'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own',
-           'check_frames', 'template', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike',
+           'check_own_frames', 'template', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike',
            'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
            'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line',
            'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command',
@@ -60,7 +60,7 @@ from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper, named_classes
 from .data.own import is_own, own_options
 from .data.readers import MARKER, SHARED, DataError
 from .results.compare import SCORES, compare, comparison_table, verdict
-from .results.published import SPLITS, sides_of
+from .results.published import SPLIT_WORDS, sides_of
 from .synthetic.lookalike import TREES, lookalike_truth, make_lookalike
 
 # %% ../nbs/08_cli.ipynb #525befcd
@@ -430,11 +430,11 @@ def check_own(args) -> int: # what argparse read
     print(printable(f"  paths  relative to {source['root']}"))
     print_table(own_counts(clips), 'Clips of each class')
     show_report(clips.report, args.all)
-    broken = args.deep and check_frames(clips, args.strict, told)
+    broken = args.deep and check_own_frames(clips, args.strict, told)
     print('\n' + printable('; '.join([report_line(clips.report), *told])))
     return int(bool(broken or any(f['kind'] in GRAVE for f in clips.report['findings'])))
 
-def check_frames(
+def check_own_frames(
     clips,   # one's own
     first,   # stop at the first that is damaged
     told,    # what to say at the end, added to
@@ -859,11 +859,9 @@ def begin_benchmark(args): # what argparse read
     if lost: args.error(f'-p {" and -p ".join(lost)}: say what is to be compared, '
                         'as in -p methods pca_lda,ststnet -p datasets smic,samm')
     if args.out and args.no_notebook: args.error('--out names the executed notebook, and --no-notebook wants none')
-    try:
-        asked = asked_for(**args.given)
-        refused(asked)
+    args.given = dict(splits='subject', seeds='0') | args.given          # with the page or without
+    try: refused(asked_for(**args.given))
     except ValueError as e: args.error(str(e))
-    return asked
 
 def plan_command(args) -> int: # what argparse read
     "mpfnet benchmark --plan"
@@ -980,7 +978,7 @@ def _compare_arguments(p):
     p.add_argument('--metric', choices=list(SCORES), default='uf1',
                    help='score of the verdict and of the rows of single datasets (uf1)')
     p.add_argument('--out-dir', metavar='DIR', default='runs', help='where runs lie (runs)')
-    p.add_argument('--split', choices=list(SPLITS),
+    p.add_argument('--split', choices=list(SPLIT_WORDS),
                    help='of a published method: which split it is scored by (that of the run, else subject)')
     p.add_argument('--common', action='store_true', help='of a table: leave out clips that only one side has')
     p.add_argument('--columns', metavar='TEXT', default='', help='of a table: label=gt,clip=video,…')

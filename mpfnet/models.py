@@ -347,6 +347,7 @@ def check_place(
     if odd: raise ValueError(NO_MODEL_THERE.format(out, ', '.join(odd[:5])))
     return out
 
+# %% ../nbs/07a_models.ipynb #1a982981
 @contextmanager
 def alone_at(out):
     "Hold the place; a ValueError if another process is at it."
@@ -507,6 +508,7 @@ def method_in(
     if code == config['code']: return method
     raise ValueError(OTHER_SOURCE.format(path, name, config['code'], code))
 
+# %% ../nbs/07a_models.ipynb #a238f967
 def tell_of_other_code(
     config,  # of a model of a method of the table
     path,    # of its folder

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'ELSE', 'ENDINGS', 'TRAILING', 'LIKE_A_SUBJECT', 'SHORT', 'UNTOLD', 'BEFORE', 'NO_LABELS', 'file_text',
-           'cells_of', 'rows_of_file', 'columns_given', 'one_column', 'roles_of', 'name_parts', 'number_in',
+           'text_cells', 'rows_of_file', 'columns_given', 'one_column', 'roles_of', 'name_parts', 'number_in',
            'subjects_in', 'dataset_word', 'Known', 'known_of_table', 'by_name', 'has_own_subject', 'of_dataset',
            'of_subject', 'meant_by', 'few_of', 'as_written', 'keys_of_rows', 'check_once', 'class_token', 'is_number',
            'class_of_word', 'map_of_words', 'map_given', 'map_by_labels', 'map_by_counts', 'class_map',
@@ -41,7 +41,7 @@ def file_text(path) -> str: # of a file
 
 
 # %% ../../nbs/results/03a_theirs.ipynb #1c4d6859
-def cells_of(
+def text_cells(
     text,  # of a file
     path,  # its name, for sentences
 ) -> list:  # [[cell, …], …], the header first
@@ -56,7 +56,7 @@ def cells_of(
 
 def rows_of_file(path) -> pd.DataFrame: # of a file; all cells are text
     "A table, whatever separates its columns; a column without a name is dropped."
-    header, *rows = cells_of(file_text(path).strip('\n\r '), path)
+    header, *rows = text_cells(file_text(path).strip('\n\r '), path)
     twice = sorted({c for c in header if c and header.count(c) > 1})
     need(not twice, f'{path}, columns', twice, 'each name once')
     table = pd.DataFrame(rows, columns=header, dtype=str)

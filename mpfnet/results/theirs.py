@@ -268,7 +268,7 @@ def map_of_words(
     classes,  # names of the classes
 ) -> dict:
     "{word: class}; a ValueError lists those that are none."
-    found = {t: class_of_word(t, classes) for t in tokens}
+    found = {t: class_of_word(t, classes) for t in sorted(tokens)}
     odd = sorted(t for t, k in found.items() if k is None)
     need(not odd, 'class words', odd[:5], f'{", ".join(classes)}')
     return found

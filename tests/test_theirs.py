@@ -246,3 +246,13 @@ def test_a_difference_that_ships_is_the_one_between_the_scores_that_ship():
         uf1 = published_scores(split).set_index('method')['uf1']
         assert (d['b'] - uf1[d['method_b']].to_numpy()).abs().max() < 1e-5
         assert {len(t) for t in published_predictions('pca_lda', split).values()} == {442}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(['', '0', '1', '2.0', 'nan', 'pos', 'sub01_EP01_01f', '006_1_2', '٣', '"']),
+                         min_size=3, max_size=3), min_size=1, max_size=4), st.sampled_from(',;\t|'))
+def test_whatever_stands_in_a_table_the_answer_is_a_side_or_a_sentence(tmp_path_factory, rows, sep):
+    path = tmp_path_factory.mktemp('any') / 't.csv'
+    path.write_text('\n'.join(sep.join(r) for r in [['clip', 'label', 'pred'], *rows]), encoding='utf-8')
+    try: assert read_theirs(path, KNOWN, common=True).keys <= set(KNOWN.keys)
+    except ValueError as e: assert str(e).startswith(str(path))

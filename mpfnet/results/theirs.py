@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'ELSE', 'ENDINGS', 'TRAILING', 'LIKE_A_SUBJECT', 'SHORT', 'UNTOLD', 'BEFORE', 'NO_LABELS', 'file_text',
-           'rows_of_file', 'columns_given', 'one_column', 'roles_of', 'name_parts', 'number_in', 'subjects_in',
-           'dataset_word', 'Known', 'known_of_table', 'by_name', 'has_own_subject', 'of_dataset', 'of_subject',
-           'meant_by', 'few_of', 'as_written', 'keys_of_rows', 'check_once', 'class_token', 'is_number',
+           'text_cells', 'rows_of_file', 'columns_given', 'one_column', 'roles_of', 'name_parts', 'number_in',
+           'subjects_in', 'dataset_word', 'Known', 'known_of_table', 'by_name', 'has_own_subject', 'of_dataset',
+           'of_subject', 'meant_by', 'few_of', 'as_written', 'keys_of_rows', 'check_once', 'class_token', 'is_number',
            'class_of_word', 'map_of_words', 'map_given', 'map_by_labels', 'map_by_counts', 'class_map',
            'class_map_of_numbers', 'score_token', 'score_tokens', 'their_scores', 'Theirs', 'roles_note',
            'classes_note', 'check_their_labels', 'coverage_notes', 'predicted_tokens', 'aligned', 'scores_by_class',
            'as_votes', 'their_tables', 'seed_numbers', 'read_theirs', 'theirs_of', 'told_classes']
 
 # %% ../../nbs/results/03a_theirs.ipynb #38999549
+import csv
 import io
 import re
 from collections.abc import Callable
@@ -38,16 +39,28 @@ def file_text(path) -> str: # of a file
     try: return data.decode('utf-8-sig')
     except UnicodeDecodeError: return data.decode('latin-1')
 
-def rows_of_file(path) -> pd.DataFrame: # of a file; all cells are text
-    "A table, whatever separates its columns; what has neither a name nor text is dropped."
-    text = file_text(path).lstrip()
+
+# %% ../../nbs/results/03a_theirs.ipynb #1c4d6859
+def text_cells(
+    text,  # of a file
+    path,  # its name, for sentences
+) -> list:  # [[cell, …], …], the header first
+    "Its rows, whatever separates the cells; a ValueError for one that is longer or shorter than the header."
     sep = max(',;\t|', key=text.partition('\n')[0].count)
-    try: table = pd.read_csv(io.StringIO(text), sep=sep, dtype=str, keep_default_na=False, index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as e: raise ValueError(f'{path}: no table ({e})') from None
-    table = csv_read(table).rename(columns=lambda c: str(c).strip()).map(str.strip)
-    table = table[[c for c in table if not c.startswith('Unnamed:')]]
-    need(len(table), str(path), 'no row', 'a row for each clip')
-    return table
+    try: rows = [(n, r) for n, r in enumerate(csv.reader(io.StringIO(text, newline=''), delimiter=sep), 1) if any(r)]
+    except csv.Error as e: raise ValueError(f'{path}: no table ({e})') from None
+    need(len(rows) > 1, str(path), 'no row', 'a header and a row for each clip')
+    wide = len(rows[0][1])
+    for n, r in rows: need(len(r) == wide, f'{path}, row {n}', f'{len(r)} cells', f'{wide}, as many as the header has')
+    return [[cell.strip() for cell in r] for _, r in rows]
+
+def rows_of_file(path) -> pd.DataFrame: # of a file; all cells are text
+    "A table, whatever separates its columns; a column without a name is dropped."
+    header, *rows = text_cells(file_text(path).strip('\n\r '), path)
+    twice = sorted({c for c in header if c and header.count(c) > 1})
+    need(not twice, f'{path}, columns', twice, 'each name once')
+    table = pd.DataFrame(rows, columns=header, dtype=str)
+    return csv_read(table[[c for c in header if c and not c.startswith('Unnamed:')]])
 
 # %% ../../nbs/results/03a_theirs.ipynb #47ec7272
 #: what a column is → names that it has been seen under, without marks
@@ -255,7 +268,7 @@ def map_of_words(
     classes,  # names of the classes
 ) -> dict:
     "{word: class}; a ValueError lists those that are none."
-    found = {t: class_of_word(t, classes) for t in tokens}
+    found = {t: class_of_word(t, classes) for t in sorted(tokens)}
     odd = sorted(t for t, k in found.items() if k is None)
     need(not odd, 'class words', odd[:5], f'{", ".join(classes)}')
     return found

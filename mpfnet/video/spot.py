@@ -110,7 +110,9 @@ def signal_of(
 ) -> pd.DataFrame: # a row a frame and face
     "The signal of a whole video."
     head = ['frame', 'time', 'face', *'xywh', 'sure', 'lag', 'head', *_columns()]
-    return pd.DataFrame(list(signal_rows(frames, method)), columns=head)
+    rows = [np.array([row[k] for k in head], float) for row in signal_rows(frames, method)]  # ten minutes fit
+    table = pd.DataFrame(np.stack(rows) if rows else np.zeros((0, len(head))), columns=head)
+    return table.astype(dict(frame=int, face=int, sure=bool))
 
 # %% ../../nbs/video/03_spot.ipynb #ba25b99d
 @dataclass(frozen=True, kw_only=True, slots=True)

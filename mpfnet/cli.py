@@ -600,7 +600,7 @@ def fit_model(args) -> int: # what argparse read
 # %% ../nbs/08_cli.ipynb #55ca8911
 def predict_videos(args) -> int: # what argparse read
     "Spot short movements of faces in videos. Exit status 2: one cannot be read; 1: nothing in it can be analysed."
-    from mpfnet.predict import WORDS, predict_all
+    from mpfnet.predict import CAUTIONS, predict_all
     asked = {k: getattr(args, k) for k in ('fps', 'rotate', 'start', 'stop', 'sensitivity', 'finder')}
     done = predict_all(args.videos, args.out, args.again, progress=not args.quiet, **asked)
     for row in done.itertuples():
@@ -608,7 +608,7 @@ def predict_videos(args) -> int: # what argparse read
         said = (found, 'nothing could be analysed', 'cannot be read')[row.status]
         print(printable(f'{row.video}: {said}'))
         if row.words: print(printable(f'  {row.words}'))
-    if (done['status'] == 0).any(): print(*WORDS, sep='\n')
+    if (done['status'] == 0).any(): print(*CAUTIONS, sep='\n')
     return int(done['status'].max())
 
 def _predict_arguments(p):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpfnet.synthetic.films import Film, Person, even_times, set_rotation, write_film
-from mpfnet.video.read import VideoError, measured, open_video, spottable, video_notes
+from mpfnet.video.read import VideoError, open_video, spottable, video_facts, video_notes
 
 PERSON = Person(subject=1, size=120)
 
@@ -148,7 +148,7 @@ def test_one_frame_is_too_few(tmp_path):
 
 def test_slow_motion_is_read_at_the_rate_it_was_filmed(whole):
     video, _, notes = read(whole, fps=200)
-    assert measured(video)['fps'] == pytest.approx(200) and 'cut_off' not in notes and video.times[-1] == 24/200
+    assert video_facts(video)['fps'] == pytest.approx(200) and 'cut_off' not in notes and video.times[-1] == 24/200
 
 
 def test_a_part_of_a_video(whole):

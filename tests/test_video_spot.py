@@ -7,7 +7,7 @@ from videos import micro, plans
 from mpfnet.motion.face import find_faces
 from mpfnet.synthetic.films import Act, Film, Person, draw_film, even_times, speech
 from mpfnet.video.read import Frame
-from mpfnet.video.spot import LAG, PLACES, SpotConfig, signal_of, spot
+from mpfnet.video.spot import FACE_PLACES, LAG, SpotConfig, signal_of, spot
 from mpfnet.video.track import Tracker
 
 EMPTY = pd.DataFrame(columns=signal_of([]).columns)
@@ -22,7 +22,7 @@ def signal(motions, seconds=4., rate=50, head=0.):
     noise = np.random.default_rng(0)
     frame = dict(frame=np.arange(len(t)), time=t, face=0, x=0, y=0, w=9, h=9, sure=True, lag=LAG, head=head)
     rows = pd.DataFrame(frame)
-    for place in PLACES:
+    for place in FACE_PLACES:
         for axis in 'xy': rows[f'{place}_{axis}'] = noise.normal(0, .01, len(t))
         if place in motions: rows[f'{place}_y'] += motions[place](t) - motions[place](t - LAG)
     return rows

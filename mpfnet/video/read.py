@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTAINERS', 'NO_VIDEO', 'TURNS', 'RATES', 'GAP', 'container_of', 'VideoError', 'why_not', 'Frame', 'Note', 'Video',
-           'open_video', 'measured', 'video_notes', 'spottable']
+           'open_video', 'video_facts', 'video_notes', 'spottable']
 
 # %% ../../nbs/video/01_read.ipynb #ac422c3b
 import re
@@ -253,7 +253,7 @@ RATES = {
                     'say at how many frames a second it was filmed (fps)')}
 GAP = .1  # s without a frame: no movement is followed over it
 
-def measured(video:Video) -> dict: # after it was read
+def video_facts(video:Video) -> dict: # after it was read
     "What a video turned out to be: frames, seconds, fps, interval (least, median, most; s), size, …"
     steps = np.diff(video.times)
     interval = [float(f(steps)) for f in (np.min, np.median, np.max)] if len(steps) else None
@@ -286,7 +286,7 @@ def _end_note(video, m):
 # %% ../../nbs/video/01_read.ipynb #702fabd6
 def video_notes(video:Video) -> list: # of `Note`; after it was read
     "What somebody should know of a video before its results."
-    m, notes = measured(video), []
+    m, notes = video_facts(video), []
     if m['frames'] < 2: return [Note('one_frame', f'{m["frames"]} frame(s): nothing can move')]
     gaps = int((np.diff(video.times) > max(GAP, 1.5*m['interval'][1])).sum())
     notes += [*_rate_notes(m), *_end_note(video, m)]

@@ -23,7 +23,7 @@ from .core.checks import need, patch, printable
 from .core.files import read_json, write_json
 from .core.keep import file_name, write_text
 from .core.progress import Progress
-from .video.read import Note, VideoError, video_facts, open_video, spottable, video_notes
+from .video.read import Note, VideoError, open_video, spottable, video_facts, video_notes
 from .video.spot import EVENT_COLUMNS, SpotConfig, signal_of, spot
 
 # %% ../nbs/07_predict.ipynb #03f00250

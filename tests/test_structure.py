@@ -224,7 +224,7 @@ def test_every_module_imports_by_itself():
 
 #: where a page stands: the number of its stage on the way of the paper; a wing, that of the first page which leans on
 #: it
-WINGS = dict(core=-1, data=0, synthetic=0, motion=1, rivals=4, results=5, paper=8)
+WINGS = dict(core=-1, data=0, synthetic=0, motion=1, rivals=4, results=5, video=7, paper=8)
 
 
 def imported(path):

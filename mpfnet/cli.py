@@ -10,10 +10,11 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'A
            'check_one', 'show_composite', 'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own',
            'check_own_frames', 'template', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike',
            'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
-           'list_settings', 'fit_model', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line',
-           'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked', 'run_command', 'demo_command',
-           'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command', 'benchmark_command', 'benchmark_help',
-           'name_or_table', 'task_or_classes', 'parameters_help', 'parser', 'main']
+           'list_settings', 'fit_model', 'predict_videos', 'check_a_method', 'paper_of_args', 'make_paper', 'Given',
+           'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked',
+           'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command',
+           'benchmark_command', 'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help', 'parser',
+           'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -668,6 +669,32 @@ def fit_model(args) -> int: # what argparse read
     print(printable(f'  {known}. Whom it may be given to: {folder/"README.md"}'))
     return 0
 
+# %% ../nbs/08_cli.ipynb #55ca8911
+def predict_videos(args) -> int: # what argparse read
+    "Spot short movements of faces in videos. Exit status 2: one cannot be read; 1: nothing in it can be analysed."
+    from mpfnet.predict import CAUTIONS, predict_all
+    asked = {k: getattr(args, k) for k in ('fps', 'rotate', 'start', 'stop', 'sensitivity', 'finder')}
+    done = predict_all(args.videos, args.out, args.again, progress=not args.quiet, **asked)
+    for row in done.itertuples():
+        found = f'{row.micro} short movements, {row.folder}'
+        said = (found, 'nothing could be analysed', 'cannot be read')[row.status]
+        print(printable(f'{row.video}: {said}'))
+        if row.words: print(printable(f'  {row.words}'))
+    if (done['status'] == 0).any(): print(*CAUTIONS, sep='\n')
+    return int(done['status'].max())
+
+def _predict_arguments(p):
+    p.add_argument('videos', metavar='VIDEO', nargs='+', help='mp4, mov, avi, mkv, webm, …, or a folder of frames')
+    p.add_argument('--out', metavar='DIR', default='runs/predict', help='each video gets a folder in it (runs/predict)')
+    p.add_argument('--fps', type=float, metavar='F', help='frames a second at which it was filmed; a folder needs it')
+    p.add_argument('--rotate', type=int, default=0, choices=(0, 90, 180, 270), help='turn clockwise, in degrees')
+    p.add_argument('--from', dest='start', type=float, default=0., metavar='S', help='second to begin at')
+    p.add_argument('--to', dest='stop', type=float, metavar='S', help='second to end at')
+    p.add_argument('--sensitivity', type=float, metavar='K', help='spreads above the noise; larger = fewer events (5)')
+    p.add_argument('--finder', default='auto', choices=('auto', 'blaze', 'haar'), help='how faces are found')
+    p.add_argument('--again', action='store_true', help='find events anew in the signals of earlier results')
+    p.add_argument('--quiet', action='store_true', help='no progress')
+
 # %% ../nbs/08_cli.ipynb #0727e617
 def check_a_method(args) -> int: # what argparse read
     "mpfnet check-method"
@@ -1088,6 +1115,7 @@ def parser() -> argparse.ArgumentParser:
     _add(areas, 'compare', compare_runs, _compare_arguments, HELPS['compare'])
     _add(areas, 'check-method', check_a_method, _method_arguments, HELPS['method'])
     _add(areas, 'fit', fit_model, _fit_arguments, HELPS['fit'])
+    _add(areas, 'predict', predict_videos, _predict_arguments, predict_videos.__doc__)
     what = 'Where it is, whether it is whole, stand-ins for it, and a table of your own.'
     data = _family(areas, 'data', what, 'check|lookalike|template|where')
     stores = _family(areas, 'features', 'The features that runs have stored.', 'verify')

@@ -74,6 +74,7 @@ class Contender:
     given: dict            # parameters of its runs besides those that all share
     rule: str              # of `RULES`
 
+# %% ../nbs/06_benchmark.ipynb #9da16cb1
 def in_brackets(
     text:str,  # 'gamma=inner,plsm.epochs=4'
 ) -> dict:     # parameters of a run, and `rule`

@@ -6,12 +6,12 @@
 __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', 'EXAMPLE_ADVICE', 'NO_NAME', 'SPOILT',
            'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'OWN_OPTIONS', 'SECONDS',
            'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling', 'person', 'check_spelling',
-           'subjects_of_rows', 'label_words', 'sorted_classes', 'own_task', 'class_of_word', 'Film', 'file_hash',
-           'open_video', 'film_of', 'note_film', 'decode_film', 'film_times', 'place_of', 'amount', 'unit_of', 'moment',
-           'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed', 'wish_of',
-           'label_words_key', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit',
-           'table_hash', 'own_clip', 'read_own', 'own_source', 'with_report', 'check_enough', 'arrays_of',
-           'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
+           'subjects_of_rows', 'label_words_key', 'label_words', 'sorted_classes', 'own_task', 'own_class', 'Film',
+           'file_hash', 'open_video', 'film_of', 'note_film', 'decode_film', 'film_times', 'place_of', 'amount',
+           'unit_of', 'moment', 'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed',
+           'wish_of', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit', 'table_hash',
+           'own_clip', 'read_own', 'own_source', 'with_report', 'check_enough', 'arrays_of', 'checked_arrays',
+           'arrays_table', 'task_asked', 'read_arrays']
 
 # %% ../../nbs/data/08_own.ipynb #9c6b0cd0
 import hashlib
@@ -188,11 +188,13 @@ NO_CLASSES = '{}: column {}: {} different labels in {} rows ({}, …): these are
 ONE_CLASS = '{}: column {}: every row has {}; expected two classes or more'
 COMMA = '{}: column {}: {!r}: no class may have a comma in its name'
 
+def label_words_key(table): return 'label' if 'label' in table.columns else 'emotion'
+
 def label_words(
     table:Table,  # of one's own
 ) -> tuple:       # (our column, {row number: word})
     "The words that decide the classes."
-    key = 'label' if 'label' in table.columns else 'emotion'
+    key = label_words_key(table)
     return key, {r.number: spelling(r.cells[key]) for r in table.rows}
 
 def sorted_classes(words) -> list:
@@ -200,6 +202,7 @@ def sorted_classes(words) -> list:
     def numeric(w): return re.fullmatch(r'-?\d+(?:\.\d+)?', w)
     return sorted(words, key=float) if all(map(numeric, words)) else sorted(words, key=str.casefold)
 
+# %% ../../nbs/data/08_own.ipynb #fe1abf8e
 def own_task(
     table:Table,    # of one's own
     task='3class',  # or classes in their order: 'low,high'
@@ -218,7 +221,7 @@ def own_task(
     return ','.join(sorted_classes(found.values()))
 
 # %% ../../nbs/data/08_own.ipynb #4c32e1c0
-def class_of_word(
+def own_class(
     word,       # a label or an emotion
     key,        # which of the two
     task:str,   # of `own_task`
@@ -355,13 +358,14 @@ def unit_of(
     default='',     # of the option `unit`
 ) -> str:
     "frame, s or ms."
-    said = plain(row.text('unit')) if 'unit' in columns else plain(default)
+    said = plain('unit' in columns and row.text('unit') or default)
     own = UNIT_OF[plain(columns[key])]
     if not said: return own
     found = next((u for u, ends in _ENDINGS.items() if said in ends), None)
     if found is None: raise Refused('bad-row', 'unit', f'{said}; expected frame, s or ms')
     return found
 
+# %% ../../nbs/data/08_own.ipynb #cdf262d9
 def moment(
     row,           # `Row` of the table
     columns,       # our column → the sheet's
@@ -395,6 +399,7 @@ def numbers_in_film(
         out[key] = first + int(np.argmin(np.abs(np.array(times) - value)))
     return out
 
+# %% ../../nbs/data/08_own.ipynb #cb8101cf
 def numbers_in_folder(
     moments:dict,  # key → (number or None, frame or s)
     frames:dict,   # frame number → path
@@ -437,6 +442,7 @@ def film_span(
     last = min(offset, longest) if offset and offset > onset else longest
     return range(max(onset - first, 0), last - first + 1)
 
+# %% ../../nbs/data/08_own.ipynb #dc553525
 def film_frames(
     wish:Wish,     # a row with a video
     film:Film,     # of the video
@@ -498,13 +504,11 @@ def wish_of(
     clip = spelling(row.cells.get('clip')) or f"{path.stem}_{row.text('onset')}"
     for k, name in (('subject', subject), ('clip', clip)):
         if NO_NAME.fullmatch(name) or not _plain_name(name): raise Refused('bad-name', k, name)
-    label = class_of_word(word, key, task)
+    label = own_class(word, key, task)
     moments = {k: moment(row, table.columns, k, options['unit']) for k in _MOMENTS if k in table.columns}
-    fps = amount(row.cells.get('fps')) or options['fps']
-    if label is None: return None
-    return Wish(row, subject, clip, word, label, path, moments, fps if fps and fps > 0 else None)
-
-def label_words_key(table): return 'label' if 'label' in table.columns else 'emotion'
+    fps = amount(row.cells.get('fps'))
+    if fps is not None and not fps > 0: raise Refused('bad-row', 'fps', row.text('fps'))
+    return None if label is None else Wish(row, subject, clip, word, label, path, moments, fps or options['fps'])
 
 # %% ../../nbs/data/08_own.ipynb #a1ab6bbe
 def wishes(
@@ -527,6 +531,7 @@ def wishes(
     for w in out: w.shared = at[w.path] > 1
     return without_doubles(out, table, report)
 
+# %% ../../nbs/data/08_own.ipynb #4e27a304
 def tell_row(
     report:Report,
     table:Table,    # its columns
@@ -544,7 +549,7 @@ def without_doubles(
     table:Table,    # of one's own
     report:Report,
 ) -> list:
-    "Each clip once. Rows that contradict each other, or show the same frames under two names, are dropped together."
+    "Each clip once: of rows that say the same, the first; of rows that contradict each other, none."
     by_name, by_frames = defaultdict(list), defaultdict(list)
     for w in found: by_name[w.name].append(w)
     for w in found: by_frames[w.path, *(w.moments[k] for k in ('onset', 'offset'))].append(w)
@@ -665,6 +670,7 @@ def own_source(
     return dict(title=file, annotation=file, sheet=table.sheet, rows=len(table.rows), frames=root.name,
                 root=str(root.resolve()), table=table_hash(table))
 
+# %% ../../nbs/data/08_own.ipynb #c217d059
 def with_report(
     message,      # of the error
     report:dict,  # what was found before
@@ -699,6 +705,7 @@ def arrays_of(value:tuple) -> tuple:
     def plain_array(v): return v.detach().cpu().numpy() if hasattr(v, 'detach') else np.asarray(v)
     return plain_array(X), plain_array(y), plain_array(subjects)
 
+# %% ../../nbs/data/08_own.ipynb #54e98a36
 def checked_arrays(
     X,         # (N, C, T, H, W) of floats, C = 5 or 3
     y,         # (N,) classes
@@ -734,6 +741,7 @@ def task_asked(
     "The task that the labels are for, as of `own_task`."
     return own_task(arrays_table(own) if own.arrays else own_table(own, sheet), task)
 
+# %% ../../nbs/data/08_own.ipynb #d161d644
 def read_arrays(
     own:OwnData,    # with arrays
     task='3class',  # or classes in their order
@@ -746,7 +754,7 @@ def read_arrays(
     table, report = arrays_table(own), Report(str(own), kind)
     task = own_task(table, task)
     names = subjects_of_rows(table, report)
-    try: labels = [class_of_word(w, 'label', task) for w in words]
+    try: labels = [own_class(w, 'label', task) for w in words]
     except Refused as e:
         raise DataError(f'y[{words.index(e.found)}]: {e.found!r} is none of the classes {task}') from None
     report.source |= dict(title='arrays', annotation='y', rows=len(F), frames='X', table=table_hash(table))

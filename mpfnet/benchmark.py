@@ -10,7 +10,7 @@ __all__ = ['RULES', 'OWN', 'SPELT', 'SHARED_PARAMETERS', 'BENCHMARK_PARAMETERS',
            'jobs_of', 'names_of_folds', 'train_cell', 'side_of_cells', 'scores_in_columns', 'kind_in_words',
            'rows_of_cells', 'by_place', 'table_of_cells', 'whole_groups', 'pairs_of_cells', 'mean_scores',
            'ranks_of_table', 'Benchmarked', 'said_of_failures', 'sentences', 'seconds_table', 'asked_as_json',
-           'read_benchmark', 'contest', 'benchmark', 'scores_by_rule', 'panels', 'panel_title', 'kinds_of',
+           'kinds_of', 'read_benchmark', 'contest', 'benchmark', 'scores_by_rule', 'panels', 'panel_title',
            'forest_picture', 'pairs_picture', 'ranks_picture']
 
 # %% ../nbs/06_benchmark.ipynb #81fb21a1
@@ -186,6 +186,10 @@ def failed_because(
     text = printable(' '.join((str(e) if plain else f'{type(e).__name__}: {e}').split()))
     return text if len(text) <= most else f'{text[:most]}…'
 
+# %% ../nbs/06_benchmark.ipynb #6ea03569
+SHARED_PARAMETERS = 'task', 'preset', 'overrides', 'data_root', 'out_dir', 'workers', 'engine', 'device'
+BENCHMARK_PARAMETERS = 'methods', 'datasets', 'splits', 'seeds', 'folds', 'draws', *SHARED_PARAMETERS
+
 # %% ../nbs/06_benchmark.ipynb #edc1e681
 def asked_for(
     methods,             # 'pca_lda,mpfnet_p[gamma=inner]', or a list: names, dictionaries, methods of your own
@@ -211,10 +215,6 @@ def asked_for(
         texts = [str(v) for v in getattr(a, name)]
         need(texts and len(set(texts)) == len(texts), name, texts, 'one or more, all different')
     return a
-
-# %% ../nbs/06_benchmark.ipynb #6ea03569
-SHARED_PARAMETERS = 'task', 'preset', 'overrides', 'data_root', 'out_dir', 'workers', 'engine', 'device'
-BENCHMARK_PARAMETERS = 'methods', 'datasets', 'splits', 'seeds', 'folds', 'draws', *SHARED_PARAMETERS
 
 # %% ../nbs/06_benchmark.ipynb #5610c9ca
 @contextmanager
@@ -377,9 +377,9 @@ def plan_text(self:Contest) -> str:
     seconds, unknown = seconds_left(self.cells, rates_of(self.cells, self.runs), self.workers)
     lost = sum(bool(c.why) for c in self.cells)
     done = sum(len(c.records) for c in self.cells)
-    said = [f'{len(self.cells)} runs of {folds} folds: {done} are there']
+    said = [f'{len(self.cells)} runs, {folds} folds: {done} are there']
     if todo: said.append(f'{todo} to train' + (f', about {duration(seconds)}' if todo > unknown else ''))
-    if unknown: said.append(f'of {unknown} nobody knows yet how long they take')
+    if unknown: said.append(f'of {unknown} nobody knows yet how long they will take')
     if lost: said.append(f'{lost} runs cannot be made')
     return ', '.join(said)
 
@@ -614,11 +614,19 @@ def seconds_table(
 def asked_as_json(
     a:Asked,
 ) -> dict:
-    "What decides a benchmark's table, but for code and data."
+    "What was asked, but for what leaves the table as it is; where the data lie is none of it."
     def of(c): return dict(name=c.name, method=str(c.method), rule=c.rule) | {k: str(v) for k, v in c.given.items()}
     same = {k: v for k, v in a.shared.items() if k not in ('out_dir', 'workers', 'data_root', 'engine') and v != ''}
     return dict(methods=[of(c) for c in a.contenders], datasets=[*map(str, a.datasets)], splits=a.splits,
                 seeds=a.seeds, folds=a.folds, draws=a.draws, **same)
+
+# %% ../nbs/06_benchmark.ipynb #6ee16bb2
+def kinds_of(
+    table:pd.DataFrame,  # of `table_of_cells`
+) -> dict:               # dataset → real, look-alike, …
+    "What the clips of each dataset are."
+    there = table.dropna(subset=['clips'])
+    return dict(zip(there['dataset'], there['clips']))
 
 # %% ../nbs/06_benchmark.ipynb #e5b6a792
 @patch
@@ -626,8 +634,8 @@ def result(self:Contest) -> Benchmarked:
     "Read what is there, write the tables, and say what can be said."
     a = self.asked
     table = table_of_cells(self.cells, a.draws)
-    pairs, asked = pairs_of_cells(self.cells, a.draws), asked_as_json(a)
-    ranks = ranks_of_table(table)
+    pairs, ranks = pairs_of_cells(self.cells, a.draws), ranks_of_table(table)
+    asked = asked_as_json(a) | dict(clips=kinds_of(table))      # look-alikes never take the folder of real clips
     folder = Path(self.runs).expanduser()/f'benchmark-{hash_of(asked)[:8]}'
     files = {'benchmark.csv': table, 'pairs.csv': pairs, 'seconds.csv': seconds_table(self.cells)}
     for name, t in files.items():
@@ -735,14 +743,6 @@ def panel_title(
     "What a panel is of."
     dataset, split, rule = place
     return f'{dataset} ({kind})\nsplit={split}, rule: {rule}'
-
-# %% ../nbs/06_benchmark.ipynb #6ee16bb2
-def kinds_of(
-    table:pd.DataFrame,  # of `table_of_cells`
-) -> dict:               # dataset → real, look-alike, …
-    "What the clips of each dataset are."
-    there = table.dropna(subset=['clips'])
-    return dict(zip(there['dataset'], there['clips']))
 
 # %% ../nbs/06_benchmark.ipynb #6b4ba2cd
 RULE_COLOURS = dict(fixed='C0', training='C2', oracle='C3')

@@ -144,11 +144,11 @@ def told_in_words(
     "Which methods lie above it, which below, and which cannot be told from it."
     d = published_differences(method, split, metric, folder=folder)
     above, sure = d['difference'] > 0, d['verdict'] == 'beyond'
-    groups = {'higher with': sure & above, 'lower with': sure & ~above, 'doubtful with': d['verdict'] == 'doubtful',
-              'cannot be told from': d['verdict'].isin(['within', 'same', 'unknown'])}
-    said = [f'{what} {", ".join(d["method_b"][here]) or "none"}' for what, here in groups.items()
-            if here.any() or what == 'higher with']
-    return f'{SPLIT_WORDS[split].capitalize()}, {metric.upper()} beside that of {method}: {"; ".join(said)}.'
+    groups = {'Higher': sure & above, 'lower': sure & ~above, 'doubtful': d['verdict'] == 'doubtful',
+              'cannot be told from it': d['verdict'].isin(['within', 'same', 'unknown'])}
+    said = [f'{what}: {", ".join(d["method_b"][here]) or "none"}' for what, here in groups.items()
+            if here.any() or what == 'Higher']
+    return f'{SPLIT_WORDS[split].capitalize()}, {metric.upper()} beside {method}. {"; ".join(said)}.'
 
 # %% ../../nbs/results/09_published.ipynb #eb9d72dd
 def differences_forest(

@@ -74,7 +74,6 @@ class Contender:
     given: dict            # parameters of its runs besides those that all share
     rule: str              # of `RULES`
 
-# %% ../nbs/06_benchmark.ipynb #9da16cb1
 def in_brackets(
     text:str,  # 'gamma=inner,plsm.epochs=4'
 ) -> dict:     # parameters of a run, and `rule`
@@ -634,8 +633,9 @@ def result(self:Contest) -> Benchmarked:
     "Read what is there, write the tables, and say what can be said."
     a = self.asked
     table = table_of_cells(self.cells, a.draws)
-    pairs, ranks = pairs_of_cells(self.cells, a.draws), ranks_of_table(table)
-    asked = asked_as_json(a) | dict(clips=kinds_of(table))      # look-alikes never take the folder of real clips
+    pairs, asked = pairs_of_cells(self.cells, a.draws), asked_as_json(a)
+    ranks = ranks_of_table(table)
+    asked |= dict(clips=kinds_of(table))                    # look-alikes never take the folder of real clips
     folder = Path(self.runs).expanduser()/f'benchmark-{hash_of(asked)[:8]}'
     files = {'benchmark.csv': table, 'pairs.csv': pairs, 'seconds.csv': seconds_table(self.cells)}
     for name, t in files.items():

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', 'EXAMPLE_ADVICE', 'NO_NAME', 'SPOILT',
-           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'OWN_OPTIONS', 'SECONDS',
-           'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling', 'person', 'check_spelling',
-           'subjects_of_rows', 'label_words_key', 'label_words', 'sorted_classes', 'own_task', 'own_class', 'Film',
+           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'FASTEST', 'OWN_OPTIONS',
+           'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling', 'person',
+           'check_spelling', 'subjects_of_rows', 'label_words', 'sorted_classes', 'own_task', 'own_class', 'Film',
            'file_hash', 'open_video', 'film_of', 'note_film', 'decode_film', 'film_times', 'place_of', 'amount',
            'unit_of', 'moment', 'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed',
-           'wish_of', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit', 'table_hash',
-           'own_clip', 'read_own', 'own_source', 'with_report', 'check_enough', 'arrays_of', 'checked_arrays',
-           'arrays_table', 'task_asked', 'read_arrays']
+           'wish_of', 'label_words_key', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit',
+           'table_hash', 'own_clip', 'read_own', 'own_source', 'with_report', 'check_enough', 'arrays_of',
+           'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
 
 # %% ../../nbs/data/08_own.ipynb #9c6b0cd0
 import hashlib
@@ -184,17 +184,15 @@ def subjects_of_rows(
 
 # %% ../../nbs/data/08_own.ipynb #68fba0fe
 MOST_CLASSES = 20
-NO_CLASSES = '{}: column {}: {} different labels in {} rows ({}, …): these are no classes. At most {}'
+NO_CLASSES = '{}: column {}: {} different labels in {} rows ({}, …): these are no classes. Here at most {}'
 ONE_CLASS = '{}: column {}: every row has {}; expected two classes or more'
 COMMA = '{}: column {}: {!r}: no class may have a comma in its name'
-
-def label_words_key(table): return 'label' if 'label' in table.columns else 'emotion'
 
 def label_words(
     table:Table,  # of one's own
 ) -> tuple:       # (our column, {row number: word})
     "The words that decide the classes."
-    key = label_words_key(table)
+    key = 'label' if 'label' in table.columns else 'emotion'
     return key, {r.number: spelling(r.cells[key]) for r in table.rows}
 
 def sorted_classes(words) -> list:
@@ -202,7 +200,6 @@ def sorted_classes(words) -> list:
     def numeric(w): return re.fullmatch(r'-?\d+(?:\.\d+)?', w)
     return sorted(words, key=float) if all(map(numeric, words)) else sorted(words, key=str.casefold)
 
-# %% ../../nbs/data/08_own.ipynb #fe1abf8e
 def own_task(
     table:Table,    # of one's own
     task='3class',  # or classes in their order: 'low,high'
@@ -214,8 +211,8 @@ def own_task(
     for w in filter(None, words.values()): found.setdefault(w.casefold(), w)
     if {*found} <= {*THREE.values()}: return task
     where, some = (table.file, table.columns[key]), ', '.join(map(repr, list(found.values())[:3]))
-    if len(found) > (MOST_CLASSES if len(words) > 2*MOST_CLASSES else max(3, len(words)//2)):
-        raise DataError(NO_CLASSES.format(*where, len(found), len(words), some, MOST_CLASSES))
+    most = min(MOST_CLASSES, max(3, len(words)//2))
+    if len(found) > most: raise DataError(NO_CLASSES.format(*where, len(found), len(words), some, most))
     if len(found) < 2: raise DataError(ONE_CLASS.format(*where, some))
     if odd := [w for w in found.values() if ',' in w]: raise DataError(COMMA.format(*where, odd[0]))
     return ','.join(sorted_classes(found.values()))
@@ -239,6 +236,8 @@ WITHOUT_CLASS = {'other', 'others', 'neutral', 'unknown', 'tense', 'helpless', '
 
 # %% ../../nbs/data/08_own.ipynb #902bdec4
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')     # read by the first video: errors are said in words
+
+FASTEST = 100_000        # frames a second
 
 @dataclass(slots=True)
 class Film:
@@ -365,7 +364,6 @@ def unit_of(
     if found is None: raise Refused('bad-row', 'unit', f'{said}; expected frame, s or ms')
     return found
 
-# %% ../../nbs/data/08_own.ipynb #cdf262d9
 def moment(
     row,           # `Row` of the table
     columns,       # our column → the sheet's
@@ -399,7 +397,6 @@ def numbers_in_film(
         out[key] = first + int(np.argmin(np.abs(np.array(times) - value)))
     return out
 
-# %% ../../nbs/data/08_own.ipynb #cb8101cf
 def numbers_in_folder(
     moments:dict,  # key → (number or None, frame or s)
     frames:dict,   # frame number → path
@@ -442,7 +439,6 @@ def film_span(
     last = min(offset, longest) if offset and offset > onset else longest
     return range(max(onset - first, 0), last - first + 1)
 
-# %% ../../nbs/data/08_own.ipynb #dc553525
 def film_frames(
     wish:Wish,     # a row with a video
     film:Film,     # of the video
@@ -507,8 +503,11 @@ def wish_of(
     label = own_class(word, key, task)
     moments = {k: moment(row, table.columns, k, options['unit']) for k in _MOMENTS if k in table.columns}
     fps = amount(row.cells.get('fps'))
-    if fps is not None and not fps > 0: raise Refused('bad-row', 'fps', row.text('fps'))
-    return None if label is None else Wish(row, subject, clip, word, label, path, moments, fps or options['fps'])
+    if fps is not None and not 0 < fps <= FASTEST: raise Refused('bad-row', 'fps', row.text('fps'))
+    if label is None: return None
+    return Wish(row, subject, clip, word, label, path, moments, fps or options['fps'])
+
+def label_words_key(table): return 'label' if 'label' in table.columns else 'emotion'
 
 # %% ../../nbs/data/08_own.ipynb #a1ab6bbe
 def wishes(
@@ -531,7 +530,6 @@ def wishes(
     for w in out: w.shared = at[w.path] > 1
     return without_doubles(out, table, report)
 
-# %% ../../nbs/data/08_own.ipynb #4e27a304
 def tell_row(
     report:Report,
     table:Table,    # its columns
@@ -670,7 +668,6 @@ def own_source(
     return dict(title=file, annotation=file, sheet=table.sheet, rows=len(table.rows), frames=root.name,
                 root=str(root.resolve()), table=table_hash(table))
 
-# %% ../../nbs/data/08_own.ipynb #c217d059
 def with_report(
     message,      # of the error
     report:dict,  # what was found before
@@ -705,7 +702,6 @@ def arrays_of(value:tuple) -> tuple:
     def plain_array(v): return v.detach().cpu().numpy() if hasattr(v, 'detach') else np.asarray(v)
     return plain_array(X), plain_array(y), plain_array(subjects)
 
-# %% ../../nbs/data/08_own.ipynb #54e98a36
 def checked_arrays(
     X,         # (N, C, T, H, W) of floats, C = 5 or 3
     y,         # (N,) classes
@@ -741,7 +737,6 @@ def task_asked(
     "The task that the labels are for, as of `own_task`."
     return own_task(arrays_table(own) if own.arrays else own_table(own, sheet), task)
 
-# %% ../../nbs/data/08_own.ipynb #d161d644
 def read_arrays(
     own:OwnData,    # with arrays
     task='3class',  # or classes in their order

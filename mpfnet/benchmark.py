@@ -10,7 +10,7 @@ __all__ = ['RULES', 'OWN', 'SPELT', 'SHARED_PARAMETERS', 'BENCHMARK_PARAMETERS',
            'jobs_of', 'names_of_folds', 'train_cell', 'side_of_cells', 'scores_in_columns', 'kind_in_words',
            'rows_of_cells', 'by_place', 'table_of_cells', 'whole_groups', 'pairs_of_cells', 'mean_scores',
            'ranks_of_table', 'Benchmarked', 'said_of_failures', 'sentences', 'seconds_table', 'asked_as_json',
-           'kinds_of', 'read_benchmark', 'contest', 'benchmark', 'scores_by_rule', 'panels', 'panel_title',
+           'read_benchmark', 'contest', 'benchmark', 'scores_by_rule', 'panels', 'panel_title', 'kinds_of',
            'forest_picture', 'pairs_picture', 'ranks_picture']
 
 # %% ../nbs/06_benchmark.ipynb #81fb21a1
@@ -619,14 +619,6 @@ def asked_as_json(
     return dict(methods=[of(c) for c in a.contenders], datasets=[*map(str, a.datasets)], splits=a.splits,
                 seeds=a.seeds, folds=a.folds, draws=a.draws, **same)
 
-# %% ../nbs/06_benchmark.ipynb #6ee16bb2
-def kinds_of(
-    table:pd.DataFrame,  # of `table_of_cells`
-) -> dict:               # dataset → real, look-alike, …
-    "What the clips of each dataset are."
-    there = table.dropna(subset=['clips'])
-    return dict(zip(there['dataset'], there['clips']))
-
 # %% ../nbs/06_benchmark.ipynb #e5b6a792
 @patch
 def result(self:Contest) -> Benchmarked:
@@ -635,7 +627,7 @@ def result(self:Contest) -> Benchmarked:
     table = table_of_cells(self.cells, a.draws)
     pairs, asked = pairs_of_cells(self.cells, a.draws), asked_as_json(a)
     ranks = ranks_of_table(table)
-    asked |= dict(clips=kinds_of(table))                    # look-alikes never take the folder of real clips
+    asked |= dict(clips=list(dict.fromkeys(table['clips'].dropna())))   # look-alikes have a folder of their own
     folder = Path(self.runs).expanduser()/f'benchmark-{hash_of(asked)[:8]}'
     files = {'benchmark.csv': table, 'pairs.csv': pairs, 'seconds.csv': seconds_table(self.cells)}
     for name, t in files.items():
@@ -743,6 +735,14 @@ def panel_title(
     "What a panel is of."
     dataset, split, rule = place
     return f'{dataset} ({kind})\nsplit={split}, rule: {rule}'
+
+# %% ../nbs/06_benchmark.ipynb #6ee16bb2
+def kinds_of(
+    table:pd.DataFrame,  # of `table_of_cells`
+) -> dict:               # dataset → real, look-alike, …
+    "What the clips of each dataset are."
+    there = table.dropna(subset=['clips'])
+    return dict(zip(there['dataset'], there['clips']))
 
 # %% ../nbs/06_benchmark.ipynb #6b4ba2cd
 RULE_COLOURS = dict(fixed='C0', training='C2', oracle='C3')

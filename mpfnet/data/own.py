@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', 'EXAMPLE_ADVICE', 'NO_NAME', 'SPOILT',
-           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'OWN_OPTIONS', 'SECONDS',
-           'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling', 'person', 'check_spelling',
-           'subjects_of_rows', 'label_words', 'sorted_classes', 'own_task', 'class_of_word', 'Film', 'file_hash',
-           'open_video', 'film_of', 'note_film', 'decode_film', 'film_times', 'place_of', 'amount', 'unit_of', 'moment',
-           'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed', 'wish_of',
-           'label_words_key', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit',
-           'table_hash', 'own_clip', 'read_own', 'own_source', 'with_report', 'check_enough', 'arrays_of',
+           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'FASTEST', 'LISTS',
+           'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling',
+           'person', 'check_spelling', 'subjects_of_rows', 'label_words', 'label_word', 'sorted_classes', 'own_task',
+           'class_of_word', 'Film', 'file_hash', 'open_video', 'film_of', 'note_film', 'decode_film', 'film_times',
+           'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment', 'numbers_in_film',
+           'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed', 'wish_of', 'label_words_key', 'wishes',
+           'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit', 'table_hash', 'own_clip', 'shown_by',
+           'without_copies', 'read_own', 'own_source', 'with_report', 'check_enough', 'note_empty_classes', 'arrays_of',
            'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
 
 # %% ../../nbs/data/08_own.ipynb #9c6b0cd0
@@ -18,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,7 @@ from ..core.checks import need
 from ..core.keep import cache_folder, write_atomically, write_text
 from .defects import Report
 from .frames import Clip
-from .labels import DATASETS, THREE, label_of, named_classes
+from .labels import DATASETS, THREE, class_names, label_of, named_classes
 from .readers import EMPTY, VIDEOS, DataError, _plain_name, depth_of, frames_lister
 from .settle import FAR, LONGEST_CLIP, Draft, Refused, settle
 from .sheets import SheetError, Table, find_table, plain, read_csv_sheet, read_workbook, text
@@ -78,7 +80,8 @@ def own_data(value) -> OwnData: # a path, a DataFrame or (X, y, subjects)
     path = Path(value).expanduser()
     if path.is_file(): return OwnData(own_name(path.stem), path.absolute())
     there = 'a folder' if path.is_dir() else 'nothing'
-    raise DataError(f'dataset={str(value)!r}: expected a table, found {there} at {path.absolute()}')
+    raise DataError(f'dataset={str(value)!r}: expected a table, found {there} at {path.absolute()}'
+                    + ('. Tables cannot be joined with +: write all clips into one' if '+' in str(value) else ''))
 
 # %% ../../nbs/data/08_own.ipynb #fa5f4aa2
 _MOMENTS = dict(onset=('start', 'begin', 'onset'), apex=('peak', 'apex'), offset=('stop', 'end', 'offset'))
@@ -127,11 +130,13 @@ def _book(source):
     "Sheet → rows; of a DataFrame as if it had been saved, its header in row 1."
     if isinstance(source, Path):
         return (read_workbook if source.suffix.lower() in ('.xlsx', '.xls') else read_csv_sheet)(source)
-    rows = [tuple(None if pd.isna(v) else v for v in row) for row in source.itertuples(index=False)]
+    def cell(v): return None if pd.api.types.is_scalar(v) and pd.isna(v) else v
+    rows = [tuple(map(cell, row)) for row in source.itertuples(index=False)]
     return {'table': [tuple(map(str, source.columns)), *rows]}
 
 # %% ../../nbs/data/08_own.ipynb #ccde9b98
-_MONTH = '(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*'
+_MONTH = (r'(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?'
+          r'|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?|mrz|mai|okt|dez)\.?')
 #: what a spreadsheet makes of 1-2, 3/4 or 1E5
 NO_NAME = re.compile(rf'\d{{4}}-\d{{1,2}}-\d{{1,2}}(?:[ t].*)?|\d{{1,2}}[-./]\d{{1,2}}[-./]\d{{2,4}}'
                      rf'|\d{{1,2}}[-./ ]{_MONTH}(?:[-./ ]\d{{2,4}})?|{_MONTH}[-./ ]\d{{1,4}}'
@@ -145,8 +150,9 @@ def spelling(value) -> str: # of a cell
     return re.sub(r'^(\d+)\.0+$', r'\1', text(value))
 
 def person(name) -> str:
-    "What is the same in all spellings of a name."
-    return re.sub(r'\d+', lambda d: str(int(d[0])), re.sub(r'[\s_-]+', '', name.casefold()))
+    "What is the same in all spellings of a name: 1-11 and 11-1 are two people."
+    parted = re.sub(r'(?<=\d)[\s_-]+(?=\d)', '|', name.casefold())
+    return re.sub(r'\d+', lambda d: str(int(d[0])), re.sub(r'[\s_-]+', '', parted)) or name
 
 # %% ../../nbs/data/08_own.ipynb #97f99650
 MIXED_NAMES = ('{}: column {}: row {} has {!r}, row {} has {!r}: a bare number among names is a name that a '
@@ -193,7 +199,11 @@ def label_words(
 ) -> tuple:       # (our column, {row number: word})
     "The words that decide the classes."
     key = 'label' if 'label' in table.columns else 'emotion'
-    return key, {r.number: spelling(r.cells[key]) for r in table.rows}
+    return key, {r.number: label_word(r.cells[key]) for r in table.rows}
+
+def label_word(value) -> str: # of a cell
+    "A label as text; 01, 1 and 1.0 are one class."
+    return re.sub(r'^(-?)0+(?=\d+$)', r'\1', spelling(value))
 
 def sorted_classes(words) -> list:
     "Numbers by value, words by letter."
@@ -209,7 +219,9 @@ def own_task(
     if named_classes(task) or key == 'emotion': return task
     found = {}
     for w in filter(None, words.values()): found.setdefault(w.casefold(), w)
-    if {*found} <= {*THREE.values()}: return task
+    three = list(dict.fromkeys(THREE.values()))
+    if {*found} == {*three} or {*found} < {*three} and len(found) < 2: return task
+    if {*found} < {*three}: return ','.join(c for c in three if c in found)         # no third class without a clip
     where, some = (table.file, table.columns[key]), ', '.join(map(repr, list(found.values())[:3]))
     if len(found) > (MOST_CLASSES if len(words) > 2*MOST_CLASSES else max(3, len(words)//2)):
         raise DataError(NO_CLASSES.format(*where, len(found), len(words), some, MOST_CLASSES))
@@ -237,6 +249,8 @@ WITHOUT_CLASS = {'other', 'others', 'neutral', 'unknown', 'tense', 'helpless', '
 # %% ../../nbs/data/08_own.ipynb #902bdec4
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')     # read by the first video: errors are said in words
 
+FASTEST = 100_000        # frames a second
+
 @dataclass(slots=True)
 class Film:
     "What is known of a video."
@@ -248,12 +262,18 @@ class Film:
 
     def frame(self, i): return self.folder/f'{i:06d}.png'
 
+#: how a text begins that names other files, which a video player would open
+LISTS = b'ffconcat', b'#EXTM3U\n', b'#EXTM3U\r'
+
 def file_hash(path) -> str:
     "SHA-256 of a file, however large."
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
 def open_video(path) -> cv2.VideoCapture:
-    "A video at its first frame, upright; Refused if it cannot be read."
+    "A video at its first frame, upright; Refused if it cannot be read, or only lists other files."
+    with open(path, 'rb') as f: head = f.read(4096)
+    if b'\0' not in head or head.lstrip()[:8] in LISTS:
+        raise Refused('video-damaged', 'video', f'{path.name} is text or empty, and no video')
     cap = cv2.VideoCapture(str(path))
     cap.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     if not cap.isOpened(): raise Refused('video-damaged', 'video', f'{path.name} cannot be opened as a video')
@@ -274,7 +294,7 @@ def film_of(
     cap = open_video(path)
     fps, stated = cap.get(cv2.CAP_PROP_FPS), cap.get(cv2.CAP_PROP_FRAME_COUNT)
     cap.release()
-    film.fps, film.stated = fps if 1 <= fps <= 100_000 else 0, int(max(stated, 0))
+    film.fps, film.stated = fps if 1 <= fps <= FASTEST else 0, int(max(stated, 0))
     return film
 
 def note_film(film:Film):
@@ -301,7 +321,8 @@ def decode_film(
     if i <= max(todo): film.length = i
     note_film(film)
 
-def _keep_frame(place, image):
+def _keep_frame(place, image): # None: it could not be decoded
+    if image is None: return
     _, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     write_atomically(place, lambda t: Path(t).write_bytes(data.tobytes()))
 
@@ -323,22 +344,40 @@ def film_times(
     return film.times
 
 # %% ../../nbs/data/08_own.ipynb #7b9e6f24
+def spellings_of(value) -> list: # a cell with a path
+    "What the file may be called: as the sheet has it, in either form of an accent, or with another code page."
+    if not isinstance(value, str): return [text(value)]
+    name = value.strip()
+    forms = [value, name, *(unicodedata.normalize(f, name) for f in ('NFC', 'NFD')), text(value)]
+    try: forms.append(name.encode('gb18030').decode('cp1252'))
+    except ValueError: pass
+    return [f for f in dict.fromkeys(forms) if text(f)] or ['']
+
+def found_at(path) -> str: # anywhere
+    "folder, video, file, or nothing."
+    try: return 'folder' if path.is_dir() else '' if not path.is_file() else (
+        'video' if path.suffix.lower() in VIDEOS else 'file')
+    except (OSError, ValueError): return ''
+
 def place_of(
-    name,       # a path as the sheet has it
+    value,      # a path as the sheet has it
     root:Path,  # resolved: the table's folder, or the one that was stated
     column,     # for errors: frames or video
 ) -> Path:
     "The folder or video; Refused for a path that leads out of the root or to nothing."
-    if not name: raise Refused('bad-row', column, EMPTY)
-    path = Path(name.replace('\\', '/')) if os.sep == '/' else Path(name)
-    try: path = (root/path).resolve()
-    except (OSError, ValueError, RuntimeError): raise Refused('leads-outside', column, name) from None
-    if not path.is_relative_to(root): raise Refused('leads-outside', column, name)
-    if path.is_dir() or path.is_file() and path.suffix.lower() in VIDEOS: return path
-    known = ' '.join(sorted(VIDEOS))
-    if path.is_file(): raise Refused('no-folder', column, f'{name}: no folder, and no video ({known})')
-    beside = sorted(p.name for p in path.parent.iterdir())[:4] if path.parent.is_dir() else []
+    if not (name := text(value)): raise Refused('bad-row', column, EMPTY)
+    for said in spellings_of(value):
+        path = Path(said.replace('\\', '/')) if os.sep == '/' else Path(said)
+        try: path = (root/path).resolve()
+        except (OSError, ValueError, RuntimeError): raise Refused('leads-outside', column, name) from None
+        if not path.is_relative_to(root): raise Refused('leads-outside', column, name)
+        if (kind := found_at(path)) in ('folder', 'video'): return path
+        if kind: break
+    if kind:
+        raise Refused('no-folder', column, f'{name}: no folder, and no video ({" ".join(sorted(VIDEOS))})')
+    beside = sorted(p.name for p in path.parent.iterdir())[:4] if found_at(path.parent) == 'folder' else []
     raise Refused('no-folder', column, f'{name}' + (f'; there are {", ".join(beside)}' if beside else ''))
+
 
 # %% ../../nbs/data/08_own.ipynb #ca2a4fa4
 def amount(value) -> float | None: # of a cell
@@ -491,18 +530,19 @@ def wish_of(
 ) -> Wish | None:
     "A row that has been understood; None: the task has no class for it. Refused says why not."
     key = label_words_key(table)
-    word = spelling(row.cells.get(key))
+    word = label_word(row.cells.get(key))
     if not subject: raise Refused('bad-row', 'subject', EMPTY)
     column = 'video' if row.text('video') or 'frames' not in table.columns else 'frames'
-    path = place_of(row.text(column), root, column)
+    path = place_of(row.cells.get(column), root, column)
     clip = spelling(row.cells.get('clip')) or f"{path.stem}_{row.text('onset')}"
     for k, name in (('subject', subject), ('clip', clip)):
         if NO_NAME.fullmatch(name) or not _plain_name(name): raise Refused('bad-name', k, name)
     label = class_of_word(word, key, task)
     moments = {k: moment(row, table.columns, k, options['unit']) for k in _MOMENTS if k in table.columns}
-    fps = amount(row.cells.get('fps')) or options['fps']
+    fps = amount(row.cells.get('fps'))
+    if fps is not None and not 0 < fps <= FASTEST: raise Refused('bad-row', 'fps', row.text('fps'))
     if label is None: return None
-    return Wish(row, subject, clip, word, label, path, moments, fps if fps and fps > 0 else None)
+    return Wish(row, subject, clip, word, label, path, moments, fps or options['fps'])
 
 def label_words_key(table): return 'label' if 'label' in table.columns else 'emotion'
 
@@ -576,7 +616,7 @@ def own_options(options:dict) -> dict: # name → text
     need(str(o['first']) in ('0', '1'), 'first', o['first'], '1 or 0')
     need(o['kind'] in ('own', 'synthetic'), 'kind', o['kind'], 'own or synthetic')
     fps = None if o['fps'] is None else amount(o['fps'])
-    need(fps is None or fps > 0, 'fps', o['fps'], 'a number above 0')
+    need(fps is None or 0 < fps <= FASTEST, 'fps', o['fps'], f'a number above 0, at most {FASTEST:,}')
     return o | dict(fps=fps, first=int(o['first']), cropped=is_yes(o['cropped']))
 
 def is_yes(value) -> bool: # of a cell, or an option
@@ -622,6 +662,31 @@ def own_clip(
     return dict(dataset=report.dataset, subject=wish.subject, clip=wish.clip, emotion=wish.word, **settled,
                 fps=draft.fps, input='frames', cropped=crop, label=wish.label, **extra)
 
+# %% ../../nbs/data/08_own.ipynb #3fd61a3c
+def shown_by(clip:dict): # a row of the clip table
+    "What tells a clip from all others: its first and last picture. None if these are the same."
+    first, last = (file_hash(clip['frames'][clip[k]]) for k in ('onset', 'offset'))
+    return (first, last) if first != last else None
+
+def without_copies(
+    found:list,     # of (Wish, row of the clip table)
+    table:Table,    # of one's own
+    report:Report,
+) -> list:          # rows of the clip table
+    "Each picture once: copies under another name are read once; of another person, or with another label, never."
+    groups = defaultdict(list)
+    for w, clip in found: groups[shown_by(clip) or w.name].append(w)
+    gone = set()
+    for same in groups.values():
+        alike, rows = len({(w.subject, w.label) for w in same}) == 1, ', '.join(str(w.row.number) for w in same)
+        for w in same[alike:] if len(same) > 1 else ():
+            gone.add(w.row.number)
+            done = f'as row {same[0].row.number}' if alike else ''
+            report.add('repeated-row' if alike else 'duplicate', w.name, row=w.row.number,
+                       column=table.columns['video' if w.row.text('video') else 'frames'],
+                       found=f'rows {rows} show the same pictures', done=done)
+    return [clip for w, clip in found if w.row.number not in gone]
+
 # %% ../../nbs/data/08_own.ipynb #da683377
 OWN_HEAD = 'dataset subject clip emotion onset apex offset apex_policy frames fps input cropped label'.split()
 
@@ -642,10 +707,13 @@ def read_own(
     check_unit(found, table)
     rows, frames_of = [], frames_lister(report, root)
     for w in tqdm(found, desc=f'{own}: frames', unit='clip', disable=None, leave=False):
-        try: rows.append(own_clip(w, framed(w, frames_of, options['first']), table, apex, report, options['cropped']))
+        try: made = own_clip(w, framed(w, frames_of, options['first']), table, apex, report, options['cropped'])
         except Refused as e: tell_row(report, table, w.row, e, w.subject)
+        else: rows.append((w, made))
+    rows = without_copies(rows, table, report)
     rows = pd.DataFrame(rows, columns=None if rows else OWN_HEAD)
     check_enough(rows, table, report)
+    note_empty_classes(rows, task, report)
     folders = {w.path: Clip(w.path, '', {}) for w in found if w.path.is_dir()}
     if len(rows) and (depth := depth_of(rows, folders, root, report)): rows['depth'] = depth
     return rows.astype({k: 'Int64' for k in ('onset', 'apex', 'offset')}), report.as_dict(), task
@@ -690,6 +758,16 @@ def check_enough(
         only = rows['emotion' if what == 'label' else column].iat[0]
         told = f'{table.file}: column {table.columns[column]}: only {only!r} in {len(rows)} usable rows: {why}{more}'
         raise with_report(told, report.as_dict())
+
+def note_empty_classes(
+    rows,           # of the clip table
+    task,           # of `own_task`
+    report:Report,  # is told
+):
+    "A class of which there is no clip counts in UF1 and UAR all the same: as 0."
+    for k, name in enumerate(class_names(task, report.dataset)):
+        if len(rows) and not (rows['label'] == k).any(): report.add('empty-class', found=name)
+
 
 # %% ../../nbs/data/08_own.ipynb #6040d1ce
 def arrays_of(value:tuple) -> tuple:
@@ -755,4 +833,5 @@ def read_arrays(
                              apex=pd.NA, offset=pd.NA, apex_policy='ready', frames=[{}]*len(F),
                              input='array', label=labels))
     check_enough(rows, table, report)
+    note_empty_classes(rows, task, report)
     return rows, report.as_dict(), task

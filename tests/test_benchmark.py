@@ -170,7 +170,21 @@ def test_a_few_folds_for_a_look(root, whole):
     assert b.table['fixed.uf1_low'].isna().all() and b.folder != whole.folder
 
 
+def test_own_tables_with_one_name(tmp_path):
+    "What they hold decides which benchmark it is; the same table twice is refused."
+    rng, out = np.random.default_rng(0), dict(methods='majority', out_dir=tmp_path, device='cpu', progress=False,
+                                              preset='tiny')
+    X, y, who = rng.normal(size=(12, 5, 2, 16, 16)), np.tile([0, 1, 2], 4), np.repeat(list('abcd'), 3)
+    first, again, other, relabelled = (benchmark(datasets=d, **out) for d in
+                                       ((X, y, who), [(X, y, who)], (X + 1, y, who), (X, y[::-1], who)))
+    assert first.table['dataset'].tolist() == ['arrays'] and first.table['fixed.uf1'].notna().all()
+    assert first.folder == again.folder and len({first.folder, other.folder, relabelled.folder}) == 3
+    for same in ([(X, y, who), (X + 1, y, who)], [pd.DataFrame(), pd.DataFrame()], 'a.csv,./a.csv'):
+        with pytest.raises(ValueError, match='all different'): asked_for('majority', same)
+
+
 @pytest.mark.parametrize('slip, says', [
+    (dict(methods='pca_lda[features=flow,features=diff]'), 'features once'),
     (dict(methods='majority,majority'), 'different names'), (dict(methods='majorty'), 'known: mpfnet_c'),
     (dict(methods='ststnet[epochs=3]'), 'stage.field=value'), (dict(methods='ststnet[ststnet.epoch=3]'), 'ststnet has'),
     (dict(methods='pca_lda[rule=lucky]'), 'known: fixed, oracle, training'), (dict(methods=''), 'one or more'),

@@ -701,6 +701,7 @@ def read_own(
     options = own_options(options)
     table = own_table(own, options['sheet'])
     task = own_task(table, task)
+    class_names(task, str(own))                              # 5class is of casme2 and samm
     report = Report(str(own), options['kind'], dict(own_source(own, table, root)))
     root = Path(report.source['root'])
     found = wishes(table, task, root, report, options)

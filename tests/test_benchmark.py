@@ -264,8 +264,10 @@ def test_a_search_goes_on_where_it_stopped(root, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('slip, says', [
     (dict(n_splits=3), '2…2'), (dict(budget=1), '2 or more'), (dict(seed='0,1'), 'one seed'),
-    (dict(method='pca_lda'), 'a use for'), (dict(engine='ray'), 'this machine')])
+    (dict(method='pca_lda'), 'a use for'), (dict(engine='ray'), 'this machine'), (dict(space={}), 'space: expected'),
+    (dict(space={'svm.C': (1, np.inf, 'log')}), r"a list, \(low, high\)"),
+    (dict(space={'svm.C': []}), 'not an empty one')])
 def test_a_search_that_cannot_be_is_refused(root, tmp_path, slip, says):
     given = dict(method='lbp_top', dataset='smic', data_root=str(root), out_dir=str(tmp_path), n_splits=2) | slip
     with pytest.raises(ValueError, match=says):
-        random_search(space={'svm.C': [1., 2.]}, progress=False, **dict(budget=3) | given)
+        random_search(progress=False, **dict(budget=3, space={'svm.C': [1., 2.]}) | given)

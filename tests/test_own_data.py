@@ -202,6 +202,16 @@ def test_arrays(tmp_path):
         run((X, y, who), tmp_path, data_options='', overrides='', length=3)
 
 
+def test_arrays_that_are_none():
+    X, y, who = np.random.default_rng(0).normal(size=(4, 5, 2, 8, 8)), [0, 1, 0, 1], list('aabb')
+    for given, said in (((X[:0], y[:0], who[:0]), r'found \(0, 5, 2, 8, 8\)'),
+                        (([[1], [1, 2]], y, who), 'X: expected an array'),
+                        ((X[[0, 1, 0, 1]], y, who), r'X\[0\] and X\[2\] are the same clip: of a, 0, and of b, 0'),
+                        ((X[[0, 0, 2, 3]], y, who), r'X\[0\] and X\[1\] are the same clip')):
+        with pytest.raises(DataError, match=said): own_data(given)
+    assert len(own_data((X[[0, 1, 0, 1]], y, ['a']*4)).source[0]) == 4 and own_data((X*0, y, who))
+
+
 def test_a_model_of_own_clips(films, tmp_path):
     from mpfnet.models import fit, load
     asked = dict(length=3, overrides=OVERRIDES, data_options='cropped=yes', device='cpu', out_dir=tmp_path/'runs')

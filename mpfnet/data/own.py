@@ -775,8 +775,10 @@ def arrays_of(value:tuple) -> tuple:
     "X, y and subjects as arrays; a DataError if they are no three."
     if len(value) != 3: raise DataError(f'dataset: expected (X, y, subjects), found a tuple of {len(value)}')
     X, y, subjects = value
-    def plain_array(v): return v.detach().cpu().numpy() if hasattr(v, 'detach') else np.asarray(v)
-    return plain_array(X), plain_array(y), plain_array(subjects)
+    def plain_array(name, v):
+        try: return v.detach().cpu().numpy() if hasattr(v, 'detach') else np.asarray(v)
+        except ValueError as e: raise DataError(f'{name}: expected an array, found {type(v).__name__} ({e})') from None
+    return plain_array('X', X), plain_array('y', y), plain_array('subjects', subjects)
 
 def checked_arrays(
     X,         # (N, C, T, H, W) of floats, C = 5 or 3
@@ -784,7 +786,7 @@ def checked_arrays(
     subjects,  # (N,)
 ) -> tuple:    # X as float16, y and subjects as text
     "The same; a DataError says what is wrong with which row."
-    if X.ndim != 5 or X.shape[1] not in (3, 5):
+    if X.ndim != 5 or X.shape[1] not in (3, 5) or not X.size:
         raise DataError(f'X: expected (N, 5, T, H, W) or (N, 3, T, H, W), found {X.shape}')
     if X.dtype.kind not in 'fiu': raise DataError(f'X: expected numbers, found {X.dtype}')
     if y.shape != (len(X),) or subjects.shape != (len(X),):
@@ -797,6 +799,12 @@ def checked_arrays(
     for name, texts in (('y', words), ('subjects', people)):
         odd = [i for i, t in enumerate(texts) if not t or t.lower() in ('nan', 'none', 'nat')]
         if odd: raise DataError(f'{name}[{odd[0]}]: expected a name or a number, found {texts[odd[0]]!r}')
+    first = {}
+    for i, clip in enumerate(F):
+        j = first.setdefault(hashlib.sha256(clip.tobytes()).digest(), i)
+        if (words[i], people[i]) == (words[j], people[j]) or (clip == clip.flat[0]).all(): continue
+        both = ', and '.join(f'of {people[k]}, {words[k]}' for k in (j, i))
+        raise DataError(f'X[{j}] and X[{i}] are the same clip: {both}')
     return F, words, people
 
 # %% ../../nbs/data/08_own.ipynb #b7b30ca4

@@ -320,6 +320,31 @@ def test_a_class_without_a_clip_is_said(films, sheet):
     with pytest.raises(ValueError, match=r'cannot be joined with \+'): load_clips(f'casme2+{films/"clips.csv"}')
 
 
+def test_which_sheet(films, sheet, tmp_path):
+    "Of several with clips the longest is read, and said; a name that none has is refused; a workbook may end in .csv."
+    with pd.ExcelWriter(tmp_path/'a.xlsx') as book:
+        sheet.to_excel(book, sheet_name='all', index=False)
+        sheet[sheet.subject != 'p4'].to_excel(book, sheet_name='some', index=False)
+    shutil.copy(tmp_path/'a.xlsx', tmp_path/'b.csv')
+    for name in ('a.xlsx', 'b.csv'):
+        clips, told = findings(tmp_path/name, films)
+        assert len(clips) == 12 and told == [(None, '', 'choice')]
+    assert len(load_clips(tmp_path/'a.xlsx', films, sheet='some', **DRAWN)) == 9
+    with pytest.raises(DataError, match="sheet='none': no such sheet with clips; there is all, some"):
+        load_clips(tmp_path/'a.xlsx', films, sheet='none', **DRAWN)
+
+
+def test_what_programs_write_for_nothing_is_nothing(films, sheet, tmp_path):
+    "R writes NA: neither a person nor a class of that name, and an apex that is not known."
+    shutil.copytree(films, root := tmp_path/'mine')
+    table = sheet.assign(label=['a', 'b', 'a']*4, clip=sheet['clip'] + sheet['subject']).astype(object)
+    table.loc[0, 'subject'], table.loc[4, 'label'], table.loc[7, 'apex'] = 'NA', 'NaN', '#N/A'
+    table.to_csv(root/'r.csv', index=False)
+    clips, told = findings(root/'r.csv', root)
+    assert told == [(2, 'subject', 'bad-row'), (6, 'label', 'bad-row'), (9, 'apex', 'apex-missing')]
+    assert len(clips) == 10 and clips.classes == ('a', 'b') and clips['subject'].nunique() == 4
+
+
 def test_a_cell_that_is_no_cell(films, sheet):
     clips, told = findings(sheet.assign(au=[[1, 2]]*12, onset=[np.arange(2), *sheet.onset[1:]]), films)
     assert len(clips) == 11 and told == [(2, 'onset', 'bad-row')]

@@ -298,6 +298,13 @@ def test_a_copied_film_puts_nobody_on_both_sides(films, sheet, tmp_path):
     clips, told = findings(sheet, root)
     assert sorted(told) == [(3, 'video', 'duplicate'), (6, 'video', 'duplicate'), (14, 'video', 'repeated-row')]
     assert len(clips) == 10
+    for name in ('f', 'g'):                                                     # a folder whose end is as its beginning
+        (root/name).mkdir()
+        for n, image in enumerate(scene(1), 1): cv2.imwrite(str(root/name/f'{n}.png'), image)
+    sheet = pd.concat([sheet.iloc[:3], sheet.iloc[6:9]])
+    for n, name in ((0, 'f'), (7, 'g')): sheet.loc[n, ['video', 'onset', 'apex', 'offset']] = [name, 1, 6, 12]
+    clips, told = findings(sheet, root)
+    assert told == [(2, 'video', 'duplicate'), (6, 'video', 'duplicate')] and len(clips) == 4
 
 
 def test_people_are_told_apart(films, sheet):

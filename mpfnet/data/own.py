@@ -671,9 +671,10 @@ def own_clip(
 
 # %% ../../nbs/data/08_own.ipynb #3fd61a3c
 def shown_by(clip:dict): # a row of the clip table
-    "What tells a clip from all others: its first and last picture. None if these are the same."
-    first, last = (file_hash(clip['frames'][clip[k]]) for k in ('onset', 'offset'))
-    return (first, last) if first != last else None
+    "What tells a clip from all others: its first, middle and last picture. None if these are the same."
+    inside = sorted(n for n in clip['frames'] if clip['onset'] <= n <= clip['offset'])
+    shown = tuple(file_hash(clip['frames'][inside[k]]) for k in (0, len(inside)//2, -1))
+    return shown if len({*shown}) > 1 else None
 
 def without_copies(
     found:list,     # of (Wish, row of the clip table)

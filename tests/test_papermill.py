@@ -113,7 +113,7 @@ def test_a_slip_is_an_error_on_every_page_with_parameters(tmp_path, page):
             and not (tmp_path / 'runs').exists())
 
 
-PAGES = [LOSO, ROOT / 'nbs' / '06_benchmark.ipynb', ROOT / 'nbs' / '06a_protocol_audit.ipynb',
+PAGES = [LOSO, *(ROOT / 'nbs' / f'{name}.ipynb' for name in ('06_benchmark', '06a_protocol_audit', '07_predict')),
          *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 

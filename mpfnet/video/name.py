@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AROUND', 'LONGER', 'SHOWN_FROM', 'APART', 'TOO_NEAR', 'NO_CLASS', 'FEW_FRAMES', 'Strip', 'strips_of', 'draw_arrows',
-           'as_address', 'pictures_of', 'naming_model', 'probabilities_of', 'class_of', 'name_event', 'model_facts',
+           'as_address', 'pictures_of', 'naming_model', 'probabilities_of', 'best_class', 'name_event', 'model_facts',
            'model_words']
 
 # %% ../../nbs/video/04_name.ipynb #a92c62d8
@@ -147,7 +147,7 @@ def probabilities_of(
     p = scores if gives == 'probabilities' else np.exp(scores - scores.max())
     return p/p.sum()
 
-def class_of(probabilities, classes) -> str:
+def best_class(probabilities, classes) -> str:
     "The most probable class, or that there is none."
     best = np.sort(probabilities)[::-1]
     return NO_CLASS if len(best) > 1 and best[0] - best[1] < TOO_NEAR else classes[int(np.argmax(probabilities))]
@@ -164,7 +164,7 @@ def name_event(
     try: scores = model.scores(strip.frames, apex=strip.apex, times=np.round(1000*np.array(strip.times)), cropped=False)
     except ValueError as e: return dict(label=None, probabilities=None, flags=[*flags, 'not_named'], why=str(e))
     p = probabilities_of(scores, model.about['gives'])
-    return dict(label=class_of(p, model.classes), probabilities=dict(zip(model.classes, p.round(4).tolist())),
+    return dict(label=best_class(p, model.classes), probabilities=dict(zip(model.classes, p.round(4).tolist())),
                 flags=flags, why='')
 
 # %% ../../nbs/video/04_name.ipynb #3744b037

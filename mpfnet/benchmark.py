@@ -185,6 +185,10 @@ def failed_because(
     text = printable(' '.join((str(e) if plain else f'{type(e).__name__}: {e}').split()))
     return text if len(text) <= most else f'{text[:most]}…'
 
+# %% ../nbs/06_benchmark.ipynb #6ea03569
+SHARED_PARAMETERS = 'task', 'preset', 'overrides', 'data_root', 'out_dir', 'workers', 'engine', 'device'
+BENCHMARK_PARAMETERS = 'methods', 'datasets', 'splits', 'seeds', 'folds', 'draws', *SHARED_PARAMETERS
+
 # %% ../nbs/06_benchmark.ipynb #edc1e681
 def asked_for(
     methods,             # 'pca_lda,mpfnet_p[gamma=inner]', or a list: names, dictionaries, methods of your own
@@ -210,10 +214,6 @@ def asked_for(
         texts = [str(v) for v in getattr(a, name)]
         need(texts and len(set(texts)) == len(texts), name, texts, 'one or more, all different')
     return a
-
-# %% ../nbs/06_benchmark.ipynb #6ea03569
-SHARED_PARAMETERS = 'task', 'preset', 'overrides', 'data_root', 'out_dir', 'workers', 'engine', 'device'
-BENCHMARK_PARAMETERS = 'methods', 'datasets', 'splits', 'seeds', 'folds', 'draws', *SHARED_PARAMETERS
 
 # %% ../nbs/06_benchmark.ipynb #5610c9ca
 @contextmanager
@@ -376,9 +376,9 @@ def plan_text(self:Contest) -> str:
     seconds, unknown = seconds_left(self.cells, rates_of(self.cells, self.runs), self.workers)
     lost = sum(bool(c.why) for c in self.cells)
     done = sum(len(c.records) for c in self.cells)
-    said = [f'{len(self.cells)} runs of {folds} folds: {done} are there']
+    said = [f'{len(self.cells)} runs, {folds} folds: {done} are there']
     if todo: said.append(f'{todo} to train' + (f', about {duration(seconds)}' if todo > unknown else ''))
-    if unknown: said.append(f'of {unknown} nobody knows yet how long they take')
+    if unknown: said.append(f'of {unknown} nobody knows yet how long they will take')
     if lost: said.append(f'{lost} runs cannot be made')
     return ', '.join(said)
 
@@ -613,7 +613,7 @@ def seconds_table(
 def asked_as_json(
     a:Asked,
 ) -> dict:
-    "What decides a benchmark's table, but for code and data."
+    "What was asked, but for what leaves the table as it is; where the data lie is none of it."
     def of(c): return dict(name=c.name, method=str(c.method), rule=c.rule) | {k: str(v) for k, v in c.given.items()}
     same = {k: v for k, v in a.shared.items() if k not in ('out_dir', 'workers', 'data_root', 'engine') and v != ''}
     return dict(methods=[of(c) for c in a.contenders], datasets=[*map(str, a.datasets)], splits=a.splits,
@@ -627,6 +627,7 @@ def result(self:Contest) -> Benchmarked:
     table = table_of_cells(self.cells, a.draws)
     pairs, asked = pairs_of_cells(self.cells, a.draws), asked_as_json(a)
     ranks = ranks_of_table(table)
+    asked |= dict(clips=list(dict.fromkeys(table['clips'].dropna())))   # look-alikes have a folder of their own
     folder = Path(self.runs).expanduser()/f'benchmark-{hash_of(asked)[:8]}'
     files = {'benchmark.csv': table, 'pairs.csv': pairs, 'seconds.csv': seconds_table(self.cells)}
     for name, t in files.items():

@@ -1058,15 +1058,14 @@ def _paper_arguments(p):
 ABOUT = 'Train and score, fit a model, look after the data, compare runs, make every table and figure.'
 HELPS = dict(
     verify='Hash every stored row again. Exit status 1: some are damaged.',
-    compare='Is the gap between two runs more than noise? Paired by clip and subject. Also a table of another '
-            'program, or a published method. '
-            'Exit status 1: they cannot be compared.',
+    compare='Is the gap between two runs more than noise? Paired by clip and subject. Either may also be a table of '
+            'another program, or a published method. Exit status 1: they cannot be compared.',
     fit='Fit a method on all subjects of a dataset and write it into a folder: a model that can be loaded, '
         'and its card.',
     paper='Train what the tables and figures of the paper need, and draw them. '
           'What is there already is not trained again.',
-    check='Count a dataset against the published numbers and report its defects. '
-          'Exit status 0: as published; 1: not; 2: wrong usage.',
+    check='Count a dataset against the published numbers, or the clips of a table of your own, and report defects. '
+          'Exit status 0: as published, or nothing of your own dropped or doubtful; 1: not; 2: wrong usage.',
     lookalike='Write the folders, sheet and defects of a dataset around synthetic faces.',
     template='Write an example of a table of your own clips, and what each column means.',
     where='Say where each dataset is looked for, and whether it is there.',

@@ -27,7 +27,8 @@ COLUMN_MEANINGS = dict(
     offset='where the expression is over, likewise',
     frames='a folder with a picture a frame; the last digits of a name are the frame\'s number',
     video='instead of frames: a video file. Its frames count from 1 (from 0 with -p data_options first=0)',
-    fps='frames a second; needed for seconds in folders, else it may be empty',
+    fps='frames a second; needed for seconds in folders. Else it may be empty: a video says its own, a folder is '
+        'taken to have 200',
     au='action units, for your own use; may be missing',
     cropped='yes, if the pictures show the face alone; else the face is found; may be missing')
 

@@ -106,6 +106,7 @@ def unit_loss(
     emotion, units = logits
     return F.cross_entropy(emotion, clips.labels) + weight*F.binary_cross_entropy_with_logits(units, clips.units)
 
+# %% ../nbs/03c_plau.ipynb #25da7365
 def train_plau(
     cfg,            # PLAUConfig
     drawn,          # UnitFlowConfig
@@ -171,6 +172,7 @@ def probe_zero(
     "Before a run: whether the prior has these classes."
     check_three(n_classes)
 
+# %% ../nbs/03c_plau.ipynb #7f3741e5
 class AUZero:
     "The prior's own class head: synthetic clips are all it knows."
     def __init__(self,

@@ -72,7 +72,7 @@ def bring_home(
 def package_files() -> dict: # path within the package → bytes
     "The source and data files of this package."
     here = Path(mpfnet.__file__).parent
-    idle = {'__pycache__', '_modidx.py'}                     # compiled code; what documents the modules
+    idle = {'__pycache__', '_modidx.py', 'published'}        # compiled code; what documents the modules; old results
     files = [f for f in sorted(here.rglob('*')) if f.is_file() and not idle & {*f.parts}]
     return {f.relative_to(here).as_posix(): f.read_bytes() for f in files}
 

@@ -206,7 +206,7 @@ def test_the_command(root, whole, capsys):
     assert 'LOOK-ALIKE' in said and 'UF1, fixed' in said and 'Cannot be told apart' in said
     assert str(whole.folder/'benchmark.csv') in said
     assert main(['benchmark', *flags, '--plan', '-q']) == 0
-    assert '16 runs of 40 folds: 40 are there' in capsys.readouterr().out
+    assert '16 runs, 40 folds: 40 are there' in capsys.readouterr().out
     slips = (['-p', 'methods', 'majority'], '-p datasets'), ([*flags, '-p', 'splits', 'x'], 'known: subject')
     for wrong, says in slips:
         assert main(['benchmark', *wrong]) == 2 and says in capsys.readouterr().err

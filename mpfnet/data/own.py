@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', 'EXAMPLE_ADVICE', 'NO_NAME', 'SPOILT',
-           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'OWN_OPTIONS', 'SECONDS',
-           'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling', 'person', 'check_spelling',
-           'subjects_of_rows', 'label_words', 'sorted_classes', 'own_task', 'class_of_word', 'Film', 'file_hash',
-           'open_video', 'film_of', 'note_film', 'decode_film', 'film_times', 'place_of', 'amount', 'unit_of', 'moment',
-           'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed', 'wish_of',
-           'label_words_key', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit',
+           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'FASTEST', 'OWN_OPTIONS',
+           'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling', 'person',
+           'check_spelling', 'subjects_of_rows', 'label_words', 'sorted_classes', 'own_task', 'own_class', 'Film',
+           'file_hash', 'open_video', 'film_of', 'note_film', 'decode_film', 'film_times', 'place_of', 'amount',
+           'unit_of', 'moment', 'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed',
+           'wish_of', 'label_words_key', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit',
            'table_hash', 'own_clip', 'read_own', 'own_source', 'with_report', 'check_enough', 'arrays_of',
            'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
 
@@ -184,7 +184,7 @@ def subjects_of_rows(
 
 # %% ../../nbs/data/08_own.ipynb #68fba0fe
 MOST_CLASSES = 20
-NO_CLASSES = '{}: column {}: {} different labels in {} rows ({}, …): these are no classes. At most {}'
+NO_CLASSES = '{}: column {}: {} different labels in {} rows ({}, …): these are no classes. Here at most {}'
 ONE_CLASS = '{}: column {}: every row has {}; expected two classes or more'
 COMMA = '{}: column {}: {!r}: no class may have a comma in its name'
 
@@ -211,14 +211,14 @@ def own_task(
     for w in filter(None, words.values()): found.setdefault(w.casefold(), w)
     if {*found} <= {*THREE.values()}: return task
     where, some = (table.file, table.columns[key]), ', '.join(map(repr, list(found.values())[:3]))
-    if len(found) > (MOST_CLASSES if len(words) > 2*MOST_CLASSES else max(3, len(words)//2)):
-        raise DataError(NO_CLASSES.format(*where, len(found), len(words), some, MOST_CLASSES))
+    most = min(MOST_CLASSES, max(3, len(words)//2))
+    if len(found) > most: raise DataError(NO_CLASSES.format(*where, len(found), len(words), some, most))
     if len(found) < 2: raise DataError(ONE_CLASS.format(*where, some))
     if odd := [w for w in found.values() if ',' in w]: raise DataError(COMMA.format(*where, odd[0]))
     return ','.join(sorted_classes(found.values()))
 
 # %% ../../nbs/data/08_own.ipynb #4c32e1c0
-def class_of_word(
+def own_class(
     word,       # a label or an emotion
     key,        # which of the two
     task:str,   # of `own_task`
@@ -236,6 +236,8 @@ WITHOUT_CLASS = {'other', 'others', 'neutral', 'unknown', 'tense', 'helpless', '
 
 # %% ../../nbs/data/08_own.ipynb #902bdec4
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')     # read by the first video: errors are said in words
+
+FASTEST = 100_000        # frames a second
 
 @dataclass(slots=True)
 class Film:
@@ -355,7 +357,7 @@ def unit_of(
     default='',     # of the option `unit`
 ) -> str:
     "frame, s or ms."
-    said = plain(row.text('unit')) if 'unit' in columns else plain(default)
+    said = plain('unit' in columns and row.text('unit') or default)
     own = UNIT_OF[plain(columns[key])]
     if not said: return own
     found = next((u for u, ends in _ENDINGS.items() if said in ends), None)
@@ -498,11 +500,12 @@ def wish_of(
     clip = spelling(row.cells.get('clip')) or f"{path.stem}_{row.text('onset')}"
     for k, name in (('subject', subject), ('clip', clip)):
         if NO_NAME.fullmatch(name) or not _plain_name(name): raise Refused('bad-name', k, name)
-    label = class_of_word(word, key, task)
+    label = own_class(word, key, task)
     moments = {k: moment(row, table.columns, k, options['unit']) for k in _MOMENTS if k in table.columns}
-    fps = amount(row.cells.get('fps')) or options['fps']
+    fps = amount(row.cells.get('fps'))
+    if fps is not None and not 0 < fps <= FASTEST: raise Refused('bad-row', 'fps', row.text('fps'))
     if label is None: return None
-    return Wish(row, subject, clip, word, label, path, moments, fps if fps and fps > 0 else None)
+    return Wish(row, subject, clip, word, label, path, moments, fps or options['fps'])
 
 def label_words_key(table): return 'label' if 'label' in table.columns else 'emotion'
 
@@ -544,7 +547,7 @@ def without_doubles(
     table:Table,    # of one's own
     report:Report,
 ) -> list:
-    "Each clip once. Rows that contradict each other, or show the same frames under two names, are dropped together."
+    "Each clip once: of rows that say the same, the first; of rows that contradict each other, none."
     by_name, by_frames = defaultdict(list), defaultdict(list)
     for w in found: by_name[w.name].append(w)
     for w in found: by_frames[w.path, *(w.moments[k] for k in ('onset', 'offset'))].append(w)
@@ -746,7 +749,7 @@ def read_arrays(
     table, report = arrays_table(own), Report(str(own), kind)
     task = own_task(table, task)
     names = subjects_of_rows(table, report)
-    try: labels = [class_of_word(w, 'label', task) for w in words]
+    try: labels = [own_class(w, 'label', task) for w in words]
     except Refused as e:
         raise DataError(f'y[{words.index(e.found)}]: {e.found!r} is none of the classes {task}') from None
     report.source |= dict(title='arrays', annotation='y', rows=len(F), frames='X', table=table_hash(table))

@@ -713,7 +713,8 @@ def run_names(
 ) -> str:
     "Names of runs, what tells them apart, and how many more there are."
     more = f' and {len(folders) - most} more' if len(folders) > most else ''
-    return ', '.join(told_apart(folders[:most])) + more
+    by_words = sorted(told_apart(folders[:most]), key=lambda t: t.partition(' (')[::-1])      # hashes are in no order
+    return ', '.join(by_words) + more
 
 def find_run(
     name: str,  # a folder, or (the beginning of) a run's name or of its hash

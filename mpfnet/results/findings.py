@@ -63,6 +63,7 @@ def data_note(self:Result) -> str:  # Markdown
     head = f"**{self.stamp}** · {data['clips']} clips of {data['subjects']} subjects"
     head += f" · {folds['done']} of {folds['of']} folds"
     if self.split != 'subject': head += f' (split={self.split})'
+    if self.config.get('note'): head += f" · {self.config['method']}: {self.config['note']}"
     if not len(summary): return head + '\n\nEvery clip of the sheet is in the table, as the sheet has it.'
     rows = '\n'.join(f'| {r.dataset} | {r.decision} | {r.cases} | {r.meaning} |' for r in summary.itertuples())
     return f'{head}\n\n| dataset | decision | cases | what that means |\n|---|---|---|---|\n{rows}'

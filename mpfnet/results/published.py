@@ -97,6 +97,7 @@ def drawn_scores(
     ax.set(title=SPLIT_WORDS[split], xlabel='UF1, pooled over folds')
     ax.grid(axis='x', alpha=.3)
 
+# %% ../../nbs/results/09_published.ipynb #38c242b0
 def scores_forest(folder=SHIPPED): # the matplotlib figure
     "UF1 of every method with its interval, a panel for each split."
     t = shipped_table('scores.csv', folder)
@@ -143,12 +144,13 @@ def told_in_words(
     "Which methods lie above it, which below, and which cannot be told from it."
     d = published_differences(method, split, metric, folder=folder)
     above, sure = d['difference'] > 0, d['verdict'] == 'beyond'
-    groups = {'higher with': sure & above, 'lower with': sure & ~above, 'doubtful with': d['verdict'] == 'doubtful',
-              'cannot be told from': d['verdict'].isin(['within', 'same', 'unknown'])}
-    said = [f'{what} {", ".join(d["method_b"][here]) or "none"}' for what, here in groups.items()
-            if here.any() or what == 'higher with']
-    return f'{SPLIT_WORDS[split].capitalize()}, {metric.upper()} beside that of {method}: {"; ".join(said)}.'
+    groups = {'Higher': sure & above, 'lower': sure & ~above, 'doubtful': d['verdict'] == 'doubtful',
+              'cannot be told from it': d['verdict'].isin(['within', 'same', 'unknown'])}
+    said = [f'{what}: {", ".join(d["method_b"][here]) or "none"}' for what, here in groups.items()
+            if here.any() or what == 'Higher']
+    return f'{SPLIT_WORDS[split].capitalize()}, {metric.upper()} beside {method}. {"; ".join(said)}.'
 
+# %% ../../nbs/results/09_published.ipynb #eb9d72dd
 def differences_forest(
     method,         # that the others are compared with
     metric='uf1',   # or 'uar'
@@ -245,6 +247,7 @@ def own_labels(root=None) -> dict: # data root; None = MPFNET_DATA. → {key as 
     t = shipped_keys(pd.DataFrame({k: list(clips[k]) for k in (*KEY, 'label')}))
     return dict(zip(t[KEY].itertuples(index=False, name=None), map(int, t['label'])))
 
+# %% ../../nbs/results/09_published.ipynb #71cb50d5
 SMIC_WORDS = dict(n='ne', neg='ne', negative='ne', p='po', pos='po', positive='po', s='sur', surprise='sur', surp='sur')
 
 def smic_key(
@@ -272,6 +275,7 @@ def published_clips(
     return Known(keys=keys, classes=class_names('3class'), labels=labels, counted=True, whose='the published list',
                  also=lambda parts: smic_key(parts, there))
 
+# %% ../../nbs/results/09_published.ipynb #2390bd44
 def published_side(
     method,           # a name of `published_scores`
     labels,           # {key: class}; clips without one are left out
@@ -301,6 +305,7 @@ def kind_of_side(
     known = (Path(folder)/'scores.csv').is_file() and text in set(shipped_table('scores.csv', folder)['method'])
     return 'published' if known else 'run'
 
+# %% ../../nbs/results/09_published.ipynb #49c22b38
 def only(
     side:Side,  # of a comparison
     keys,       # of clips to keep
@@ -333,6 +338,7 @@ def kept_difference(
     d = published_differences(a, split, folder=folder)
     return row_text(d[d['method_b'] == b].iloc[0].to_dict()) if a != b else 'nothing, for they are the same'
 
+# %% ../../nbs/results/09_published.ipynb #998ba3b7
 def labels_for(
     kinds:dict,  # {text: kind}
     read:dict,   # {text: Side} of the runs

@@ -144,6 +144,7 @@ class RidgeConfig:
     @property
     def lambdas(self): return np.geomspace(self.low, self.high, self.steps)
 
+# %% ../../nbs/rivals/09_ridge.ipynb #f3b916c5
 def squared_distances(a, b): # (n, D), (m, D) → (n, m) float64
     "Between all rows."
     a, b = a.astype(np.float64), b.astype(np.float64)
@@ -184,6 +185,7 @@ class KernelRidge:
         "Mean decision."
         return self.mean + sum(k @ a for k, a in zip(self.kernels(rows), self.alpha))/2
 
+# %% ../../nbs/rivals/09_ridge.ipynb #9573d849
 def mean_solution(
     kernel,   # (n, n)
     targets,  # (n, K)

@@ -127,6 +127,7 @@ def bump(
     out = np.exp(-.5*np.exp(np.log(np.maximum(d, 1e-6))*power[..., None]))
     return np.where(out > 1e-4, out, 0)                   # numbers of next to nothing are slow to compute with
 
+# %% ../../nbs/synthetic/04_unit_flow.ipynb #a8a72611
 def face_axes(
     n:int,      # clips
     cfg,        # UnitFlowConfig
@@ -177,6 +178,7 @@ def peak(field): # (n, 2, H, W) → (n, 1, 1, 1)
     "The largest displacement of each clip."
     return (field[:, 0]**2 + field[:, 1]**2).flatten(1).amax(1).sqrt().clamp_min(1e-6)[:, None, None, None]
 
+# %% ../../nbs/synthetic/04_unit_flow.ipynb #79c62851
 @lru_cache
 def blur_matrix(sigma=2.5) -> torch.Tensor: # px → (28, 28)
     "A Gaussian along one axis, as a matrix; each row sums to 1."

@@ -483,7 +483,8 @@ def cells_of(page):
 
 
 PAGES = [ROOT / 'nbs/05_loso.ipynb', ROOT / 'nbs/results/05_report.ipynb', ROOT / 'nbs/06a_protocol_audit.ipynb',
-         ROOT / 'nbs/06_benchmark.ipynb', ROOT / 'nbs/index.ipynb', *sorted(ROOT.glob('paper_figures/*.ipynb'))]
+         ROOT / 'nbs/06_benchmark.ipynb', ROOT / 'nbs/07_predict.ipynb', ROOT / 'nbs/index.ipynb',
+         *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 
 def test_text_files_say_their_encoding():

@@ -113,8 +113,8 @@ def test_a_slip_is_an_error_on_every_page_with_parameters(tmp_path, page):
             and not (tmp_path / 'runs').exists())
 
 
-AUDIT = ROOT / 'nbs' / '06a_protocol_audit.ipynb'
-PAGES = [LOSO, ROOT / 'nbs' / '06_benchmark.ipynb', AUDIT,
+AUDIT = ROOT / 'nbs/06a_protocol_audit.ipynb'
+PAGES = [LOSO, ROOT / 'nbs/06_benchmark.ipynb', AUDIT, ROOT / 'nbs/07_predict.ipynb',
          *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 

@@ -673,14 +673,19 @@ def fit_model(args) -> int: # what argparse read
 def predict_videos(args) -> int: # what argparse read
     "Spot short movements of faces in videos. Exit status 2: one cannot be read; 1: nothing in it can be analysed."
     from mpfnet.predict import CAUTIONS, predict_all
-    asked = {k: getattr(args, k) for k in ('fps', 'rotate', 'start', 'stop', 'sensitivity', 'finder')}
+    from mpfnet.video.name import naming_model
+    names = 'model', 'fps', 'rotate', 'start', 'stop', 'sensitivity', 'finder', 'pictures'
+    asked = {k: getattr(args, k) for k in names}
+    if args.model and not args.again: asked['model'] = naming_model(args.model)
     done = predict_all(args.videos, args.out, args.again, progress=not args.quiet, **asked)
     for row in done.itertuples():
         found = f'{row.micro} short movements, {row.folder}'
         said = (found, 'nothing could be analysed', 'cannot be read')[row.status]
         print(printable(f'{row.video}: {said}'))
         if row.words: print(printable(f'  {row.words}'))
-    if (done['status'] == 0).any(): print(*CAUTIONS, sep='\n')
+    if (done['status'] == 0).any():
+        if args.model: print(printable(f'The classes are of a model {asked["model"].stamp}'))
+        print(*CAUTIONS, sep='\n')
     return int(done['status'].max())
 
 def _predict_arguments(p):
@@ -692,6 +697,8 @@ def _predict_arguments(p):
     p.add_argument('--to', dest='stop', type=float, metavar='S', help='second to end at')
     p.add_argument('--sensitivity', type=float, metavar='K', help='spreads above the noise; larger = fewer events (5)')
     p.add_argument('--finder', default='auto', choices=('auto', 'blaze', 'haar'), help='how faces are found')
+    p.add_argument('--model', metavar='FOLDER', help='of `mpfnet fit`: it gives each sure event a class')
+    p.add_argument('--no-pictures', dest='pictures', action='store_false', help='no face in report.html, only arrows')
     p.add_argument('--again', action='store_true', help='find events anew in the signals of earlier results')
     p.add_argument('--quiet', action='store_true', help='no progress')
 

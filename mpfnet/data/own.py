@@ -7,7 +7,7 @@ __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', '
            'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'FASTEST', 'LISTS',
            'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling',
            'person', 'check_spelling', 'subjects_of_rows', 'label_words', 'label_word', 'sorted_classes', 'own_task',
-           'own_class', 'Film', 'file_hash', 'open_video', 'film_of', 'note_film', 'decode_film', 'film_times',
+           'own_class', 'FilmFolder', 'file_hash', 'opened_film', 'film_of', 'note_film', 'decode_film', 'film_times',
            'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment', 'numbers_in_film',
            'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed', 'wish_of', 'label_words_key', 'wishes',
            'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit', 'table_hash', 'own_clip', 'shown_by',
@@ -259,7 +259,7 @@ os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')     # read by the first vi
 FASTEST = 100_000        # frames a second
 
 @dataclass(slots=True)
-class Film:
+class FilmFolder:
     "What is known of a video."
     folder: Path        # of its frames, which are made when they are asked for
     fps: float = 0      # as it says; 0 if it does not
@@ -276,7 +276,7 @@ def file_hash(path) -> str:
     "SHA-256 of a file, however large."
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
-def open_video(path) -> cv2.VideoCapture:
+def opened_film(path) -> cv2.VideoCapture:
     "A video at its first frame, upright; Refused if it cannot be read, or only lists other files."
     with open(path, 'rb') as f: head = f.read(4096)
     if b'\0' not in head or head.lstrip()[:8] in LISTS:
@@ -290,35 +290,35 @@ def open_video(path) -> cv2.VideoCapture:
 def film_of(
     path:Path,      # of a video
     cache=None,     # folder for frames; None = frames/ in the user's cache
-) -> Film:
+) -> FilmFolder:
     "A video, and what earlier runs have found out about it."
-    film = Film(Path(cache or cache_folder()/'frames')/file_hash(path)[:32])
+    film = FilmFolder(Path(cache or cache_folder()/'frames')/file_hash(path)[:32])
     try: noted = json.loads((film.folder/'film.json').read_text(encoding='utf-8'))
     except (OSError, ValueError): noted = {}
     if {*noted} == {'fps', 'stated', 'length', 'times'}:
         for k, v in noted.items(): setattr(film, k, v)
         return film
-    cap = open_video(path)
+    cap = opened_film(path)
     fps, stated = cap.get(cv2.CAP_PROP_FPS), cap.get(cv2.CAP_PROP_FRAME_COUNT)
     cap.release()
     film.fps, film.stated = fps if 1 <= fps <= FASTEST else 0, int(max(stated, 0))
     return film
 
-def note_film(film:Film):
+def note_film(film:FilmFolder):
     "Keep what is known of a video beside its frames."
     known = {k: getattr(film, k) for k in ('fps', 'stated', 'length', 'times')}
     write_text(film.folder/'film.json', json.dumps(known))
 
 # %% ../../nbs/data/08_own.ipynb #9e70754c
 def decode_film(
-    film:Film,  # of `film_of`
+    film:FilmFolder,  # of `film_of`
     path:Path,  # of the video
     wanted,     # positions of frames, from 0
 ):
     "Make the PNG files of some frames, unless they are there."
     todo = {i for i in wanted if (film.length is None or i < film.length) and not film.frame(i).exists()}
     if not todo: return
-    cap, i = open_video(path), 0
+    cap, i = opened_film(path), 0
     try:
         while i <= max(todo):
             if not cap.grab(): break
@@ -335,12 +335,12 @@ def _keep_frame(place, image): # None: it could not be decoded
 
 # %% ../../nbs/data/08_own.ipynb #6d34dae8
 def film_times(
-    film:Film,  # of `film_of`
+    film:FilmFolder,  # of `film_of`
     path:Path,  # of the video
 ) -> list:
     "When each frame is shown, s after the first: frames need not follow each other at one pace."
     if film.times is not None: return film.times
-    cap, times = open_video(path), []
+    cap, times = opened_film(path), []
     try:
         while cap.grab(): times.append(cap.get(cv2.CAP_PROP_POS_MSEC)/1000)
     finally: cap.release()
@@ -424,7 +424,7 @@ def moment(
 # %% ../../nbs/data/08_own.ipynb #ba408d32
 def numbers_in_film(
     moments:dict,  # key → (number or None, frame or s)
-    film:Film,     # of the video
+    film:FilmFolder,     # of the video
     path:Path,     # of the video
     first=1,       # number of its first frame
 ) -> dict:
@@ -473,7 +473,7 @@ class Wish:
 # %% ../../nbs/data/08_own.ipynb #813e04aa
 def film_span(
     raw:dict,    # onset, apex, offset as numbers, or None
-    film:Film,   # what is known of the video
+    film:FilmFolder,   # what is known of the video
     first,       # number of its first frame
 ) -> range:
     "Positions of the frames that a clip may use, as far as the sheet says."
@@ -485,7 +485,7 @@ def film_span(
 
 def film_frames(
     wish:Wish,     # a row with a video
-    film:Film,     # of the video
+    film:FilmFolder,     # of the video
     first=1,       # number of its first frame
 ) -> tuple:        # (frame number → path, the numbers that the row means)
     "A clip's frames, decoded if need be; Refused if the video ends long before the clip."

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['RULES', 'OWN', 'SPELT', 'SHARED_PARAMETERS', 'BENCHMARK_PARAMETERS', 'NOT_YET', 'TEXT_COLUMNS', 'RULE_COLOURS',
            'Contender', 'in_brackets', 'contender_of', 'listed_in', 'contenders_of', 'Asked', 'parameters_for',
-           'refused', 'failed_because', 'asked_for', 'each_warning_once', 'Cell', 'look_again', 'look_for_records',
-           'by_split', 'experiment_of', 'cells_wanted', 'seconds_by_clips', 'rates_of', 'seconds_left', 'Contest',
-           'jobs_of', 'names_of_folds', 'train_cell', 'side_of_cells', 'scores_in_columns', 'kind_in_words',
-           'rows_of_cells', 'by_place', 'table_of_cells', 'whole_groups', 'pairs_of_cells', 'mean_scores',
-           'ranks_of_table', 'Benchmarked', 'said_of_failures', 'sentences', 'seconds_table', 'asked_as_json',
-           'read_benchmark', 'contest', 'benchmark', 'scores_by_rule', 'panels', 'panel_title', 'kinds_of',
-           'forest_picture', 'pairs_picture', 'ranks_picture']
+           'refused', 'failed_because', 'datasets_of', 'asked_for', 'each_warning_once', 'Cell', 'look_again',
+           'look_for_records', 'by_split', 'experiment_of', 'cells_wanted', 'seconds_by_clips', 'rates_of',
+           'seconds_left', 'Contest', 'jobs_of', 'names_of_folds', 'train_cell', 'side_of_cells', 'scores_in_columns',
+           'kind_in_words', 'rows_of_cells', 'by_place', 'table_of_cells', 'whole_groups', 'pairs_of_cells',
+           'mean_scores', 'ranks_of_table', 'Benchmarked', 'said_of_failures', 'sentences', 'seconds_table',
+           'asked_as_json', 'own_digests', 'read_benchmark', 'contest', 'benchmark', 'scores_by_rule', 'panels',
+           'panel_title', 'kinds_of', 'forest_picture', 'pairs_picture', 'ranks_picture']
 
 # %% ../nbs/06_benchmark.ipynb #81fb21a1
 import re
@@ -29,6 +29,7 @@ from .core.files import as_json, hash_of, make_way, read_json, write_json
 from .core.keep import write_atomically
 from .core.progress import Progress, duration
 from .data.defects import csv_read, csv_text
+from .data.own import OwnData, is_own, own_data
 from mpfnet.harness import (
     Experiment,
     check_subjects,
@@ -83,6 +84,7 @@ def in_brackets(
         name, equals, value = (x.strip() for x in part.partition('='))
         fine = equals and value and ('.' in name or name in OWN)
         need(fine, 'in brackets', part, f'stage.field=value, or one of {known(OWN)} with its value')
+        need(name not in [*given, *(s.partition('=')[0] for s in single)], 'in brackets', text, f'{name} once')
         if '.' in name: single.append(f'{name}={value}')
         else: given[name] = value
     return given | (dict(overrides=','.join(single)) if single else {})
@@ -185,11 +187,13 @@ def failed_because(
     text = printable(' '.join((str(e) if plain else f'{type(e).__name__}: {e}').split()))
     return text if len(text) <= most else f'{text[:most]}…'
 
-# %% ../nbs/06_benchmark.ipynb #6ea03569
-SHARED_PARAMETERS = 'task', 'preset', 'overrides', 'data_root', 'out_dir', 'workers', 'engine', 'device'
-BENCHMARK_PARAMETERS = 'methods', 'datasets', 'splits', 'seeds', 'folds', 'draws', *SHARED_PARAMETERS
-
 # %% ../nbs/06_benchmark.ipynb #edc1e681
+def datasets_of(value) -> list: # see `benchmark`
+    "The datasets; a table or arrays that you have made go by their name."
+    arrays = isinstance(value, tuple) and len(value) == 3 and not any(isinstance(v, str) for v in value)
+    given = [value] if arrays else listed_in(value)
+    return [own_data(v) if isinstance(v, (pd.DataFrame, tuple)) else v for v in given]
+
 def asked_for(
     methods,             # 'pca_lda,mpfnet_p[gamma=inner]', or a list: names, dictionaries, methods of your own
     datasets,            # 'smic,samm', or a list
@@ -208,12 +212,17 @@ def asked_for(
     lost = [k for k in shared if k not in SHARED_PARAMETERS]
     need(not lost, 'parameters', known(lost), known(BENCHMARK_PARAMETERS))
     need('://' not in str(shared['out_dir']), 'out_dir', shared['out_dir'], 'a folder of this machine')
-    a = Asked(contenders=contenders_of(methods), datasets=listed_in(datasets), splits=listed_in(splits),
+    a = Asked(contenders=contenders_of(methods), datasets=datasets_of(datasets), splits=listed_in(splits),
               seeds=seeds_of(seeds), folds=folds, draws=int(draws), shared=shared)
+    def same(v): return str(Path(v).resolve()) if is_own(v) and not isinstance(v, OwnData) else str(v)
     for name in ('datasets', 'splits'):
-        texts = [str(v) for v in getattr(a, name)]
+        texts = [same(v) for v in getattr(a, name)]
         need(texts and len(set(texts)) == len(texts), name, texts, 'one or more, all different')
     return a
+
+# %% ../nbs/06_benchmark.ipynb #6ea03569
+SHARED_PARAMETERS = 'task', 'preset', 'overrides', 'data_root', 'out_dir', 'workers', 'engine', 'device'
+BENCHMARK_PARAMETERS = 'methods', 'datasets', 'splits', 'seeds', 'folds', 'draws', *SHARED_PARAMETERS
 
 # %% ../nbs/06_benchmark.ipynb #5610c9ca
 @contextmanager
@@ -619,13 +628,23 @@ def asked_as_json(
     return dict(methods=[of(c) for c in a.contenders], datasets=[*map(str, a.datasets)], splits=a.splits,
                 seeds=a.seeds, folds=a.folds, draws=a.draws, **same)
 
+def own_digests(
+    cells:list,
+) -> dict:  # {'own': dataset → hash}, or nothing
+    "What one's own tables hold: they may change, or be called the same elsewhere."
+    out = {}
+    for c in cells:
+        if c.experiment and isinstance(c.experiment.asked.dataset, OwnData):
+            out.setdefault(c.dataset, hash_of(config_of(c.experiment, 0)['data'])[:16])
+    return dict(own=out) if out else {}
+
 # %% ../nbs/06_benchmark.ipynb #e5b6a792
 @patch
 def result(self:Contest) -> Benchmarked:
     "Read what is there, write the tables, and say what can be said."
     a = self.asked
     table = table_of_cells(self.cells, a.draws)
-    pairs, asked = pairs_of_cells(self.cells, a.draws), asked_as_json(a)
+    pairs, asked = pairs_of_cells(self.cells, a.draws), asked_as_json(a) | own_digests(self.cells)
     ranks = ranks_of_table(table)
     asked |= dict(clips=list(dict.fromkeys(table['clips'].dropna())))   # look-alikes have a folder of their own
     folder = Path(self.runs).expanduser()/f'benchmark-{hash_of(asked)[:8]}'

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['META_PRESETS', 'prototypes', 'similarities', 'draw_episode', 'draw_update', 'MetaConfig', 'meta_preset',
-           'episode_loss', 'encoders', 'train_episodes', 'embed', 'support_prototypes', 'match']
+           'episode_loss', 'encoders', 'train_episodes', 'other_side', 'embed', 'support_prototypes', 'match']
 
 # %% ../nbs/04a_episodes.ipynb #d9799126
 from dataclasses import dataclass
@@ -149,6 +149,11 @@ def train_episodes(
         return train(matcher, loss_of, cfg.updates, cfg, data.x.split(128), watch)
 
 # %% ../nbs/04a_episodes.ipynb #0ba4d877
+def other_side(x, flow=True): # (n, C, T, H, W), whether channel 0 is u
+    "Clips turned round: u, if there is one, with the other sign."
+    m = x.flip(-1)
+    return torch.cat([-m[:, :1], m[:, 1:]], 1) if flow else m
+
 @torch.no_grad()
 def embed(
     matcher,       # as in `train_episodes`
@@ -163,9 +168,7 @@ def embed(
         return [torch.cat(e) for e in zip(*parts)]
     e = run(x)
     if not mirror: return e
-    m = x.flip(-1)
-    if flow: m = torch.cat([-m[:, :1], m[:, 1:]], 1)
-    return [(F.normalize(a, dim=1) + F.normalize(b, dim=1)) / 2 for a, b in zip(e, run(m))]
+    return [(F.normalize(a, dim=1) + F.normalize(b, dim=1)) / 2 for a, b in zip(e, run(other_side(x, flow)))]
 
 # %% ../nbs/04a_episodes.ipynb #95ea9285
 def support_prototypes(

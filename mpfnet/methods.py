@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['FACE', 'TINY_RELEASED_FLOW', 'FACE_SIZES', 'AUDIT_LOOKS', 'INNER_SPLITS', 'LEARNT', 'PLAIN', 'UNITS_KNOWN',
-           'CONTROL_NOTE', 'CONTROLLED_NOTE', 'METHODS', 'STRATEGIES', 'NO_WAY_BACK', 'UNKNOWN_FIELDS', 'PATH_WANTED',
-           'OwnConfig', 'Settings', 'parse_value', 'parse_override', 'override', 'settings_preset', 'Fitted',
-           'empty_matcher', 'Loaded', 'restored_matcher', 'Context', 'starting_encoder', 'build', 'fit_matcher',
-           'watch_matcher', 'inner_gamma', 'held_out_labels', 'Method', 'FittedBaseline', 'one', 'episodic',
-           'local_motion', 'method_of', 'fit', 'class_of', 'source_of', 'remember_source', 'imported_by',
-           'modules_behind', 'home_of', 'code_deciding', 'restored_model', 'recipe_of', 'check_input', 'decided_by',
-           'unused', 'rebuilt', 'settings_of_config', 'input_of']
+           'CONTROL_NOTE', 'CONTROLLED_NOTE', 'MAPS_NOTE', 'METHODS', 'STRATEGIES', 'NO_WAY_BACK', 'UNKNOWN_FIELDS',
+           'PATH_WANTED', 'OwnConfig', 'Settings', 'parse_value', 'parse_override', 'override', 'settings_preset',
+           'Fitted', 'empty_matcher', 'Loaded', 'restored_matcher', 'Context', 'starting_encoder', 'build',
+           'fit_matcher', 'watch_matcher', 'inner_gamma', 'held_out_labels', 'last_maps', 'MapsReader', 'MapsRidge',
+           'restored_maps', 'Method', 'FittedBaseline', 'one', 'episodic', 'local_motion', 'read_by_ridge', 'method_of',
+           'fit', 'class_of', 'source_of', 'remember_source', 'imported_by', 'modules_behind', 'home_of',
+           'code_deciding', 'restored_model', 'recipe_of', 'check_input', 'decided_by', 'unused', 'rebuilt',
+           'settings_of_config', 'input_of']
 
 # %% ../nbs/04_methods.ipynb #cfe90850
 import ast
@@ -26,11 +27,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from .ca_i3d import CAI3D, EncoderConfig, encoder_preset
 from .core.artefacts import Artefacts, code_of
 from .core.checks import need, patch, pick
-from .episodes import MetaConfig, embed, match, meta_preset, support_prototypes, train_episodes
+from mpfnet.episodes import (
+    MetaConfig,
+    embed,
+    encoders,
+    match,
+    meta_preset,
+    other_side,
+    support_prototypes,
+    train_episodes,
+)
 from .inputs import NO_AUGMENT, AugmentConfig, Scaling, channels
 from .metrics import evaluate
 from .motion.checkpoints import load_strict
@@ -47,7 +58,7 @@ from .rivals.descriptors import LBPTOP, BiWOOF, FlowStrain
 from .rivals.dynamic import DynamicImages, GrayFrames
 from .rivals.fdp import FDP, FDPConfig, fdp_preset
 from .rivals.fmanet import FMANet, FMANetConfig, PhaseFlows, fmanet_preset
-from .rivals.ridge import LocalMotion, RidgeConfig, restored_ridge
+from .rivals.ridge import POOLED, LocalMotion, Machine, RidgeConfig, restored_ridge
 from .rivals.skd_tstsan import SKDTSTSAN, SKDConfig, ThreeStreams, skd_preset
 from .rivals.svm import DescriptorSVM, SVMConfig
 from .store import settings_of
@@ -180,8 +191,9 @@ class Fitted:
         self.matcher, self.cfg, self.weights = matcher, cfg, matcher.weights
         self.supports = support_prototypes(matcher, data, cfg, n_classes)
         self.scaling, self.index, self.device, self.flow = data.scaling, data.index, data.device, data.flow
+    def seen(self, x): return self.scaling(x.to(self.device))[:, self.index] # unscaled features → what encoders see
     def embed(self, x): # (n, C, T, H, W) unscaled features
-        return embed(self.matcher, self.scaling(x.to(self.device))[:, self.index], self.cfg.mirror, self.flow)
+        return embed(self.matcher, self.seen(x), self.cfg.mirror, self.flow)
     def scores(self, x, weights=None): # as above; None = the matcher's
         return match(self.embed(x), self.supports, weights or self.weights).cpu().numpy()
     def parts(self, x): # → (encoders, n, K); scores are their sum, weighed by `weights`
@@ -340,6 +352,60 @@ def held_out_labels(
     held = [(d, s) in set(inner.held_out) for d, s in zip(clips['dataset'], clips['subject'])]
     return clips['label'].to_numpy()[held]
 
+# %% ../nbs/04_methods.ipynb #3fa503b3
+def last_maps(
+    matcher,  # MPFNetP, MPFNetC or Single
+    x,        # scaled (n, C, T, H, W)
+) -> list:    # of each encoder (n, channels, T, h, w)
+    "What its encoders hand to their linear layers."
+    if not isinstance(matcher, MPFNetC): return [e.features(x) for e in encoders(matcher)]
+    first = matcher.gfe.features(x)
+    return [first, matcher.afe.features(matcher.fuse(x, first))]
+
+class MapsReader:
+    "The pooled maps of one encoder of a fitted matcher, of clips and their mirror images."
+    def __init__(self,
+                 fitted,  # Fitted
+                 k):      # which encoder
+        self.fitted, self.k = fitted, k
+    def pooled(self, x): # scaled (n, C, T, H, W) → (n, channels·16)
+        maps = last_maps(self.fitted.matcher, x)[self.k].mean(2)
+        return F.adaptive_avg_pool2d(maps, POOLED).flatten(1).float().cpu().numpy()
+    @torch.no_grad()
+    def __call__(self, x) -> list: # unscaled (n, C, T, H, W) → of one block (n, 2, channels·16)
+        parts = [(p, other_side(p, self.fitted.flow)) for p in map(self.fitted.seen, x.split(64))]
+        return [np.concatenate([np.stack([*map(self.pooled, pair)], 1) for pair in parts])]
+
+# %% ../nbs/04_methods.ipynb #8e5e50a7
+class MapsRidge:
+    "A method: the network of `mpfnet_p` or `mpfnet_c`, its last maps read by a ridge."
+    def __init__(self,
+                 method,  # 'mpfnet_p_ridge' or 'mpfnet_c_ridge'
+                 fold,    # Fold
+                 ctx):    # Context
+        self.fitted = fit_matcher(method.removesuffix('_ridge'), fold, ctx)
+        self.machines = [Machine(r, fold, ctx.settings.ridge, fold.X()) for r in self.readers()]
+    def readers(self): return [MapsReader(self.fitted, k) for k in range(len(encoders(self.fitted.matcher)))]
+    def scores(self, x): return sum(m(x) for m in self.machines) # (n, C, T, H, W) → (n, K)
+    def state(self):
+        ridge = {f'ridge.{k}.{n}': v for k, m in enumerate(self.machines) for n, v in m.state().items()}
+        return self.fitted.state() | ridge
+
+def restored_maps(
+    method,  # its name
+    state,   # what `MapsRidge.state` returned
+    about,   # `shape` of a row
+    ctx,     # Context
+) -> MapsRidge:
+    "A fitted method from its state."
+    held = {k: np.asarray(v) for k, v in state.items() if k.startswith('ridge.')}
+    net, new = {k: v for k, v in state.items() if k not in held}, MapsRidge.__new__(MapsRidge)
+    new.fitted = restored_matcher(method.removesuffix('_ridge'), net, about, ctx)
+    def part(k): return {n.removeprefix(k): v for n, v in held.items() if n.startswith(k)}
+    try: new.machines = [Machine.restore(r, part(f'ridge.{k}.')) for k, r in enumerate(new.readers())]
+    except KeyError as e: raise ValueError(f'{method}: the state of another model: {e} is missing') from None
+    return new
+
 # %% ../nbs/04_methods.ipynb #a810bd10
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Method:
@@ -408,6 +474,7 @@ def episodic(
 UNITS_KNOWN = (*LEARNT, 'data.action_units', 'synthetic.unit_flow', 'motion.checkpoints', 'rivals.descriptors', 'plau')
 CONTROL_NOTE = 'control of au_ridge: filters that were never trained'
 CONTROLLED_NOTE = 'to be shown beside its control, random_ridge'
+MAPS_NOTE = 'beyond the paper: the network of {}, read by a kernel ridge'
 
 def local_motion(
     *stages,   # besides the ridge
@@ -416,6 +483,11 @@ def local_motion(
     "A row of a ridge on local motion."
     return Method(fit=LocalMotion, reads='strain', stages=(*stages, 'ridge'), modules=(*UNITS_KNOWN, 'rivals.ridge'),
                   ordered=True, restore=restored_ridge, **kwargs)
+
+def read_by_ridge(row, name) -> Method: # of the matcher
+    "The row of a matcher, read by the ridge instead."
+    return replace(row, fit=MapsRidge, stages=(*row.stages, 'ridge'), gives='numbers', restore=restored_maps,
+                   modules=(*row.modules, *UNITS_KNOWN, 'rivals.ridge'), note=MAPS_NOTE.format(name))
 
 # %% ../nbs/04_methods.ipynb #ea982859
 #: every method by its name
@@ -446,6 +518,7 @@ METHODS = dict(
                    gives='probabilities', ordered=True, learns=False, note=NO_LABEL),
     hof_ridge=local_motion(), random_ridge=local_motion(note=CONTROL_NOTE),
     au_ridge=local_motion('unit_flow', 'plau', note=CONTROLLED_NOTE))
+METHODS |= {f'{m}_ridge': read_by_ridge(METHODS[m], m) for m in ('mpfnet_p', 'mpfnet_c')}
 
 # %% ../nbs/04_methods.ipynb #a21fead1
 def method_of(method) -> Method: # a name of the table, or a row of one's own

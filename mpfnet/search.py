@@ -7,6 +7,7 @@ __all__ = ['drawn_value', 'as_override', 'settings_drawn', 'Inner', 'score_insid
            'inner_scores', 'outer_predictions', 'Search', 'quiet', 'random_search']
 
 # %% ../nbs/06b_search.ipynb #8c08f57a
+import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def drawn_value(
     if isinstance(choices, list):
         need(choices, name, choices, 'a list of values, not an empty one')
         return choices[rng.integers(len(choices))]
-    def number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
+    def number(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
     fine = isinstance(choices, tuple) and (len(choices) == 2 or choices[2:] == ('log',))
     fine = fine and all(map(number, choices[:2]))
     need(fine and choices[0] < choices[1], name, choices, "a list, (low, high) or (low, high, 'log')")

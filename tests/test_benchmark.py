@@ -170,7 +170,21 @@ def test_a_few_folds_for_a_look(root, whole):
     assert b.table['fixed.uf1_low'].isna().all() and b.folder != whole.folder
 
 
+def test_own_tables_with_one_name(tmp_path):
+    "What they hold decides which benchmark it is; the same table twice is refused."
+    rng, out = np.random.default_rng(0), dict(methods='majority', out_dir=tmp_path, device='cpu', progress=False,
+                                              preset='tiny')
+    X, y, who = rng.normal(size=(12, 5, 2, 16, 16)), np.tile([0, 1, 2], 4), np.repeat(list('abcd'), 3)
+    first, again, other, relabelled = (benchmark(datasets=d, **out) for d in
+                                       ((X, y, who), [(X, y, who)], (X + 1, y, who), (X, y[::-1], who)))
+    assert first.table['dataset'].tolist() == ['arrays'] and first.table['fixed.uf1'].notna().all()
+    assert first.folder == again.folder and len({first.folder, other.folder, relabelled.folder}) == 3
+    for same in ([(X, y, who), (X + 1, y, who)], [pd.DataFrame(), pd.DataFrame()], 'a.csv,./a.csv'):
+        with pytest.raises(ValueError, match='all different'): asked_for('majority', same)
+
+
 @pytest.mark.parametrize('slip, says', [
+    (dict(methods='pca_lda[features=flow,features=diff]'), 'features once'),
     (dict(methods='majority,majority'), 'different names'), (dict(methods='majorty'), 'known: mpfnet_c'),
     (dict(methods='ststnet[epochs=3]'), 'stage.field=value'), (dict(methods='ststnet[ststnet.epoch=3]'), 'ststnet has'),
     (dict(methods='pca_lda[rule=lucky]'), 'known: fixed, oracle, training'), (dict(methods=''), 'one or more'),
@@ -250,8 +264,10 @@ def test_a_search_goes_on_where_it_stopped(root, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('slip, says', [
     (dict(n_splits=3), '2…2'), (dict(budget=1), '2 or more'), (dict(seed='0,1'), 'one seed'),
-    (dict(method='pca_lda'), 'a use for'), (dict(engine='ray'), 'this machine')])
+    (dict(method='pca_lda'), 'a use for'), (dict(engine='ray'), 'this machine'), (dict(space={}), 'space: expected'),
+    (dict(space={'svm.C': (1, np.inf, 'log')}), r"a list, \(low, high\)"),
+    (dict(space={'svm.C': []}), 'not an empty one')])
 def test_a_search_that_cannot_be_is_refused(root, tmp_path, slip, says):
     given = dict(method='lbp_top', dataset='smic', data_root=str(root), out_dir=str(tmp_path), n_splits=2) | slip
     with pytest.raises(ValueError, match=says):
-        random_search(space={'svm.C': [1., 2.]}, progress=False, **dict(budget=3) | given)
+        random_search(progress=False, **dict(budget=3, space={'svm.C': [1., 2.]}) | given)

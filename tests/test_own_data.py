@@ -93,7 +93,7 @@ def test_a_video_and_a_folder_of_its_frames_have_the_same_features(tmp_path, cod
         rows += [(who, 'film', emotion, 2, 6, 10, video.name), (who, 'folder', emotion, 2, 6, 11, who)]
     table = pd.DataFrame(rows, columns=['subject', 'clip', 'emotion', 'onset', 'apex', 'offset', 'frames'])
     clips = load_clips(table, tmp_path, **DRAWN)
-    assert len(clips) == 4 and not clips.report['findings']
+    assert len(clips) == 4 and [f['decision'] for f in clips.report['findings']] == ['empty-class']
     F = {(r.subject, r.clip): clip_features(r, RECIPE) for r in clips.table.itertuples()}
     assert all((F[who, 'film'] == F[who, 'folder']).all() for who in 'ab')
     assert not (F['a', 'film'] == F['b', 'film']).all()
@@ -202,6 +202,16 @@ def test_arrays(tmp_path):
         run((X, y, who), tmp_path, data_options='', overrides='', length=3)
 
 
+def test_arrays_that_are_none():
+    X, y, who = np.random.default_rng(0).normal(size=(4, 5, 2, 8, 8)), [0, 1, 0, 1], list('aabb')
+    for given, said in (((X[:0], y[:0], who[:0]), r'found \(0, 5, 2, 8, 8\)'),
+                        (([[1], [1, 2]], y, who), 'X: expected an array'),
+                        ((X[[0, 1, 0, 1]], y, who), r'X\[0\] and X\[2\] are the same clip: of a, 0, and of b, 0'),
+                        ((X[[0, 0, 2, 3]], y, who), r'X\[0\] and X\[1\] are the same clip')):
+        with pytest.raises(DataError, match=said): own_data(given)
+    assert len(own_data((X[[0, 1, 0, 1]], y, ['a']*4)).source[0]) == 4 and own_data((X*0, y, who))
+
+
 def test_a_model_of_own_clips(films, tmp_path):
     from mpfnet.models import fit, load
     asked = dict(length=3, overrides=OVERRIDES, data_options='cropped=yes', device='cpu', out_dir=tmp_path/'runs')
@@ -237,6 +247,9 @@ SLIPS = [
     (dict(emotion=None), 'emotion', 'bad-row', 'an empty cell'),
     (dict(subject=None), 'subject', 'bad-row', 'an empty cell'),
     (dict(clip='a/b'), 'clip', 'bad-name', 'a/b'),
+    (dict(video='x'*5000), 'video', 'no-folder', 'xxx'),
+    (dict(fps='fast'), 'fps', 'bad-row', 'fast'),
+    (dict(fps=0), 'fps', 'bad-row', '0'),
     (dict(clip='2024-03-02'), 'clip', 'bad-name', '2024-03-02'),
 ]
 
@@ -249,6 +262,99 @@ def test_a_slip_costs_its_row_and_no_other(films, sheet, slip, column, decision,
     assert told == [(6, column, decision)] and len(clips) == 11
     assert found in clips.report['findings'][0]['found']
     with pytest.raises(DataError, match='strict mode refuses 1 case'): load_clips(sheet, films, strict=True, **DRAWN)
+
+
+def test_a_path_is_found_as_the_disk_spells_it(films, sheet, tmp_path):
+    "Double spaces, an accent in two parts, a wide digit, and a table that Excel has saved in the code page of Windows."
+    shutil.copytree(films, root := tmp_path/'mine')
+    for n, name in enumerate(('a  b.mp4', 'cafe\u0301.mp4', 'full\uff11.mp4', 'caf\u00e9_2.mp4')):
+        shutil.move(root/f'p{n + 1}.mp4', root/name)
+        sheet.loc[sheet.subject == f'p{n + 1}', 'video'] = name
+    sheet.loc[3:5, 'video'] = 'caf\u00e9.mp4'                                   # as it is typed, not as a Mac keeps it
+    clips, told = findings(sheet, root)
+    assert len(clips) == 12 and not told
+    four = sheet[sheet.subject.isin(['p1', 'p4'])]
+    (root/'old.csv').write_bytes(four.to_csv(index=False, sep=';').encode('cp1252'))
+    clips, told = findings(root/'old.csv', root)
+    assert len(clips) == 6 and not told
+
+
+def test_a_text_that_names_a_video_is_none(films, sheet, tmp_path):
+    "A player would open the file that it names, wherever that lies."
+    shutil.copytree(films, root := tmp_path/'mine')
+    for n, said in enumerate(('ffconcat version 1.0\nfile p1.mp4\n', '#EXTM3U\n#EXTINF:9,\np1.mp4\n', 'hello', '')):
+        (root/f't{n}.mp4').write_text(said)
+        sheet.loc[n, 'video'] = f't{n}.mp4'
+    clips, told = findings(sheet, root)
+    assert told == [(n, 'video', 'video-damaged') for n in (2, 3, 4, 5)] and len(clips) == 8
+
+
+def test_a_copied_film_puts_nobody_on_both_sides(films, sheet, tmp_path):
+    "Of another person it is used for none of the two; of the same it is read once."
+    shutil.copytree(films, root := tmp_path/'mine')
+    for n in ('x', 'y'): shutil.copy(root/'p1.mp4', root/f'{n}.mp4')
+    sheet.loc[4, 'video'] = 'x.mp4'                                             # p2's second is p1's second
+    sheet = pd.concat([sheet, sheet.iloc[[0]].assign(video='y.mp4', clip='again')])
+    clips, told = findings(sheet, root)
+    assert sorted(told) == [(3, 'video', 'duplicate'), (6, 'video', 'duplicate'), (14, 'video', 'repeated-row')]
+    assert len(clips) == 10
+    for name in ('f', 'g'):                                                     # a folder whose end is as its beginning
+        (root/name).mkdir()
+        for n, image in enumerate(scene(1), 1): cv2.imwrite(str(root/name/f'{n}.png'), image)
+    sheet = pd.concat([sheet.iloc[:3], sheet.iloc[6:9]])
+    for n, name in ((0, 'f'), (7, 'g')): sheet.loc[n, ['video', 'onset', 'apex', 'offset']] = [name, 1, 6, 12]
+    clips, told = findings(sheet, root)
+    assert told == [(2, 'video', 'duplicate'), (6, 'video', 'duplicate')] and len(clips) == 4
+
+
+def test_people_are_told_apart(films, sheet):
+    for names in (['1-1', '1-11', '11-1', '1-111'], ['Marco 1', 'Julia-2', 'maya 1', 'Dec'], ['-', '_', '__', 'x']):
+        sheet['subject'] = np.repeat(names, 3)
+        clips, told = findings(sheet, films)
+        assert len(clips) == 12 and clips['subject'].nunique() == 4 and not told
+
+
+def test_a_class_without_a_clip_is_said(films, sheet):
+    "Three classes of which one is empty: UF1 counts it as 0. A column of labels says which classes there are."
+    some = sheet[sheet.emotion != 'fear']
+    clips, told = findings(some, films)
+    assert told == [(None, '', 'empty-class')] and clips.report['findings'][0]['found'] == 'negative'
+    clips, told = findings(some.assign(label=['Surprise', 'positive']*4), films)
+    assert clips.classes == ('positive', 'surprise') and not told
+    assert load_clips(sheet.assign(label=['01', '1', 2]*4), films, **DRAWN).classes == ('1', '2')
+    assert findings(sheet.assign(label=['a', 'b', 'a']*4), films, task='a,b,c')[1] == [(None, '', 'empty-class')]
+    with pytest.raises(ValueError, match='^table has no 5class labels'): load_clips(sheet, films, task='5class')
+    with pytest.raises(ValueError, match=r'cannot be joined with \+'): load_clips(f'casme2+{films/"clips.csv"}')
+
+
+def test_which_sheet(films, sheet, tmp_path):
+    "Of several with clips the longest is read, and said; a name that none has is refused; a workbook may end in .csv."
+    with pd.ExcelWriter(tmp_path/'a.xlsx') as book:
+        sheet.to_excel(book, sheet_name='all', index=False)
+        sheet[sheet.subject != 'p4'].to_excel(book, sheet_name='some', index=False)
+    shutil.copy(tmp_path/'a.xlsx', tmp_path/'b.csv')
+    for name in ('a.xlsx', 'b.csv'):
+        clips, told = findings(tmp_path/name, films)
+        assert len(clips) == 12 and told == [(None, '', 'choice')]
+    assert len(load_clips(tmp_path/'a.xlsx', films, sheet='some', **DRAWN)) == 9
+    with pytest.raises(DataError, match="sheet='none': no such sheet with clips; there is all, some"):
+        load_clips(tmp_path/'a.xlsx', films, sheet='none', **DRAWN)
+
+
+def test_what_programs_write_for_nothing_is_nothing(films, sheet, tmp_path):
+    "R writes NA: neither a person nor a class of that name, and an apex that is not known."
+    shutil.copytree(films, root := tmp_path/'mine')
+    table = sheet.assign(label=['a', 'b', 'a']*4, clip=sheet['clip'] + sheet['subject']).astype(object)
+    table.loc[0, 'subject'], table.loc[4, 'label'], table.loc[7, 'apex'] = 'NA', 'NaN', '#N/A'
+    table.to_csv(root/'r.csv', index=False)
+    clips, told = findings(root/'r.csv', root)
+    assert told == [(2, 'subject', 'bad-row'), (6, 'label', 'bad-row'), (9, 'apex', 'apex-missing')]
+    assert len(clips) == 10 and clips.classes == ('a', 'b') and clips['subject'].nunique() == 4
+
+
+def test_a_cell_that_is_no_cell(films, sheet):
+    clips, told = findings(sheet.assign(au=[[1, 2]]*12, onset=[np.arange(2), *sheet.onset[1:]]), films)
+    assert len(clips) == 11 and told == [(2, 'onset', 'bad-row')]
 
 
 def test_what_can_be_mended_is(films, sheet):

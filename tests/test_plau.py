@@ -62,7 +62,7 @@ def test_what_nobody_asked_decides_nothing():
     assert sha256_of(a) == sha256_of(train_plau(TINY, UnitFlowConfig(), 3)[0].state_dict())
 
 
-def test_more_than_three_classes_are_refused_before_anything_is_trained(synth_root, tmp_path):
+def test_more_than_three_classes_are_refused_before_anything_is_trained():
     fold = fold_of()
     fold.n_classes = 5
     with pytest.raises(ValueError, match='au_zero, classes: expected 3: negative, positive, surprise'):

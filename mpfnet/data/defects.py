@@ -88,6 +88,8 @@ DECISIONS |= {
                                    'name the column so (onset_s), or add a column unit'),
     'video-damaged': ('dropped', 'the video cannot be read'),
     'video-ends': ('dropped', 'the video is over before the clip is'),
+    'empty-class': ('doubtful', 'no clip has this class: UF1 and UAR count it as 0. For fewer classes, write them in a '
+                                'column label'),
     'one-person': ('repaired', 'the subject under another spelling: one person, one name'),
 }
 

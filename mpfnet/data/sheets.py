@@ -90,7 +90,8 @@ def _xlsx(path):
     check_zip(path)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                             # about styles and print areas that it does not know
-        book = load_workbook(path, read_only=True, data_only=True)
+        data = io.BytesIO(Path(path).read_bytes())                  # of a path it would refuse a name that ends in .csv
+        book = load_workbook(data, read_only=True, data_only=True)
     try:
         book._date_formats, book._timedelta_formats = set(), set()      # a number stays a number, whatever its format
         out, span = {}, iter(range(MAX_SPAN))

@@ -203,11 +203,12 @@ def mean_solution(
 class Machine:
     "One way to read clips, and the ridge on it."
     def __init__(self,
-                 reader,  # Reader
+                 reader,  # Reader, or what gives blocks as one does
                  fold,    # Fold
-                 cfg):    # RidgeConfig
-        self.reader = reader
-        z, self.by = by_dataset(reader(flow_rows(fold.X())), fold.clips['dataset'].to_numpy(), own_dataset(fold))
+                 cfg,     # RidgeConfig
+                 x=None): # what the reader reads of the training clips; None = normalised u, v, strain
+        self.reader, x = reader, flow_rows(fold.X()) if x is None else x
+        z, self.by = by_dataset(reader(x), fold.clips['dataset'].to_numpy(), own_dataset(fold))
         y = np.repeat(fold.y.numpy(), 2)
         with threadpool_limits(1): self.ridge = KernelRidge(z.reshape(len(y), -1), y, fold.n_classes, cfg)
 

@@ -2,6 +2,7 @@
 
     python benchmarks/spotting.py FOLDER           # writes the section "Spotting" of benchmarks/RESULTS.md
     python benchmarks/spotting.py FOLDER --quick   # prints only, and only what FOLDER has signals of
+    python benchmarks/spotting.py FOLDER/1 --model MODEL     # prints only: classes of the events found, by `mpfnet fit`
 
 Videos of seed 0 were looked at when the constants of mpfnet.video.spot were chosen; those of seed 1 were not. An event
 counts as found if its apex lies within 30 ms of the true one, or if half of the two intervals together is shared. Each
@@ -20,13 +21,14 @@ import numpy as np
 import pandas as pd
 import torch
 from results import write_section
+from sklearn.metrics import f1_score
 
 from mpfnet.synthetic.films import Film, Person, draw_film, write_film
 from mpfnet.video.read import open_video
 from mpfnet.video.spot import signal_of, spot
 
 sys.path.append(str(Path(__file__).parents[1] / 'tests'))
-from videos import make_videos
+from videos import SHOWN, make_videos
 
 NEAR, SHARE, BESIDE = .03, .5, .2
 KINDS = 'sure hard blink macro speech'.split()
@@ -108,6 +110,25 @@ def spotting(folder, quick):
         yield line(name, measure(known, {f: spot(s) for f, s in signals(there, known).items()}))
 
 
+CLASSES = dict(happiness='positive', surprise='surprise', disgust='negative', sadness='negative')
+
+
+def naming(folder, model):
+    "True class and the likeliest one of each short movement that is found; the share that is given no class."
+    from mpfnet.predict import predict
+    classes, pairs, none = {tuple(units): CLASSES[e] for e, units in SHOWN}, [], 0
+    for v in json.loads((folder/'truth.json').read_text()):
+        truth, found = [t for t in v['truth'] if t['kind'] == 'micro'], predict(folder/v['file'], model, progress=False)
+        for n, row in match(truth, found.events).items():
+            said = found.named.get(row, {})
+            if not said.get('probabilities'): continue
+            pairs.append((classes[tuple(truth[n]['units'])], max(said['probabilities'], key=said['probabilities'].get)))
+            none += said['label'] == 'no class'
+    truth, best = zip(*pairs)
+    f1 = f1_score(truth, best, average='macro', labels=sorted(set(CLASSES.values())), zero_division=0)
+    return f'{len(pairs)} events named, UF1 {f1:.3f}, {none} of them said to have no class. Drawn faces.'
+
+
 def speed(seconds=6, fps=30):
     "Frames a second of CPU time, and memory in MB before and after: 1080p with one face."
     with tempfile.TemporaryDirectory() as folder:
@@ -126,8 +147,10 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0])
     p.add_argument('folder', type=Path, help='of the videos')
     p.add_argument('--quick', action='store_true', help='print only, from the signals that are there')
+    p.add_argument('--model', help='folder of a model; FOLDER is that of one set of videos')
     args = p.parse_args()
     torch.set_num_threads(1)
+    if args.model: return print(naming(args.folder, args.model))
     lines = list(spotting(args.folder, args.quick))
     rate, peak = speed()
     memory = f'most memory after one, two and three passes: {", ".join(map(str, peak))} MB'

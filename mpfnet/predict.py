@@ -233,15 +233,21 @@ def _model_section(found):
     "The model, and its card as it was written."
     facts = found.summary['model']
     if not facts: return ''
-    rows = ''.join(f'<tr><td>{html.escape(k)}<td>{html.escape(str(v))}' for k, v in facts.items())
+    rows = ''.join(f'<tr><td>{html.escape(k)}<td>{html.escape(_readable(v))}' for k, v in facts.items())
     card = f'<details><summary>Its card</summary><pre>{html.escape(found.card)}</pre></details>'
     return f'<h2>The model</h2><table>{rows}</table>{card}'
 
 # %% ../nbs/07_predict.ipynb #9bbab206
 REPORT_STYLE = (
     'body{font:15px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}pre{white-space:pre-wrap}'
-    'td,th{padding:.1em .7em;text-align:left;overflow-wrap:anywhere}.wide{overflow-x:auto}'
-    'figure{display:inline-block;margin:.2em}img{width:11em}figcaption{font-size:80%}')
+    'td,th{padding:.1em .7em;text-align:left;overflow-wrap:anywhere}.wide{overflow-x:auto}.wide *{overflow-wrap:normal}'
+    'figure{display:inline-block;margin:.2em}img{width:13em}figcaption{font-size:80%}')
+
+def _readable(value):
+    "A number with as many digits as somebody reads."
+    if isinstance(value, float): return f'{value:.4g}'
+    if isinstance(value, (list, tuple)): return ', '.join(map(_readable, value))
+    return ', '.join(f'{k} {_readable(v)}' for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 def report_page(found:Prediction) -> str: # HTML
     "What was read, warnings first, a timeline, a table, each event in pictures, the model; names are escaped."
@@ -249,7 +255,7 @@ def report_page(found:Prediction) -> str: # HTML
     warnings = ''.join(f'<li>{escape(n.words)}</li>' for n in found.notes)
     words = ''.join(f'<p><b>{escape(w)}</b></p>' for w in s['words'])
     facts = {k: v for k, v in s.items() if k not in ('words', 'events', 'model', 'command', 'warnings', 'path')}
-    rows = ''.join(f'<tr><td>{escape(str(k))}<td>{escape(str(v))}' for k, v in facts.items())
+    rows = ''.join(f'<tr><td>{escape(str(k))}<td>{escape(_readable(v))}' for k, v in facts.items())
     table = found.events.round(3).to_html(index=False, border=0) if len(found.events) else '<p>No event was found.</p>'
     key = ' '.join(f'<span style="background:{c};color:#fff">&nbsp;{k}&nbsp;</span>' for k, c in COLOURS.items())
     title = escape(s['video'])

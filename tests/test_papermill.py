@@ -114,6 +114,7 @@ def test_a_slip_is_an_error_on_every_page_with_parameters(tmp_path, page):
 
 
 PAGES = [LOSO, ROOT / 'nbs' / '06_benchmark.ipynb', ROOT / 'nbs' / '06a_protocol_audit.ipynb',
+         ROOT / 'nbs' / '06c_learning_curve.ipynb',
          *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 

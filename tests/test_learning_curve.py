@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mpfnet.core.pages import notebook_path, run_page
-from mpfnet.learning_curve import learning_curve, order_of, sizes_of
+from mpfnet.learning_curve import learning_curve, order_of, training_sizes
 
 ROOT = Path(__file__).parents[1]
 LABELS, WHO = np.tile([0, 1, 2], 12), np.repeat([f's{k:02}' for k in range(9)], 4)
@@ -100,7 +100,7 @@ def test_copies_of_frames_are_refused(synth_root, tmp_path):
 
 
 def test_sizes_and_orders():
-    assert sizes_of([4, 2], 9) == [2, 4] and sizes_of(3, 9) == [3] and sizes_of('all', 9) == ['all']
+    assert training_sizes([4, 2], 9) == [2, 4] and training_sizes(3, 9) == [3] and training_sizes('all', 9) == ['all']
     import pandas as pd
     clips = pd.DataFrame(dict(dataset='d', subject=WHO, label=LABELS))
     assert order_of(clips, 0, 3, seed=0) != order_of(clips, 0, 3, seed=1)

@@ -114,7 +114,8 @@ def test_a_slip_is_an_error_on_every_page_with_parameters(tmp_path, page):
 
 
 AUDIT = ROOT / 'nbs/06a_protocol_audit.ipynb'
-PAGES = [LOSO, ROOT / 'nbs/06_benchmark.ipynb', AUDIT, ROOT / 'nbs/07_predict.ipynb',
+PAGES = [LOSO, AUDIT,
+         *(ROOT / 'nbs' / f'{n}.ipynb' for n in ('06_benchmark', '06c_learning_curve', '07_predict')),
          *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 

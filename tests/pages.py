@@ -18,6 +18,7 @@ VARIES = [
     (r'<[^>]*>', ' '),                                                              # tags, and the address of an object
     (r'\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:[.+]\S+)?)?', ' DATE '),
     (r'(?<!\.)\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,64}(?:…|\b)', ' HASH '),
+    (r'(?<![\d.])\d{8}(?![\d.])', ' HASH '),                                   # one of forty hashes has no letter
     (r'(?<![\w.…])(?:~|[A-Z]:)?(?:[/\\][\w.+…-]+){2,}', ' PATH '),
     (r'\btmp\w+', ' PATH '),
     (r'\b\d+\.\d+\.\d+(?:[.+]\w+)*', ' VERSION '),

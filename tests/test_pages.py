@@ -66,6 +66,12 @@ def test_pictures_are_there_or_not_and_stderr_does_not_count():
     )
 
 
+def test_a_hash_without_a_letter_is_one_too():
+    assert not pages.difference(printed('pca_lda-33586078'), printed('pca_lda-a0c961db'))
+    assert pages.difference(printed('1234567 bytes'), printed('1234568 bytes'))
+    assert pages.difference(printed('0.33586078'), printed('0.43586078'))
+
+
 def test_a_page_with_another_output_fails_and_one_that_says_why_does_not(tmp_path):
     "As `make notebooks` runs it; what a slow cell has stored is left alone."
 

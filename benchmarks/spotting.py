@@ -106,7 +106,7 @@ def spotting(folder, quick):
     yield '|---' * 10 + '|'
     for seed, name in enumerate(('seed 0, constants chosen on them', 'seed 1, the figure')):
         there = folder/str(seed)
-        known = json.loads((there/'truth.json').read_text()) if quick else make_videos(there, seed)
+        known = json.loads((there/'truth.json').read_text(encoding='utf-8')) if quick else make_videos(there, seed)
         yield line(name, measure(known, {f: spot(s) for f, s in signals(there, known).items()}))
 
 
@@ -117,7 +117,7 @@ def naming(folder, model):
     "True class and the likeliest one of each short movement that is found; the share that is given no class."
     from mpfnet.predict import predict
     classes, pairs, none = {tuple(units): CLASSES[e] for e, units in SHOWN}, [], 0
-    for v in json.loads((folder/'truth.json').read_text()):
+    for v in json.loads((folder/'truth.json').read_text(encoding='utf-8')):
         truth, found = [t for t in v['truth'] if t['kind'] == 'micro'], predict(folder/v['file'], model, progress=False)
         for n, row in match(truth, found.events).items():
             said = found.named.get(row, {})

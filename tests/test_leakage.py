@@ -118,11 +118,11 @@ def test_the_canary_covers_a_new_row(tmp_path):
     done = warm('-m', 'pytest', __file__, '-q', '-rA', '-p', 'new_rows', '-p', 'no:cacheprovider', '-k', which,
                 cwd=Path(__file__).parent, env=os.environ | dict(PYTHONPATH=f'{tmp_path}{os.pathsep}{ROOT}'))
     ended = {name: how for how, name in re.findall(r'^(PASSED|FAILED) \S+?::(.+?)(?: - .*)?$', done.stdout, re.M)}
-    canaries = {f'test_canary[leaky_row-{kind}]' for kind in ('frames', 'flow28')}
+    canaries = {f'test_canary[leaky_row-{kind}]' for kind in ('frames', 'flow28', 'array')}
     assert done.returncode == 1 and {n for n in ended if 'leaky_row' in n and ended[n] == 'FAILED'} >= canaries, (
         done.stdout[-3000:]
     )
-    assert [how for n, how in ended.items() if 'new_row' in n] == 4*['PASSED'], done.stdout[-3000:]
+    assert [how for n, how in ended.items() if 'new_row' in n] == 5*['PASSED'], done.stdout[-3000:]
 
 
 TRUNK = override(SETTINGS, 'compute.trunk=0.5,compute.group=2,pltn.epochs=2,plsm.epochs=2')

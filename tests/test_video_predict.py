@@ -37,7 +37,7 @@ def frown(folder): return video(folder/'a <b> & ü.mp4')
 
 def test_files_and_statuses(folder, frown, capsys):
     "A video that cannot be read does not keep the others from being read."
-    (folder/'text.mp4').write_text('no video')
+    (folder/'text.mp4').write_text('no video', encoding='utf-8')
     nobody = video(folder/'nobody.mp4', people=False)
     out = folder/'out'
     assert main(['predict', str(folder/'text.mp4'), str(frown), str(nobody), '--out', str(out), '--quiet']) == 2
@@ -51,9 +51,9 @@ def test_files_and_statuses(folder, frown, capsys):
     assert pd.read_csv(result/'events.csv')['region'][0].startswith('brow')
     page = (result/'report.html').read_text(encoding='utf-8')
     assert '<b> &' not in page and 'http' not in page and '<script' not in page
-    assert json.loads((out/'nobody.mp4'/'summary.json').read_text())['status'] == 1
+    assert json.loads((out/'nobody.mp4'/'summary.json').read_text(encoding='utf-8'))['status'] == 1
     assert main(['predict', str(frown), '--out', str(out), '--again', '--sensitivity', '60']) == 0
-    assert not (result/'events.jsonl').read_text()                  # an empty table is a result
+    assert not (result/'events.jsonl').read_text(encoding='utf-8')                  # an empty table is a result
 
 
 def test_who_says_nothing_of_a_model_gets_no_class(frown):
@@ -124,7 +124,7 @@ def test_every_output_says_what_the_model_learnt_from(folder, frown, model, name
     assert '<i>model' not in page and page.count('data:image/jpeg') == 4 and 'is not known' in page
     assert main(['predict', str(frown), '--out', str(folder/'copy'), '--again']) == 0
     assert json.loads((result/'events.jsonl').read_text(encoding='utf-8'))['label'] is None
-    assert 'again' in {w['code'] for w in json.loads((result/'summary.json').read_text())['warnings']}
+    assert 'again' in {w['code'] for w in json.loads((result/'summary.json').read_text(encoding='utf-8'))['warnings']}
 
 
 def test_the_models_own_score_is_said(folder, model):

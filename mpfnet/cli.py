@@ -11,7 +11,7 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'A
            'check_own_frames', 'template', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike',
            'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
            'list_settings', 'fit_model', 'predict_videos', 'check_a_method', 'paper_of_args', 'make_paper', 'Given',
-           'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'run_asked',
+           'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked',
            'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command',
            'benchmark_command', 'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help', 'parser',
            'main']
@@ -827,6 +827,16 @@ def with_page(args) -> bool: # what argparse read
     if missing and not args.out and not args.quiet: complain(NO_COPY.format(', '.join(missing)))
     return bool(args.out) or not missing
 
+def status_of(work) -> int: # a function that returns one
+    "The exit status of work that may fail on its page, or be stopped."
+    try: return work()
+    except PageError as e:
+        complain(e)
+        return 1
+    except KeyboardInterrupt:
+        print('\nStopped. Finished folds are kept: the same command goes on.', file=sys.stderr)
+        return 130
+
 def run_asked(
     args,        # what argparse read
     **defaults,  # parameters that are these unless they are given
@@ -838,18 +848,13 @@ def run_asked(
     except ValueError as e: args.error(f'--{e}')
     asked = asked_on_line(given, args.error)
     runs = 'runs' if '://' in asked.out_dir else asked.out_dir
-    try:
+    def work():
         if with_page(args): folder, copy = executed(given, runs, out, None if args.quiet else sys.stderr)
         else: folder, copy = without_page(given, args.quiet)
-    except PageError as e:
-        complain(e)
-        return 1
-    except KeyboardInterrupt:
-        print('\nStopped. Finished folds are kept: the same command goes on.', file=sys.stderr)
-        return 130
-    if folder: show_result(folder, copy)
-    else: print(printable(f'notebook  {copy}'))
-    return 0
+        if folder: show_result(folder, copy)
+        else: print(printable(f'notebook  {copy}'))
+        return 0
+    return status_of(work)
 
 # %% ../nbs/08_cli.ipynb #0161a798
 def run_command(args) -> int: # what argparse read
@@ -909,23 +914,18 @@ def benchmark_command(args) -> int: # what argparse read
     "mpfnet benchmark"
     begin_benchmark(args)
     if args.plan: return plan_command(args)
-    copy = None
     try: out = args.out and check_copy(args.out)
     except ValueError as e: args.error(f'--{e}')
-    try:
+    def work():
+        copy = None
         if with_page(args):
             say = None if args.quiet else sys.stderr
             folder, copy = executed(args.given, args.given.get('out_dir', 'runs'), out, say, '06_benchmark')
         else:
             from mpfnet.benchmark import benchmark
             folder = benchmark(**args.given, progress=not args.quiet).folder
-    except PageError as e:
-        complain(e)
-        return 1
-    except KeyboardInterrupt:
-        print('\nStopped. Finished folds are kept: the same command goes on.', file=sys.stderr)
-        return 130
-    return int(show_benchmark(folder, copy) > 0)
+        return int(show_benchmark(folder, copy) > 0)
+    return status_of(work)
 
 # %% ../nbs/08_cli.ipynb #bddb4308
 ABOUT_BENCHMARK = ('Methods × datasets × splits × seeds: what exists is found, the rest is trained, and one table says '

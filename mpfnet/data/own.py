@@ -7,7 +7,7 @@ __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', '
            'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'FASTEST', 'LISTS',
            'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling',
            'person', 'check_spelling', 'subjects_of_rows', 'label_words', 'label_word', 'sorted_classes', 'own_task',
-           'own_class', 'FilmFolder', 'file_hash', 'opened_film', 'film_of', 'note_film', 'decode_film', 'film_times',
+           'own_class', 'FilmFolder', 'opened_film', 'film_of', 'note_film', 'decode_film', 'film_times',
            'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment', 'numbers_in_film',
            'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed', 'wish_of', 'label_words_key', 'wishes',
            'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit', 'table_hash', 'own_clip', 'shown_by',
@@ -30,6 +30,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..core.checks import need
+from ..core.files import file_hash
 from ..core.keep import cache_folder, write_atomically, write_text
 from .defects import Report
 from .frames import Clip
@@ -271,10 +272,6 @@ class FilmFolder:
 
 #: how a text begins that names other files, which a video player would open
 LISTS = b'ffconcat', b'#EXTM3U\n', b'#EXTM3U\r'
-
-def file_hash(path) -> str:
-    "SHA-256 of a file, however large."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
 def opened_film(path) -> cv2.VideoCapture:
     "A video at its first frame, upright; Refused if it cannot be read, or only lists other files."

@@ -6,7 +6,6 @@
 __all__ = ['read_checkpoint', 'load_strict', 'loaded', 'fingerprint', 'check_weights']
 
 # %% ../../nbs/motion/08_checkpoints.ipynb #052fd02e
-import hashlib
 import pickle
 import re
 import zipfile
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from ..core.files import file_hash
 from ..data.frames import ordinary
 
 # %% ../../nbs/motion/08_checkpoints.ipynb #91f2c4db
@@ -90,8 +90,7 @@ def _state_of(path):
 def _loaded(load, path, size, mtime): return load(path)
 
 @lru_cache(maxsize=16)
-def _sha256(path, size, mtime):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+def _sha256(path, size, mtime): return file_hash(path)
 
 # %% ../../nbs/motion/08_checkpoints.ipynb #9418dfbb
 def loaded(

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'EYES', 'BOX_EYES', 'WHEEL', 'NETWORKS', 'DETECTORS', 'CORNERS', 'FINDERS', 'SEVERAL', 'LEAST', 'FALLBACKS',
-           'resize', 'Face', 'FaceNotFound', 'apply_affine', 'similarity', 'sample', 'blaze_lacks', 'best_finder',
-           'read_landmarks', 'find_face', 'find_faces', 'stable_mask', 'head_motion', 'motion_size', 'align_clip']
+           'resize', 'Face', 'FaceNotFound', 'apply_affine', 'similarity', 'sample', 'overlap_of', 'blaze_lacks',
+           'best_finder', 'read_landmarks', 'find_face', 'find_faces', 'stable_mask', 'head_motion', 'motion_size',
+           'align_clip']
 
 # %% ../../nbs/motion/01_face.ipynb #6042f380
 import csv
@@ -117,8 +118,11 @@ def sample(
 # %% ../../nbs/motion/01_face.ipynb #a6c56d47
 _own = threading.local()  # detectors must not be shared between threads: each loads its own, once
 
-def _overlap(a, b):
-    "Intersection over union of two boxes."
+def overlap_of(
+    a,  # box (x, y, width, height)
+    b,  # and another
+) -> float:
+    "Intersection over union."
     side = [max(0, min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i])) for i in (0, 1)]
     both = side[0]*side[1]
     return both/max(a[2]*a[3] + b[2]*b[3] - both, 1e-9)
@@ -237,7 +241,7 @@ def _joined(points, scores):
     "One face for each heap of guesses that overlap by more than 0.3: their mean, weighed by the scores."
     left, faces = list(np.argsort(-scores, kind='stable')), []
     while left:
-        heap = left[:1] + [i for i in left[1:] if _overlap(_box(points[left[0]]), _box(points[i])) > .3]
+        heap = left[:1] + [i for i in left[1:] if overlap_of(_box(points[left[0]]), _box(points[i])) > .3]
         faces.append(np.average(points[heap], 0, scores[heap]))
         left = [i for i in left if i not in heap]
     return faces
@@ -371,7 +375,8 @@ def _haar_face(grey):
                 placed = round(x - box[2]/2), round(y - box[3]/2), box[2], box[3]
                 eyes = _eyes(grey, apply_affine(back, _box_eyes(box)))
                 if eyes is not None: return placed, eyes
-                if strict and doubtful is None and any(_overlap(box, b) > .5 for b in earlier): doubtful = placed, None
+                met = any(overlap_of(box, b) > .5 for b in earlier)
+                if strict and doubtful is None and met: doubtful = placed, None
             earlier = boxes
     return doubtful
 
@@ -559,7 +564,7 @@ def _several_blaze(image, thorough):
         if detector == short and found: break
         for points in _joined(*_guesses(np.ascontiguousarray(picture), detector)):
             points = apply_affine(back, points)
-            if all(_overlap(_box(points), _box(p)) < .3 for p in found): found.append(points)
+            if all(overlap_of(_box(points), _box(p)) < .3 for p in found): found.append(points)
     for points in found:
         part, at = _near(image, points)
         mesh = _mesh(part, points[2:] - at) if min(part.shape[:2]) >= 8 else None
@@ -591,7 +596,7 @@ def find_faces(
     found = pick(SEVERAL, best_finder() if method == 'auto' else method, 'way to find several faces')(image, thorough)
     apart = []
     for face in sorted(found, key=lambda f: -f.box[2]):
-        if face.box[2] >= least and all(_overlap(face.box, f.box) < .3 for f in apart): apart.append(face)
+        if face.box[2] >= least and all(overlap_of(face.box, f.box) < .3 for f in apart): apart.append(face)
     return sorted(apart, key=lambda f: f.box[0])
 
 # %% ../../nbs/motion/01_face.ipynb #c6efb214

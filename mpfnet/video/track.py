@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'LITTLE', 'LEAVE', 'LOOK', 'LOSE', 'RETURN', 'SAME_HEAD', 'head_part', 'moved_by', 'cut_out', 'pixel_flow',
-           'HeadTrack', 'square_of', 'Square', 'Tracker', 'overlap_of']
+           'HeadTrack', 'square_of', 'Square', 'Tracker']
 
 # %% ../../nbs/video/02_track.ipynb #a7a2c841
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ..core.checks import patch
-from ..motion.face import apply_affine, best_finder, find_faces, similarity, stable_mask
+from ..motion.face import apply_affine, best_finder, find_faces, overlap_of, similarity, stable_mask
 
 # %% ../../nbs/video/02_track.ipynb #62edafa7
 SIZE = 128 # px along a side of a square; all motion is in these pixels
@@ -154,12 +154,6 @@ class Tracker:
     last: float = None      # s, when it did
 
 # %% ../../nbs/video/02_track.ipynb #96bf8741
-def overlap_of(a, b) -> float: # squares (x, y, width, height)
-    "Intersection over union."
-    side = [max(0, min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i])) for i in (0, 1)]
-    both = side[0]*side[1]
-    return both/max(a[2]*a[3] + b[2]*b[3] - both, 1e-9)
-
 def _nearest(matrix, heads):
     "The head whose square overlaps most, if any does enough."
     found = [(overlap_of(square_of(matrix), square_of(h.pose if h.pose is not None else h.matrix)), h) for h in heads]

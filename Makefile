@@ -18,8 +18,9 @@ BENCH ?= train_step traffic peak loso_passes preprocess memory scaling fold loso
 
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.installed
-# One thread a process: the tests run several notebooks side by side.
-ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# One thread a process: the tests run several notebooks side by side. And byte code is kept, wherever it usually is not:
+# else each of the many processes that they start would compile the whole package anew.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo paper results published test bench gpu lab venv export readme drift lint notebooks pytest docs clean distclean

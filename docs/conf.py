@@ -4,12 +4,16 @@ import ast
 import base64
 import io
 import json
+import posixpath
 import re
 from configparser import ConfigParser
+from functools import cache
 from pathlib import Path
 
 from bs4 import BeautifulSoup
+from furo.navigation import get_navigation_tree
 from latex2mathml.converter import convert
+from sphinx.search.en import SearchEnglish
 
 ROOT = Path(__file__).parents[1]
 config = ConfigParser()
@@ -80,19 +84,48 @@ def navigation():
     return [(caption, patterns) for caption, patterns in found if patterns]
 
 
-def folded(app, pagename, templatename, context, doctree):
-    "In the sidebar, a wing is open on its own pages and folded on the others."
-    if not (tree := context.get('furo_navigation_tree')): return
-    soup, names = BeautifulSoup(tree, 'html.parser'), {FIGURES, *(caption for caption, _ in wings())}
+def no_tree(app, pagename, templatename, context, doctree):
+    "Before the theme: it need not make a tree of all pages for each of them."
+    if 'toctree' in context: context['toctree'] = lambda **options: ''
+
+
+@cache
+def whole_tree(builder):
+    "The navigation as the front page has it, its wings folded: the pages of a site differ in little else than links."
+    tree = builder._get_local_toctree(root_doc, collapse=False, titles_only=True, maxdepth=-1, includehidden=True)
+    soup, names = BeautifulSoup(get_navigation_tree(tree), 'html.parser'), {FIGURES, *(c for c, _ in wings())}
     for caption in soup.find_all('p', class_='caption'):
         if caption.get_text() not in names: continue
         pages = caption.find_next_sibling('ul')
-        details = soup.new_tag('details', attrs=dict(open='') if pages.find(class_='current') else {})
+        details = soup.new_tag('details')
         caption.insert_before(details)
         caption.name = 'summary'
         del caption['role']     # a heading here would hide from a screen reader that it can be opened
         details.extend([caption.extract(), pages.extract()])
-    context['furo_navigation_tree'] = str(soup)
+    return str(soup)
+
+
+#: a page in the navigation, as the front page links to it; and as a page shows itself
+ENTRY = '<li class="toctree-l1"><a class="reference internal" href="{}.html">'
+OWN = '<li class="toctree-l1 current current-page"><a class="current reference internal" href="#">'
+
+
+def placed(app, pagename, templatename, context, doctree):
+    "In the sidebar the open page is marked; a wing is open on its own pages and folded on the others."
+    parts, here = re.split(ENTRY.format(r'([^"]+)\'), whole_tree(app.builder)), None
+    out = [parts[0]]
+    for address, rest in zip(parts[1::2], parts[2::2]):
+        page = posixpath.normpath(posixpath.join(posixpath.dirname(root_doc), address))
+        if page == pagename: here = len(out)
+        link = app.builder.get_relative_uri(pagename, page).removesuffix('.html')
+        out.append((OWN if page == pagename else ENTRY.format(link)) + rest)
+    if here:
+        before = ''.join(out[:here])
+        start, fold = before.rindex('<ul>'), before.rfind('<details>')
+        before = f'{before[:start]}<ul class="current">{before[start + 4:]}'
+        if fold > before.rfind('</details>'): before = f'{before[:fold]}<details open="">{before[fold + 9:]}'
+        out[:here] = [before]
+    context['furo_navigation_tree'] = ''.join(out)
 
 
 def navigation_cell():
@@ -212,8 +245,18 @@ def write_math(writer, node, display):
     raise SkipNode
 
 
+class Search(SearchEnglish):
+    "A word that stands on many pages is looked at once."
+    stems = {}
+    def stem(self, word):
+        if word not in self.stems: self.stems[word] = super().stem(word)
+        return self.stems[word]
+
+
 def setup(app):
     app.connect('source-read', as_page)
-    app.connect('html-page-context', folded, priority=900)      # the theme makes its tree before
+    app.connect('html-page-context', no_tree, priority=100)
+    app.connect('html-page-context', placed, priority=900)      # after the theme
+    app.add_search_language(Search)
     app.add_html_math_renderer('mathml', (inline_math, None), (block_math, None))
     return dict(parallel_read_safe=True, parallel_write_safe=True)

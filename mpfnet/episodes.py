@@ -154,6 +154,7 @@ def other_side(x, flow=True): # (n, C, T, H, W), whether channel 0 is u
     m = x.flip(-1)
     return torch.cat([-m[:, :1], m[:, 1:]], 1) if flow else m
 
+# %% ../nbs/04a_episodes.ipynb #09200e6a
 @torch.no_grad()
 def embed(
     matcher,       # as in `train_episodes`

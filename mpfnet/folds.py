@@ -75,6 +75,7 @@ def _train_only(self:Fold, i): # positions among the training clips
         raise LeakageError(f'training position {i.min()}…{i.max()} asked for, {len(self._train)} training clips exist')
     return self._train[i]
 
+# %% ../nbs/00a_folds.ipynb #73e3ea71
 @patch
 def X(self:Fold, i=None): # positions among the training clips; None = all
     "Features of training clips as a float32 tensor (n, C, T, H, W)."
@@ -89,6 +90,7 @@ def positions(
     "Row numbers on a device. A GPU goes on with its work meanwhile; it stops for an index that lies elsewhere."
     return torch.as_tensor(np.asarray(i)).to(device, non_blocking=True)
 
+# %% ../nbs/00a_folds.ipynb #51a5c163
 def stored(
     features,      # (rows, …) array, or a tensor on some device
     rows,          # (n,) row numbers
@@ -121,6 +123,7 @@ def test_features(self:Fold):
     if not self._sealed: raise LeakageError(f'test clips of {self.held_out} asked for before the fold was sealed')
     return stored(self._features, self._rows[self._test]).float()
 
+# %% ../nbs/00a_folds.ipynb #71c534bb
 @patch
 def check_unchanged(self:Fold, state): # what was given to `seal`, now
     "Raise if the model is not the one that was sealed."
@@ -157,6 +160,7 @@ def magnified(
     "Features (n, C, T, H, W) of the copies magnified by 1 + φ, float32."
     return stored(self._features, self._copy_rows(i, phi)).float()
 
+# %% ../nbs/00a_folds.ipynb #49d62795
 @patch
 def raw(
     self:Fold,
@@ -180,6 +184,7 @@ def _row_sha(
     values = self._features[row]
     return hashlib.sha256(np.ascontiguousarray(values.cpu() if torch.is_tensor(values) else values)).hexdigest()
 
+# %% ../nbs/00a_folds.ipynb #18683025
 @patch
 def digest(self:Fold, digests=None): # sha256 of each feature row, if known already
     "Hash of the training clips' names, labels and features."
@@ -189,6 +194,7 @@ def digest(self:Fold, digests=None): # sha256 of each feature row, if known alre
         h.update(f"{name}:{c['label'][j]}:{self._row_sha(self._rows[j], digests)}\n".encode())
     return h.hexdigest()
 
+# %% ../nbs/00a_folds.ipynb #7c508ed5
 @patch
 def copies_digest(
     self:Fold,
@@ -264,6 +270,7 @@ class WholeFold(Fold):
     def trunk(self, size): return None                                  # it shares its training with no other fold
     def test_features(self): raise LeakageError('this fold holds nobody out: there are no test clips')
 
+# %% ../nbs/00a_folds.ipynb #839e8fa0
 def whole_fold(clips, features, **kwargs) -> Fold: # `kwargs` go to `Fold`
     "The fold that holds nobody out."
     return WholeFold(clips, features, **kwargs)

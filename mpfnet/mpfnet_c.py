@@ -55,6 +55,7 @@ def resizer(
     with torch.inference_mode(False):
         return F.interpolate(torch.eye(n)[None], m, mode='linear')[0].T.contiguous().to(device, dtype)
 
+# %% ../nbs/04c_mpfnet_c.ipynb #c5f25f8c
 def resize_map(
     f,     # (…, h, w)
     size,  # (H, W)

@@ -16,6 +16,12 @@ from .core.checks import need, pick
 from .inputs import changed, draw_changes
 from .priors import PriorConfig, learn, prior
 
+# %% ../nbs/03a_pltn.ipynb #548b80f0
+def _squared_distances(e): # (B, d) → (B, B)
+    "By one matrix product."
+    s = e.pow(2).sum(1)
+    return (s[:, None] + s[None] - 2 * e @ e.T).clamp_min(0)
+
 # %% ../nbs/03a_pltn.ipynb #e4ad61f5
 def triplet_loss(
     embeddings,      # (B, d)
@@ -32,10 +38,6 @@ def triplet_loss(
     hinge = hinge * (positive[:, :, None] & ~same[:, None, :])
     return hinge.sum() / (hinge > 0).sum().clamp_min(1)
 
-def _squared_distances(e): # (B, d) → (B, B), by one matrix product
-    s = e.pow(2).sum(1)
-    return (s[:, None] + s[None] - 2 * e @ e.T).clamp_min(0)
-
 # %% ../nbs/03a_pltn.ipynb #5216b232
 @dataclass(kw_only=True, slots=True, frozen=True)
 class PLTNConfig(PriorConfig):
@@ -47,6 +49,7 @@ class PLTNConfig(PriorConfig):
         need(self.batch >= 3, 'pltn.batch', self.batch, '3 or more, a triplet')
         need(self.margin > 0, 'pltn.margin', self.margin, 'a positive number')
 
+# %% ../nbs/03a_pltn.ipynb #92964707
 #: preset → the triplet stage
 PLTN_PRESETS = dict(paper=PLTNConfig(), light=PLTNConfig(batch=64),
                     tiny=PLTNConfig(epochs=12, batch=64, lr=.02, schedule='cosine'))

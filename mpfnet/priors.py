@@ -56,10 +56,6 @@ class Prepared:
         self.scaling = Scaling.fit(raw, stretched=kind == 'flow28')
         self.x, self.y = self(raw), fold.y.to(self.device)
 
-    def here(self, stored): # (n, C, T, H, W) of any type, anywhere
-        "On the device, as float32 that is made there."
-        return stored.to(self.device, non_blocking=True).float()
-
     def __call__(self, raw): # (n, C, T, H, W) → the same, scaled, chosen channels
         return self.scaling(self.here(raw))[:, self.seen]
 
@@ -67,6 +63,12 @@ class Prepared:
 
     @property
     def in_channels(self): return len(self.index)
+
+# %% ../nbs/03_priors.ipynb #5ef8d3c9
+@patch
+def here(self:Prepared, stored): # (n, C, T, H, W) of any type, anywhere
+    "On the device, as float32 that is made there."
+    return stored.to(self.device, non_blocking=True).float()
 
 # %% ../nbs/03_priors.ipynb #696385c4
 @patch
@@ -80,6 +82,7 @@ def identity(
     whose = fold.digest(self.digests), fold.held_out, fold.seed
     return [code_hash(DECIDING), *whose, self.index, self.device.type, *compute]
 
+# %% ../nbs/03_priors.ipynb #eacf868d
 @patch
 def like(self:Prepared, fold):
     "Another fold, prepared in the same way."
@@ -102,9 +105,11 @@ class PriorConfig(SGDConfig):
     @property
     def last(self): return self.stop or self.epochs
 
-    def fork(self, trunk): # share of the epochs
-        "How many epochs a trunk has; the last is always a fold's own."
-        return max(0, min(round(trunk * self.last), self.last - 1))
+# %% ../nbs/03_priors.ipynb #562e640c
+@patch
+def fork(self:PriorConfig, trunk): # share of the epochs
+    "How many epochs a trunk has; the last is always a fold's own."
+    return max(0, min(round(trunk * self.last), self.last - 1))
 
 # %% ../nbs/03_priors.ipynb #38a1e7fb
 def ahead(

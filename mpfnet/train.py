@@ -34,6 +34,7 @@ def generator(
     state = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
+# %% ../nbs/02b_train.ipynb #be26a3a0
 def stage_generator(
     fold,  # a Fold
     stage, # 'pltn', 'plsm', …
@@ -48,6 +49,7 @@ def random_state_kept():
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=list(gpus)): yield
 
+# %% ../nbs/02b_train.ipynb #17237eba
 def seeded(
     make, # a function that builds a module
     g,    # a generator
@@ -136,6 +138,7 @@ class SGDConfig(TrainConfig):
         return torch.optim.SGD(
             parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
 
+# %% ../nbs/02b_train.ipynb #11ba99f6
 @dataclass(kw_only=True, slots=True, frozen=True)
 class AdamConfig(TrainConfig):
     "Adam, as the rivals use it."
@@ -234,6 +237,7 @@ def watch_update(
         if kept: module.load_state_dict(kept)
         module.train()
 
+# %% ../nbs/02b_train.ipynb #1bc7d5d3
 def each_epoch(
     ctx,     # Context
     model,   # what has `scores`
@@ -360,6 +364,7 @@ def once(self:RecordedUpdate, *inputs):
     torch.cuda.current_stream().wait_stream(side)
     return loss
 
+# %% ../nbs/02b_train.ipynb #bc2e08da
 @patch
 def recorded(self:RecordedUpdate, *inputs):
     "(memory for the inputs, what replays an update, where its loss will be); nothing is computed yet."

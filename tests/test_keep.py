@@ -398,7 +398,8 @@ def trees(): return {p: ast.parse(p.read_text(encoding='utf-8')) for p in sorted
 
 def posix_calls(tree, text):
     "What Windows lacks, outside a function that asks first."
-    guarded = [ast.get_source_segment(text, n) for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    lines = text.splitlines()
+    guarded = ['\n'.join(lines[n.lineno - 1:n.end_lineno]) for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
     for n in ast.walk(tree):
         if isinstance(n, (ast.Import, ast.ImportFrom)):
             names = [a.name for a in n.names] if isinstance(n, ast.Import) else [n.module or '']

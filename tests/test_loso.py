@@ -264,10 +264,11 @@ def test_methods_share_their_priors(flow_root, tmp_path):
 
 
 @pytest.mark.parametrize('progress', [False, True])
-def test_a_run_shows_bars_unless_it_is_told_not_to(flow_root, tmp_path, capfd, monkeypatch, progress):
+def test_a_run_shows_bars_unless_it_is_told_not_to(tmp_path, capfd, monkeypatch, progress):
     "Of the features, and of the folds; without them, not a word. The run is the same."
     monkeypatch.setenv('MPFNET_PROGRESS', 'bar')
-    folder = go(flow_root, tmp_path, method='majority', overrides='', progress=progress)
+    root = write_flow_release(tmp_path / 'data', seed=1 + progress)        # features that have to be computed
+    folder = go(root, tmp_path, method='majority', overrides='', progress=progress)
     shown = capfd.readouterr()
     assert [word in shown.err for word in ('features:', 'majority seed 0:', '6/6')] == [progress] * 3
     assert not shown.out and (progress or not shown.err) and len(records(folder)) == 6

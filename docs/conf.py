@@ -112,7 +112,7 @@ OWN = '<li class="toctree-l1 current current-page"><a class="current reference i
 
 def placed(app, pagename, templatename, context, doctree):
     "In the sidebar the open page is marked; a wing is open on its own pages and folded on the others."
-    parts, here = re.split(ENTRY.format(r'([^"]+)\'), whole_tree(app.builder)), None
+    parts, here = re.split(re.escape(ENTRY).replace(r'\{\}', '([^"]+)'), whole_tree(app.builder)), None
     out = [parts[0]]
     for address, rest in zip(parts[1::2], parts[2::2]):
         page = posixpath.normpath(posixpath.join(posixpath.dirname(root_doc), address))

@@ -162,7 +162,7 @@ def alive(pid):
 
 def test_a_part_that_hangs_is_stopped_with_all_that_it_started(odd_day):
     start = time.monotonic()
-    told, rows = odd_day(dict(hangs=odd('hangs', 15), fine=odd('fine', 60)), seconds=80)
+    told, rows = odd_day(dict(hangs=odd('hangs', 8), fine=odd('fine', 60)), seconds=80)
     assert 'stopped after' in told[0] and told[1].startswith('fine: done') and time.monotonic() - start < 90
     child = next(r['child'] for r in rows if 'child' in r)
     time.sleep(.5)

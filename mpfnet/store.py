@@ -52,6 +52,7 @@ def as_line(
     check = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
     return json.dumps(entry | dict(check=check)).encode() + b'\n'
 
+# %% ../nbs/01a_store.ipynb #a30367b4
 def entry_of(line:bytes) -> dict | None:
     "What a line says; None if it is torn, or not what was written."
     try: entry = json.loads(line)
@@ -82,11 +83,13 @@ def _counts(entry, table, whole):
     "Whether a line is the next of a table with so many whole rows of data."
     return bool(entry) and {'key', 'sha256'} <= set(entry) and entry.get('row') == len(table.index) < whole
 
+# %% ../nbs/01a_store.ipynb #1ca927a8
 @patch
 def whole_rows(self:RowFile) -> int:
     "How many rows the data has room for, with lines or without."
     return self.data.stat().st_size // self.bytes if self.data.exists() else 0
 
+# %% ../nbs/01a_store.ipynb #ef5bc97b
 @patch
 def refresh(self:RowFile):
     "Read the lines that have been added, up to the first that is not whole."
@@ -106,6 +109,14 @@ def refresh(self:RowFile):
             self._end += len(line)
     return self
 
+# %% ../nbs/01a_store.ipynb #bf6c26c6
+def _from(path, offset) -> bytes:
+    "A file's bytes from there on."
+    if not path.exists(): return b''
+    with open(path, 'rb') as f:
+        f.seek(offset)
+        return f.read()
+
 # %% ../nbs/01a_store.ipynb #a768caa1
 def beyond(
     table: RowFile,
@@ -116,13 +127,6 @@ def beyond(
     lines = _from(table.lines, table._end).split(b'\n')[:-1]
     rows = [int(m[1]) for line in lines if (m := re.search(rb'"row": (\d+)', line))]
     return len(lines), sum(n < row < whole for row in rows), max(whole - n, 0)*table.bytes
-
-def _from(path, offset) -> bytes:
-    "A file's bytes from there on."
-    if not path.exists(): return b''
-    with open(path, 'rb') as f:
-        f.seek(offset)
-        return f.read()
 
 # %% ../nbs/01a_store.ipynb #481a72ea
 def _write_at(path, offset, data):
@@ -171,6 +175,7 @@ def open_rows(
     if table._map is None or len(table._map) != n: table._map = _mapped(table, n)
     return table._map
 
+# %% ../nbs/01a_store.ipynb #409d567f
 def _mapped(table, n):
     try: return np.memmap(table.data, table.dtype, 'r', shape=(n, *table.shape))
     except OSError as e: why = e.strerror or e
@@ -197,6 +202,7 @@ FORMAT = 3 # raised whenever the same files would give other features of any rec
 def _hash(*parts):
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+# %% ../nbs/01a_store.ipynb #f523eb26
 NO_FILE = '{}: cannot be read ({}): expected the file that the preprocess settings name'
 
 def settings_of(
@@ -218,14 +224,15 @@ def _key(digests, job, settings, phi):
     name = job.name if job.face == 'landmarks' else ''                   # whose points they are
     return _hash(FORMAT, job.kind, settings, job.face, times, name, job.depth, int(phi), digests)
 
+# %% ../nbs/01a_store.ipynb #464cc604
+def _digests(datas): return [hashlib.sha256(d).hexdigest() for d in datas]
+
 # %% ../nbs/01a_store.ipynb #c6d2bf1c
 def _work(work):
     "Digests of a clip's files, its copies' features and how the face was found; runs in a worker process."
     (job, phis), note = work, {}
     datas = [_read(job.name, p) for p in job.paths.values()]
     with one_thread(): return _digests(datas), list(_features(job, datas, phis, note)), note
-
-def _digests(datas): return [hashlib.sha256(d).hexdigest() for d in datas]
 
 # %% ../nbs/01a_store.ipynb #5e0f1a06
 def on_device(
@@ -235,6 +242,7 @@ def on_device(
     "Whether rows are made by a GPU."
     return recipe.device != 'cpu' and kind == 'frames'
 
+# %% ../nbs/01a_store.ipynb #b0b8feb4
 def row_origin(
     recipe, # Recipe
     kind,   # 'frames' or 'flow28'
@@ -305,6 +313,7 @@ def digests(self:FeatureStore, rows) -> list: # of str
     "SHA-256 of some rows' bytes, as noted when they were written."
     return [self.table.index[int(r)]['sha256'] for r in rows]
 
+# %% ../nbs/01a_store.ipynb #4bd7b481
 @patch
 def verify(self:FeatureStore) -> int: # number of rows
     "Hash every row again; raise a ValueError that names those whose bytes have changed."
@@ -312,6 +321,7 @@ def verify(self:FeatureStore) -> int: # number of rows
     if not bad: return len(self.table.index)
     raise ValueError('\n'.join([CORRUPT.format(self.table.data, len(bad)), *bad[:10]]))
 
+# %% ../nbs/01a_store.ipynb #7c095063
 @patch
 def ensure(
     self:FeatureStore,
@@ -347,6 +357,7 @@ def _about(folder) -> tuple:
         raise ValueError(f'{folder}: {NO_STORE} ({e})') from None
     return about, table
 
+# %% ../nbs/01a_store.ipynb #602c4045
 def verify_folder(
     folder, # of one configuration: has a store.json
 ) -> tuple: # (dict of store.json, number of whole rows, index entries of the damaged ones)

@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 WORKERS ?= 2
+# make pytest: processes that run tests
+TESTERS ?= $(shell echo $$(($(WORKERS) + 1)))
 # Where pip takes torch from, if not from its default place. On a Linux computer without an NVIDIA GPU the CPU index
 # that pytorch.org/get-started shows saves several GB: make demo TORCH_INDEX=<that address>
 TORCH_INDEX ?=
@@ -73,10 +75,11 @@ lint: $(READY) ## look for unused and undefined names, long lines, imports out o
 notebooks: $(READY) ## run every notebook of nbs/ as a test, and compare what it has stored
 	$(ONE_THREAD) "$(BIN)/python" tests/pages.py --n_workers $(WORKERS)
 
-# A process gets whole files, whose tests share what they made, in the order of tests/conftest.py: the longest first.
+# A process gets whole files, whose tests share what they made, in the order of tests/conftest.py: the longest first. One process more than
+# there are cores to use: tests wait, too, for kernels to start and for programs that are to be killed.
 # A test that hangs ends its process after ten minutes, with every stack; pytest-xdist would then try it again, up to eight times.
 pytest: $(READY) ## run tests/
-	$(ONE_THREAD) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --timeout 600 --timeout-method thread
+	$(ONE_THREAD) "$(BIN)/python" -m pytest tests -n $(TESTERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --timeout 600 --timeout-method thread
 
 bench: $(READY) ## measure speed and quality, into benchmarks/RESULTS.md; BENCH=train_step for one of them
 	for b in $(BENCH); do $(ONE_THREAD) "$(BIN)/python" benchmarks/$$b.py || exit 1; done

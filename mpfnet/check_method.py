@@ -80,6 +80,7 @@ def less_of(stage): # a stage's settings, or a value of `Settings`
     held = {f.name: getattr(stage, f.name) for f in fields(stage)}
     return replace(stage, **{k: n for k, n in FEW.items() if type(held.get(k)) is type(n) and held[k] > n})
 
+# %% ../nbs/05g_check_method.ipynb #98ee151f
 def quick(settings:Settings) -> Settings:
     "The same stages with hardly any training: what is checked does not depend on how good a method is."
     return replace(settings, **{f.name: less_of(getattr(settings, f.name)) for f in fields(settings)})
@@ -176,6 +177,7 @@ def data(self:Trial, **how) -> Held: # as of `Trial.clips`
     data.array = np.memmap(file, np.float16, 'r', shape=x.shape)
     return data
 
+# %% ../nbs/05g_check_method.ipynb #f9adf034
 @patch
 def harness(self:Trial, **how) -> Harness: # as of `Trial.clips`
     "What trains its folds, as in a run."
@@ -218,6 +220,7 @@ def scored(
 ) -> np.ndarray:  # (n, K)
     return as_scores(model.scores(x), len(x), h.n_classes, str(h.method))
 
+# %% ../nbs/05g_check_method.ipynb #732bb6d6
 def trained(
     h:Harness,
     subject,   # (dataset, subject)
@@ -326,6 +329,7 @@ def exchange(
     else: return None
     return undo
 
+# %% ../nbs/05g_check_method.ipynb #2f7a0bd8
 @contextmanager
 def exchanged(places): # [(Leaf, another value)]
     "Other values in their places, for a while."
@@ -353,6 +357,7 @@ def bytes_of(value) -> bytes:
     "Of an array or tensor."
     return np.ascontiguousarray(value.detach().cpu().numpy() if torch.is_tensor(value) else value).tobytes()
 
+# %% ../nbs/05g_check_method.ipynb #d94345c1
 def not_listed(
     groups,      # of `learnt_groups`
     state:dict,  # name → array
@@ -521,6 +526,7 @@ def blame(e:Exception) -> tuple: # what the first training raised
     said = str(e) if isinstance(e, ValueError) else f'fit, state or scores raised {type(e).__name__}: {e}'
     return 'scores' if ': scores' in str(e) else 'fits', said
 
+# %% ../nbs/05g_check_method.ipynb #1c18e6ca
 def first_training(
     t:Trial,
     said:dict,  # check → what is wrong; added to
@@ -573,6 +579,7 @@ def what_test_clips_change(t:Trial, h, a, traces) -> dict: # check → what is w
         return said and LEAKS.format(f'with other {seen} of the test clips, {said}')
     return dict(leakage=wrong('pixels and labels', spoil=TESTED[1]), names=wrong('names', rename=True))
 
+# %% ../nbs/05g_check_method.ipynb #3e41e8ae
 def verdicts(
     t:Trial,
     fresh=True,  # see `check_method`
@@ -608,6 +615,7 @@ def verdict_table(said:dict) -> pd.DataFrame: # of `verdicts`
     rows = {k: dict(passed=passed(k), says=said.get(k) or CHECKS[k]) for k in CHECKS}
     return pd.DataFrame(rows).T.rename_axis('check')
 
+# %% ../nbs/05g_check_method.ipynb #202b6f49
 def check_method(
     method,      # an address, an estimator, a factory, a class; or a name of the table
     seed=0,      # of the run that is imitated

@@ -71,6 +71,7 @@ def is_listed(path) -> bool: # relative to the repository
     above = [Path(p) for p in PurePosixPath(path).parents]
     return str(path) in DRAWINGS or any((p/MARKER).exists() or (p/'synth.json').exists() for p in above)
 
+# %% ../nbs/08a_guard.ipynb #f0e54a54
 def bad_name(path) -> str: # '' if there is nothing against it
     "What is wrong with a file's name or place."
     path = PurePosixPath(path)
@@ -107,6 +108,7 @@ def text_of(data): # bytes → str, or None if it is no text
     except UnicodeDecodeError: return None
     return None if CONTROL.search(text) else text
 
+# %% ../nbs/08a_guard.ipynb #d8def70e
 def is_npz(data) -> bool:
     try: inside = zipfile.ZipFile(io.BytesIO(data)).namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError): return False
@@ -167,6 +169,7 @@ def constants_in(source) -> list: # code of a cell
     pairs = [p for pair in pairs for p in one_by_one(*pair)]
     return [(t.id, v.value) for t, v in pairs if isinstance(t, ast.Name) and isinstance(v, ast.Constant)]
 
+# %% ../nbs/08a_guard.ipynb #a035a25c
 def parameters_of(nb) -> dict: # a notebook as a dict
     "The last word on each parameter: what papermill injected, over the defaults."
     def tagged(tag): return [''.join(c['source']) for c in nb['cells'] if tag in c.get('metadata', {}).get('tags', [])]
@@ -181,6 +184,7 @@ def not_looked_into(nb) -> str: # a notebook as a dict; '' if there is nothing
     if not odd: return ''
     return f'has {odd[0]} outputs, where pictures are not looked for; clear them, or draw with matplotlib'
 
+# %% ../nbs/08a_guard.ipynb #4c89e40d
 def shows_licensed(nb) -> str: # a notebook as a dict with pictures; '' if nothing says so
     "What says that it ran on licensed data."
     text, given = output_text(nb), parameters_of(nb)
@@ -234,6 +238,7 @@ def decoded(data): # bytes of an image
     if len(pages) > most: raise ValueError(f'an image of more than {most} pages')
     return [np.ascontiguousarray(as_bytes(p)[..., ::-1]) for p in pages]
 
+# %% ../nbs/08a_guard.ipynb #0e4577e1
 def previews(data): # bytes of an image
     "Small images that it carries along, as a camera's JPEG does."
     for m in list(re.finditer(rb'\xff\xd8\xff[\xc0-\xfe]', data[1:]))[:20]:
@@ -270,6 +275,7 @@ def arrays_in(data) -> list: # bytes of a .npy, .npz or .safetensors file
     if sum(i.file_size for i in inside) > 4*LARGEST: raise ValueError(f'arrays of more than {4*LARGEST:,} bytes')
     with np.load(io.BytesIO(data), allow_pickle=False) as f: return list(f.values())
 
+# %% ../nbs/08a_guard.ipynb #a471c61b
 def from_arrays(
     data,     # bytes of a file
     most=32,  # frames of an array that are looked at, or up to twice as many
@@ -318,6 +324,7 @@ def runs_of_base64(text):
         words = re.findall('[A-Za-z0-9+/]+=*', run)
         yield from map(from_base64, words if max(map(len, words)) >= LONG_RUN else [''.join(words)])
 
+# %% ../nbs/08a_guard.ipynb #2f0a2f36
 def in_text(text):
     "Frames embedded in a text as base64."
     text = html.unescape(unquote(text))                        # as in addresses and in XML
@@ -334,6 +341,7 @@ def strings(value): # parsed JSON
     elif isinstance(value, (list, dict)):
         for v in value.values() if isinstance(value, dict) else value: yield from strings(v)
 
+# %% ../nbs/08a_guard.ipynb #d4ecb10c
 def in_notebook(data): # bytes of an .ipynb
     "Frames in its outputs and attachments, in its text and in its code."
     nb, said = json.loads(data), []
@@ -368,6 +376,7 @@ def grey_resized(
     size = max(1, round(g.shape[1]*k)), max(1, round(g.shape[0]*k))
     return cv2.resize(g, size, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_CUBIC)
 
+# %% ../nbs/08a_guard.ipynb #7da064b0
 def sized(
     g,        # (h, w)
     low=LOW,  # px of the short side, at least
@@ -450,6 +459,7 @@ def votes(
         count[a:a + 200] = (np.maximum.reduceat(near, at[:-1] - at[0], axis=1) > 127*NEAR).sum(0)
     return count
 
+# %% ../nbs/08a_guard.ipynb #eb6a5285
 def candidates(
     looks,    # (n, DIMS) of a part
     frames,   # Frames
@@ -492,6 +502,7 @@ def adjusted(
     try: return cv2.findTransformECC(part, frame, way.copy(), cv2.MOTION_AFFINE, (3, 30, 1e-3), None, 5)[1]
     except cv2.error: return way                                # it found none
 
+# %% ../nbs/08a_guard.ipynb #68a580e3
 def alike(
     part,      # grey
     frame,     # grey
@@ -530,6 +541,7 @@ def matches(
             if min(g.shape) < LOW: way[:, :2] *= big.shape[1]/g.shape[1]          # enlarged for the points only
             yield alike(g if min(g.shape) < LOW else big, kept_frame(frames.names[i]), way), frames.names[i], n
 
+# %% ../nbs/08a_guard.ipynb #094775c7
 def likeness(
     part,    # grey
     frames,  # of `reference_frames`
@@ -548,6 +560,7 @@ def folders_of(
     there = [Path(root).expanduser()/d for d in LICENSED]
     return [f for f in there if f.is_dir() and (lookalikes or not (f/MARKER).exists())]
 
+# %% ../nbs/08a_guard.ipynb #fabd1eeb
 def chosen(top): # folder of a dataset
     "(path, bytes, time) of the frames that stand for all. Links are followed, every folder once."
     def stop(e): raise ValueError(f'{e.filename}: cannot be read ({e.strerror})')
@@ -571,6 +584,7 @@ def kept_arrays(
             if str(z['state']) == state: return Frames(z['names'].tolist(), z['points'], z['looks'], z['starts'])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile): pass
 
+# %% ../nbs/08a_guard.ipynb #a8927bb1
 def keep(
     path,    # file of the cache
     state,   # what it was made from
@@ -596,6 +610,7 @@ def frames_in(top) -> Frames: # folder of a dataset
     keep(path, state, new)
     return new
 
+# %% ../nbs/08a_guard.ipynb #b51416a8
 def reference_frames(
     root,              # data root
     lookalikes=False,  # whether look-alikes count as licensed: for tests
@@ -637,6 +652,7 @@ def shows(
             if correlation > ALIKE: return f'shows {name} (correlation {correlation:.2f})'
     return ''
 
+# %% ../nbs/08a_guard.ipynb #0d09aab1
 def shows_a_frame(
     path,        # name of a file
     data,        # its bytes
@@ -667,6 +683,7 @@ def wrong(
     return (bad_name(path) or bad_kind(path, data) or (bad_notebook(data) if path.lower().endswith('.ipynb') else '')
             or shows_a_frame(path, data, frames, clean))
 
+# %% ../nbs/08a_guard.ipynb #d1148063
 def problems(
     files:dict,        # name, relative to the repository → bytes
     root=None,         # data root; None = MPFNET_DATA, and without that pictures are not compared
@@ -715,6 +732,7 @@ def staged() -> dict:
     "{path: bytes} that the next commit would add or change."
     return staged_files(git('diff', '--cached', *RAW, '--no-ext-diff', '--no-relative'))
 
+# %% ../nbs/08a_guard.ipynb #7bf6d27e
 def tracked() -> dict:
     "Every tracked file of the repository, as it lies there; of a link, where it leads."
     top = git('rev-parse', '--show-toplevel').decode().rstrip('\n')
@@ -752,6 +770,7 @@ def known_clean(frames) -> tuple: # of `reference_frames` → file, its key, has
     same = isinstance(kept, dict) and kept.get('key') == key
     return path, key, set(kept['hashes']) if same else set()
 
+# %% ../nbs/08a_guard.ipynb #0ada0519
 def keep_clean(
     path,    # file of `known_clean`
     key,     # its key

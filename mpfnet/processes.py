@@ -31,6 +31,7 @@ def start_fold_worker(
     with started.get_lock(): k, started.value = started.value, started.value + 1
     if h.device == 'cuda': take_card(k)
 
+# %% ../nbs/05e_processes.ipynb #d40f173a
 def fold_in_worker(
     subject,    # (dataset, subject)
     wait:bool,  # for a fold that another process is at
@@ -50,6 +51,7 @@ def workers_for(
     context = multiprocessing.get_context('spawn')
     return ProcessPoolExecutor(n, context, start_fold_worker, (h, context.Value('i', 0)))
 
+# %% ../nbs/05e_processes.ipynb #a03a1471
 def in_processes(
     h:Harness,      # of the run
     subjects:list,  # (dataset, subject) pairs

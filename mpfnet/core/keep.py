@@ -261,6 +261,7 @@ def versions() -> dict:
     return ({m.__name__: str(m.__version__) for m in (torch, numpy, cv2)}
             | dict(sklearn=_installed('scikit-learn'), scipy=_installed('scipy')))
 
+# %% ../../nbs/core/02_keep.ipynb #1bbbee89
 def differs(
     made,     # versions that were noted, or None
 ) -> str:

@@ -55,6 +55,7 @@ def map_of(
     b, c, *axes = size
     return r.unflatten(0, (b, *axes)).movedim(-1, 1)
 
+# %% ../../nbs/core/06_kernels.ipynb #e348c490
 def power(n): return 1 << (n - 1).bit_length()      # the next power of two
 
 def tile(
@@ -241,6 +242,7 @@ def normed(
     rectify(tiles, x, stats, norm.weight, norm.bias, y, n, x.stride(0), c, c, **sizes)
     return y, stats
 
+# %% ../../nbs/core/06_kernels.ipynb #8a89a28c
 def back(
     g,       # gradient of y, rows (n, C)
     x,       # rows (n, C)
@@ -361,6 +363,7 @@ class MaxPool(Function):
         unpool_clips(tiles, rows(g).contiguous(), place, gx, len(gx), *ctx.axes, **ctx.window, **sizes)
         return map_of(gx, ctx.size), None, None
 
+# %% ../../nbs/core/06_kernels.ipynb #82efc9f3
 def max_pool(
     x,         # (B, C, T, H, W)
     depth=1,   # 1: 1×3×3; 3: 3×3×3
@@ -447,6 +450,7 @@ def gate(
         if MORE: v += more_tw + tl.load(more + at_h, c < C, 0)
         tl.store(y + at, v, there)
 
+# %% ../../nbs/core/06_kernels.ipynb #0f03389f
 def gated(
     x,          # (B, C, T, H, W)
     a,          # gates (B, T+H+W, C), float32
@@ -484,6 +488,7 @@ class Gate(Function):
         y, z = ctx.saved_tensors
         return g, (axis_sums(g, y).transpose(1, 2)*(-z.float()).sigmoid()).to(z.dtype), None
 
+# %% ../../nbs/core/06_kernels.ipynb #8a7c34c5
 def attended(
     x,         # (B, C, T, H, W)
     gates_of,  # means (B, C, T+H+W) → z of the same shape
@@ -500,6 +505,7 @@ class Switched(nn.Module):
     @property
     def fused(self): return bool(self.kernels) and self.training
 
+# %% ../../nbs/core/06_kernels.ipynb #f4c4c341
 def check_kernels(
     which:str,  # '' or 'triton'
     device,     # 'cpu', 'cuda', …

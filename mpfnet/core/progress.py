@@ -90,6 +90,7 @@ def by_clock(self:Pace, rest) -> float | None: # pieces
     done, since = (self.done - 1, self.elapsed - self.late) if self.workers else (self.done, self.elapsed)
     return since/done*rest if done else None
 
+# %% ../../nbs/core/07_progress.ipynb #af973e1b
 @patch
 def left(self:Pace) -> float | None:
     "Seconds; None before anything is finished."
@@ -171,6 +172,7 @@ class Lines:
         print(line, file=self.stream, flush=True)
     def close(self): pass
 
+# %% ../../nbs/core/07_progress.ipynb #6b880dd6
 class Silent:
     "Nothing at all."
     def __init__(self, p, stream): pass

@@ -79,6 +79,7 @@ def _apart(rows, columns):
     label = cut((3*rows[:, None] + columns)[None, :, :, None], 0)[0, :, :, 0]
     return label[:, :, None] != label[:, None, :]
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #3b18fbf8
 def attention_mask(
     h: int, # height of the map, before padding
     w: int, # and its width
@@ -176,6 +177,7 @@ def coordinates(x):
     down, across = (torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in x.shape[1:3])
     return torch.stack(torch.meshgrid(across, down, indexing='xy'), -1)[None]
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #f5219093
 class Stage(nn.ModuleList):
     "The blocks of stage 4 or 5; every second one is shifted."
     def __init__(self, dim, depth):
@@ -282,6 +284,7 @@ def check_frames(*frames):
     if not top <= 2: # there is room for overshoot
         raise ValueError(f'expected values in [0, 1], found {top:.4g}: divide by 255, or look for the NaN')
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #c8b84c1b
 def as_time(
     t, # a number, or (B,)
     frames: torch.Tensor, # (B, …): how many, of which type, and where

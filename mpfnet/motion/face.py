@@ -195,6 +195,7 @@ def _network(name):
         loaded[name].setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
     return loaded[name]
 
+# %% ../../nbs/motion/01_face.ipynb #eb3172eb
 def _outputs(name, picture): # (S, S, 3) float32
     "The two outputs of a network, flat."
     net, names = _network(name), NETWORKS[name][1]
@@ -350,6 +351,7 @@ def _candidates(grey, cascade, neighbours):
     boxes = _cascade(cascade).detectMultiScale(grey, 1.1, neighbours, minSize=(max(40, min(grey.shape)//10),)*2)
     return [tuple(map(int, boxes[i])) for i in _first(boxes, grey.shape)]
 
+# %% ../../nbs/motion/01_face.ipynb #5f2dac08
 def _views(grey):
     "Ways to look at an image: (strict or loose, image, matrix back to the original)."
     (h, w), same = grey.shape, np.eye(2, 3)
@@ -474,6 +476,7 @@ def _face_of(points, method, where, image):
     if apart < 8: raise ValueError(f'{where}: expected the eyes at least 8 px apart, found {apart:.1f} px')
     return _face_at(eyes, method, points)
 
+# %% ../../nbs/motion/01_face.ipynb #3917b8bc
 def _find_landmarks(image, name, file=None):
     "Points from the user's file."
     if file is None:
@@ -501,6 +504,7 @@ def _dlib():
         _own.dlib = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(file))
     return _own.dlib
 
+# %% ../../nbs/motion/01_face.ipynb #009cef2a
 def _find_dlib(image, name):
     "dlib's detector and its 68 points."
     detector, predictor = _dlib()
@@ -572,6 +576,7 @@ def _several_blaze(image, thorough):
         faces.append(_face_at(np.array([mesh[list(c)].mean(0) for c in CORNERS]) + at, 'blaze', mesh + at))
     return faces
 
+# %% ../../nbs/motion/01_face.ipynb #3791141e
 def _several_haar(image, thorough):
     "Everybody whom the first cascade sees; if nobody, whom the whole chain finds."
     grey, faces = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), []
@@ -697,6 +702,7 @@ def _check_frames(images, name):
         same = image.shape == images[0].shape
         need(same, f'{name}, frame {i}', image.shape[:2], f'the size of the onset, {images[0].shape[:2]}')
 
+# %% ../../nbs/motion/01_face.ipynb #2edfb659
 def align_clip(
     images, # of (H, W, 3) uint8 RGB arrays of one size; the first is the onset
     size: int = 128, # S, pixels along a side of the crop

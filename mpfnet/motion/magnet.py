@@ -122,6 +122,7 @@ def _check_frames(
         there = f'found values from {low:.3g} to {high:.3g}; divide bytes by 255'
         raise ValueError(f'{name}: expected RGB in [0, 1], {there}')
 
+# %% ../../nbs/motion/07_magnet.ipynb #89e939c4
 def _factor(
     alpha, # a number or (B,)
     n:int, # B
@@ -175,6 +176,7 @@ def _gain(name):
     if name == 'decoder.cba_2.conv2d.weight': return .15
     return .5 if 'resblk' in name and 'cba_2' in name else 2**.5
 
+# %% ../../nbs/motion/07_magnet.ipynb #ddd5f235
 def random_magnet(
     seed:int=0, # of the weights
     **sizes, # of `MagNet`; the published ones by default

@@ -160,6 +160,7 @@ def embeddings(
     "Unit embeddings of clips, the encoders' side by side."
     return torch.cat([F.normalize(e, dim=1) for e in model.embed(x)], 1).cpu().numpy()
 
+# %% ../../nbs/paper/05_explain.ipynb #44a82c0a
 def class_similarities(
     model,  # a fold's
     x,      # (n, C, T, H, W) unscaled
@@ -418,6 +419,7 @@ def regions(
     def masks(stray): return np.stack([moving_region(r, data.store[1], s, stray=stray) for r, s in rows])
     return dict(all=masks(True), own=masks(False))
 
+# %% ../../nbs/paper/05_explain.ipynb #80a4062a
 def heat_report(
     folder,    # of a run
     data,      # the run's
@@ -443,6 +445,7 @@ def kept_runs(
     found = {name: kept(method) for name, method in STRATEGIES.items()}
     return {name: runs[0] for name, runs in found.items() if runs}
 
+# %% ../../nbs/paper/05_explain.ipynb #1e8c836e
 def fold_to_show(
     data,   # of a run
     folds,  # [(dataset, subject)]
@@ -462,6 +465,7 @@ def map_row(
             'mean over folds, in their own spaces': every['inside'], 'folds that have one': every['counted'],
             'all test clips, shared frame': every['silhouette']}
 
+# %% ../../nbs/paper/05_explain.ipynb #23ca041c
 def draw_maps(
     runs,          # {strategy: run folder}
     data,          # theirs

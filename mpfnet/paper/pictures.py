@@ -104,6 +104,7 @@ def steps_of(
 
 def as_picture(x): return x.permute(1, 2, 0).clamp(0, 1).numpy()             # (3, S, S) → (S, S, 3)
 
+# %% ../../nbs/paper/04_pictures.ipynb #14687272
 def flow_picture(
     flow,  # (2, S, S) px
     peak,  # px that are full colour
@@ -129,6 +130,7 @@ def pipeline_rows(
             row('difference D', lambda t: as_picture(diff[:, t]/bright),
                 lambda t: f'mean {255*diff[:, t].mean():.2f} of 255')]
 
+# %% ../../nbs/paper/04_pictures.ipynb #34797cd5
 def draw_pipeline(
     script,               # of a clip
     length=11,            # L, frames
@@ -177,6 +179,7 @@ def draw_curves(
     ax.tick_params(labelsize=7)
     ax.legend(fontsize=6)
 
+# %% ../../nbs/paper/04_pictures.ipynb #4eaf258b
 def draw_growth(
     script,     # of a clip
     length=11,  # L, frames

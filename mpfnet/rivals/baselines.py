@@ -35,6 +35,7 @@ def empty_pca_lda(
     lda = LinearDiscriminantAnalysis(solver='lsqr', shrinkage='auto', priors=priors)
     return PCA(components, svd_solver='full'), lda
 
+# %% ../../nbs/rivals/01_baselines.ipynb #cafd0dfc
 class PCALDA:
     "scikit-learn's PCA(50, full SVD) and LDA(lsqr, automatic shrinkage, uniform priors) on flattened features."
     def __init__(self,
@@ -102,6 +103,7 @@ def dropout_mask(
     bits = torch.empty(-(-n//4), dtype=torch.int64).random_(-2**63, None).view(torch.int16)[:n]
     return (bits >= round(p*2**16) - 2**15).view(shape)
 
+# %% ../../nbs/rivals/01_baselines.ipynb #10d321c5
 class Dropout(nn.Dropout):
     "For maps (B, C, H, W), the channels drawn innermost."
     def forward(self, x):

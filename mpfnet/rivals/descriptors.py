@@ -47,6 +47,7 @@ def ring(
     t = 2*np.pi*np.arange(P)/P
     return np.stack([-ra*np.sin(t), rb*np.cos(t)], 1).round(5)
 
+# %% ../../nbs/rivals/03_descriptors.ipynb #06755805
 def inner_volume(
     volume,   # (T, H, W)
     margins,  # three, in pixels and frames

@@ -156,6 +156,7 @@ def channels_of_width(
     "A multiple of four, so that a quarter of a global block can be local; at least 4."
     return max(4, 4*round(c*width/4))
 
+# %% ../../nbs/rivals/05_fdp.ipynb #3800a6da
 def encoder_blocks(cfg) -> list:  # FDPConfig
     "(channels, stride, keys) of every block."
     out = []

@@ -70,6 +70,7 @@ def magnitudes(x):  # (n, 2, P, H, W)
     low, high = m.amin((2, 3), keepdim=True), m.amax((2, 3), keepdim=True)
     return torch.where(high > low, (m - low)/(high - low).clamp_min(1e-8), torch.zeros_like(m))
 
+# %% ../../nbs/rivals/07_fmanet.ipynb #ccd1297d
 def combined(
     m,      # (n, 2, H, W) magnitudes
     theta,  # (2,) weights
@@ -268,6 +269,7 @@ def scores(self:FMANet, x):  # rows (n, 2, 2, S, S)
     def run(z): return torch.cat([self.net(part.to(self.device)).softmax(1).cpu() for part in z.split(128)])
     return ((run(x) + run(mirrored(x)))/2 if self.cfg.mirror else run(x)).numpy()
 
+# %% ../../nbs/rivals/07_fmanet.ipynb #827fd29f
 @patch
 @torch.no_grad()
 def weights(self:FMANet, x):  # rows (n, 2, 2, S, S)

@@ -160,6 +160,7 @@ def plain_conv(
     "Convolution without a bias; its border is zeros."
     return nn.Conv2d(a, b, k, stride, k//2, bias=False)
 
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #c1361873
 class ShapeBlock(nn.Module):
     "x plus two 3×3 convolutions of it."
     def __init__(self,
@@ -168,6 +169,7 @@ class ShapeBlock(nn.Module):
         self.one, self.two = plain_conv(c, c), plain_conv(c, c)
     def forward(self, x): return x + self.two(F.relu(self.one(x)))
 
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #ed7535a8
 class Magnifier(nn.Module):
     "Pictures a and b (B, c_in, s, s) → b's shape, moved away from a's: (B, c, s/2, s/2)."
     def __init__(self,
@@ -282,6 +284,7 @@ def focal(
     p = logits.log_softmax(1)
     return F.nll_loss((1 - p.exp())**focus*p, y, weights)
 
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #f0ea933f
 def rarity(
     y,          # labels of the training clips
     n_classes,  # K

@@ -73,13 +73,14 @@ def workers_start_at_once():
 def features_are_computed_once():
     """Of one data set, by one process: a second run of it, in another folder and by a process of its own, gets a copy
     of the first one's rows if it asks for exactly the same keys, which are made from the bytes of all files, the
-    settings and the code. What is about computing them uses few clips, or several processes."""
+    settings and the code. What is about computing them asks a store by itself, uses few clips, or several processes."""
     from mpfnet import store
     kept, real = {}, store.compute_rows
 
     def compute_rows(of, todo, digest, workers, progress):
         keys, table = tuple(key for _, _, key in todo), of.table
-        if workers > 1 or len(keys) < 20: return real(of, todo, digest, workers, progress)
+        of_a_run = of.root.parts[-2:] == ('cache', 'features')
+        if workers > 1 or not of_a_run or len(keys) < 20: return real(of, todo, digest, workers, progress)
         files = [table.data, table.lines]
         with locked(table.folder/'lock'):
             empty = not any(f.exists() for f in files)

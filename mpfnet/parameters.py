@@ -24,7 +24,7 @@ from .clips import NAMES, OPTIONS, check_joined
 from .core.checks import need, warn
 from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names, named_classes
-from .data.own import OWN_OPTIONS, OwnData, is_own, own_data, task_asked
+from .data.own import OWN_OPTIONS, OwnData, is_own, own_data, own_options, task_asked
 from .data.settle import POLICIES
 from .inputs import AugmentConfig
 from .methods import METHODS, Method, Settings, method_of, override, settings_preset, unused
@@ -284,7 +284,8 @@ def seeds_of(seed) -> list: # 0, '0', '0,1,2' or [0, 1, 2]
 def check_values(p:Parameters) -> Parameters:
     "Ranges and types; text from a command line is accepted where a number is meant."
     check_text(p)
-    options_of(p.data_options)
+    options = options_of(p.data_options)
+    if isinstance(p.dataset, OwnData): own_options(options)
     seeds_of(p.seed)
     p = replace(p, length=as_whole(p.length, 'length', 3, 20), workers=as_whole(p.workers, 'workers', 1),
                 gamma=as_gamma(p.gamma), keep_weights=as_flag(p.keep_weights, 'keep_weights'),

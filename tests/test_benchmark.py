@@ -24,8 +24,9 @@ from mpfnet.benchmark import (
     scores_by_rule,
 )
 from mpfnet.cli import main
-from mpfnet.results.compare import compare
+from mpfnet.results.compare import TWO_TABLES, compare
 from mpfnet.results.ranks import holm, pair_matrix, ranks_over
+from mpfnet.results.words import words_in
 from mpfnet.search import random_search
 from mpfnet.synthetic.lookalike import make_lookalike
 
@@ -218,6 +219,15 @@ def test_own_tables_with_one_name(tmp_path):
     assert first.folder == again.folder and len({first.folder, other.folder, relabelled.folder}) == 3
     for same in ([(X, y, who), (X + 1, y, who)], [pd.DataFrame(), pd.DataFrame()], 'a.csv,./a.csv'):
         with pytest.raises(ValueError, match='all different'): asked_for('majority', same)
+    with pytest.raises(ValueError, match="kind: expected own or synthetic, found 'mine'"):
+        refused(asked_for('majority', (X, y, who), data_options='kind=mine'))
+    a, b = (tmp_path/r.table['run'].item() for r in (first, other))
+    assert TWO_TABLES not in compare(a, a, n=200).notes
+    (tmp_path/'clips.csv').write_text('subject,emotion,onset,offset,frames\n1,fear,1,9,x\n2,happiness,1,9,x\n')
+    with pytest.raises(ValueError, match="cropped: expected yes or no, found 'maybe'"):
+        refused(asked_for('majority', str(tmp_path/'clips.csv'), data_options='cropped=maybe'))
+    relabelled_run = tmp_path/benchmark(datasets=(X, y, np.roll(who, 3)), **out).table['run'].item()
+    assert words_in(a)['table'] != words_in(relabelled_run)['table'] and words_in(a)['table'] == words_in(b)['table']
 
 
 @pytest.mark.parametrize('slip, says', [

@@ -330,6 +330,11 @@ def test_who_wins_is_said(films, sheet):
                                             (None, 'subject', 'choice'), (None, 'label', 'choice')], key=str)
     assert len(clips) == 12 and clips.classes == ('a', 'b', 'c')
     done = {f['column']: (f['found'], f['done']) for f in clips.report['findings']}
+    slow = findings(sheet.assign(fps=30), films)[0].report['findings']
+    assert len(slow) == 4 and (slow[0]['row'], slow[0]['found'], slow[0]['done']) == (2, '30 and, in p1.mp4, 100', '30')
+    with pytest.raises(ValueError, match='are the seconds those that a player shows'):
+        seconds = {k: sheet[k]/100 for k in ('onset', 'apex', 'offset')}
+        load_clips(sheet.assign(fps=30, unit='s', **seconds), films, **DRAWN)
     assert done['frames'] == ('p9 and p1.mp4', 'p1.mp4') and done['onset'] == ('onset, onset_s', 'onset')
 
 
@@ -351,7 +356,7 @@ def test_a_rate_that_nobody_says_is_unknown(films, sheet, tmp_path):
     sheet.loc[0, ['video', 'onset', 'apex', 'offset']] = ['one', 1, 6, 12]
     clips, told = findings(sheet, root)
     assert told == [(None, 'fps', 'no-rate')] and clips['fps'].isna().sum() == 1 and clips['fps'].max() == 100
-    assert not findings(sheet, root, fps='50')[1] and not findings(sheet.assign(fps=50), root)[1]
+    assert not findings(sheet, root, fps='50')[1] and not findings(sheet.assign(fps=100), root)[1]
 
 
 def holed(path, at=.5, part=.04):
@@ -482,7 +487,7 @@ def test_the_same_clip_twice(films, sheet):
     (lambda t: t.replace({'subject': {'p2': 2}}), "row 2 has 'p1', row 5 has '2'"),
     (lambda t: t[t.subject == 'p1'], "column subject: only 'p1'"),
     (lambda t: t[t.emotion == 'fear'], "column emotion: only 'fear'"),
-    (lambda t: t.assign(emotion='others'), 'can be used for 3class'),
+    (lambda t: t.assign(emotion='others'), "no-class: found '12 × others'"),
     (lambda t: t.assign(label=np.linspace(0, 1, 12)), '12 different labels in 12 rows'),
     (lambda t: t.assign(label='x'), "every row has 'x'"),
     (lambda t: t.assign(apex=None, offset=t.onset + 2), 'these look like seconds'),
@@ -503,8 +508,10 @@ def test_a_folder_without_frames_or_with_a_damaged_one(films, sheet, tmp_path):
     sheet.loc[0, 'video'] = 'empty'
     sheet.loc[1, ['video', 'onset', 'apex', 'offset']] = ['one', 1, 6, 12]
     sheet.loc[2, ['video', 'onset', 'apex', 'offset']] = ['one', 30, 36, 42]
+    with pytest.raises(ValueError, match='no numbered picture in the folder; but a video: say mine/'):
+        load_clips(sheet.assign(video='mine'), tmp_path, **DRAWN)
     _, told = findings(sheet, root)
-    assert told[:3] == [(2, 'folder', 'no-frames'), (3, 'apex', 'frame-unreadable'), (4, 'onset', 'no-frames')]
+    assert told[:3] == [(2, 'frames', 'no-frames'), (3, 'apex', 'frame-unreadable'), (4, 'onset', 'no-frames')]
     assert told[3:] == [(None, 'fps', 'no-rate')]
 
 

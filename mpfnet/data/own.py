@@ -9,9 +9,9 @@ __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', '
            'own_data', 'own_table', 'spelling', 'person', 'check_spelling', 'subjects_of_rows', 'label_column',
            'label_word', 'sorted_classes', 'own_task', 'own_class', 'FilmFolder', 'film_of', 'read_film', 'decode_film',
            'film_times', 'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment', 'numbers_in_film',
-           'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'span_there', 'framed', 'yes_or_no', 'wish_of',
-           'two_places', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'check_unit', 'table_hash', 'own_clip',
-           'shown_by', 'without_copies', 'overlaps', 'without_overlaps', 'films_of', 'lost_in', 'tell_lost',
+           'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'span_there', 'no_pictures', 'framed', 'yes_or_no',
+           'wish_of', 'two_places', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'check_unit', 'table_hash',
+           'own_clip', 'shown_by', 'without_copies', 'overlaps', 'without_overlaps', 'films_of', 'lost_in', 'tell_lost',
            'rival_columns', 'tell_columns', 'read_own', 'own_source', 'with_report', 'check_enough',
            'note_empty_classes', 'arrays_of', 'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
 
@@ -510,6 +510,11 @@ def span_there(
     raise Refused('video-ends', 'offset', f'{onset}…{offset or ""}; the video has {n} frames, {first}…{last}{told}')
 
 # %% ../../nbs/data/08_own.ipynb #e8048040
+def no_pictures(folder) -> str:
+    "What lies in a folder without frames."
+    films = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in VIDEOS)
+    return 'no numbered picture in the folder' + (f'; but a video: say {folder.name}/{films[0]}' if films else '')
+
 def framed(
     wish:Wish,   # a row that has been understood
     frames_of,   # of `frames_lister`
@@ -519,6 +524,7 @@ def framed(
     "The clip as the sheet has it, with its frames."
     if wish.path.is_dir():
         frames = frames_of(Clip(wish.path, '', {}))
+        if not frames: raise Refused('no-frames', 'frames', no_pictures(wish.path))
         raw, fps = numbers_in_folder(wish.moments, frames, wish.fps), wish.fps
     else:
         film = (films or {}).get(wish.path) or film_of(wish.path)
@@ -783,13 +789,15 @@ def tell_lost(
     table:Table,    # of one's own
     report:Report,
 ):
-    "A line for each video in which frames are missing."
+    "A line for each video in which frames are missing, or whose rate is another one than the table says."
+    first = {w.path: w for w in reversed(found)}
     for path, film in films.items():
-        told, done = lost_in(film)
-        if not told: continue
-        row = next(w.row for w in found if w.path == path)
-        column = table.columns['video' if row.text('video') else 'frames']
-        report.add('frames-lost', row=row.number, column=column, found=f'{path.name}: {told}', done=done)
+        (told, done), w = lost_in(film), first[path]
+        column = table.columns['video' if w.row.text('video') else 'frames']
+        if told: report.add('frames-lost', row=w.row.number, column=column, found=f'{path.name}: {told}', done=done)
+        if w.fps and film.fps and abs(w.fps/film.fps - 1) > .02:
+            report.add('choice', row=w.row.number, column='fps', found=f'{w.fps:g} and, in {path.name}, {film.fps:g}',
+                       done=f'{w.fps:g}')
 
 # %% ../../nbs/data/08_own.ipynb #fd858032
 def rival_columns(

@@ -83,7 +83,7 @@ def data_words(data:dict) -> dict: # of a config.json
     try: kind = kind_of(str(data.get('stamp')))
     except ValueError: kind = 'not stated'
     said = dict(apex=setting_text(data.get('apex', '')), options=', '.join(f'{k}={v}' for k, v in options.items()))
-    return said | dict(clips=kind)
+    return said | dict(table=str(data.get('table', ''))[:8], clips=kind)       # of one's own: two may share a name
 
 # %% ../../nbs/results/02a_words.ipynb #e4507e49
 def words_of(config:dict) -> dict: # of a run, as `read_config` returns it → {word: text}
@@ -99,7 +99,7 @@ def words_of(config:dict) -> dict: # of a run, as `read_config` returns it → {
 
 # %% ../../nbs/results/02a_words.ipynb #0d4c29bc
 OF_METHOD = ('features', 'γ', *RECIPE.values(), 'preset')
-ORDER = (*NAMED, *OF_METHOD, 'apex', 'options', 'clips', 'device')
+ORDER = (*NAMED, *OF_METHOD, 'apex', 'options', 'table', 'clips', 'device')
 
 def sorted_words(words:list) -> list: # of {word: text}, one a run
     "Every word that some run has, single settings last."

@@ -510,7 +510,6 @@ def train_cell(
     "Train some folds of a run; an error becomes a sentence of its cell."
     e, mine = cell.experiment, names_of_folds(folds, cell.split)
     try:
-        engine_of(e.asked.engine)
         run_seed(replace(e, asked=replace(e.asked, subjects=mine)), cell.seed, False, tell)
         look_again(cell)
     except Exception as error: cell.why = failed_because(error)
@@ -533,7 +532,8 @@ def train(
     self:BenchmarkPlan,
     progress=True,  # show how far it is
 ):
-    "Train what is missing."
+    "Train what is missing; a ValueError if there is nothing to train it by."
+    if self.over < self.folds: engine_of(self.asked.shared['engine'])          # before a cell can say the same
     rates, show = rates_of(self.cells, self.runs), progress and self.over < self.folds
     with Progress(self.folds, 'benchmark', done=self.over, workers=None, show=show) as bar:
         for cell, folds in jobs_of(self.cells, rates):

@@ -202,6 +202,15 @@ def test_what_all_share_is_taken_by_those_that_can(root, whole, flow_root, monke
     for c in range(3): page.check_parameters(of(c, 1) | dict(data_root=str(flow_root)))
 
 
+def test_without_ray_nothing_is_begun_and_what_is_there_is_read(root, whole, tmp_path, monkeypatch):
+    "The engine is one for all: it is refused once, and asked for only where something is to be trained."
+    monkeypatch.setattr('mpfnet.processes.find_spec', lambda name: None)
+    again = benchmark(**asked(root, whole.folder.parent, engine='ray'))
+    assert again.folder == whole.folder and not again.table['why'].any()
+    with pytest.raises(ValueError, match="engine='ray' needs Ray: pip install"):
+        benchmark(**asked(root, whole.folder.parent, engine='ray', seeds='7', methods='majority'))
+
+
 def test_a_few_folds_for_a_look(root, whole):
     b = benchmark(**asked(root, whole.folder.parent, methods='pca_lda', datasets='smic', splits='subject', folds=1))
     assert b.table['of'].tolist() == [1, 1, 2] and b.table['subjects'].eq(1).all()

@@ -12,8 +12,8 @@ __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', '
            'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'span_there', 'no_pictures', 'framed', 'yes_or_no',
            'wish_of', 'two_places', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'check_unit', 'table_hash',
            'own_clip', 'shown_by', 'without_copies', 'overlaps', 'without_overlaps', 'films_of', 'lost_in', 'tell_lost',
-           'rival_columns', 'tell_columns', 'read_own', 'own_source', 'with_report', 'check_enough',
-           'note_empty_classes', 'arrays_of', 'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
+           'rival_columns', 'tell_columns', 'own_source', 'with_report', 'check_enough', 'note_empty_classes',
+           'read_own', 'arrays_of', 'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
 
 # %% ../../nbs/data/08_own.ipynb #9c6b0cd0
 import hashlib
@@ -218,6 +218,7 @@ def sorted_classes(words) -> list:
     def numeric(w): return re.fullmatch(r'-?\d+(?:\.\d+)?', w)
     return sorted(words, key=float) if all(map(numeric, words)) else sorted(words, key=str.casefold)
 
+# %% ../../nbs/data/08_own.ipynb #439c0479
 def own_task(
     table:Table,    # of one's own
     task='3class',  # or classes in their order: 'low,high'
@@ -477,6 +478,7 @@ def film_span(
     last = min(offset, longest) if offset and offset > onset else longest
     return range(max(onset - first, 0), last - first + 1)
 
+# %% ../../nbs/data/08_own.ipynb #6ecaf78b
 def film_frames(
     wish:Wish,         # a row with a video
     film:FilmFolder,   # of the video
@@ -495,6 +497,7 @@ def film_frames(
     there = ((place, k) for k, place in enumerate(film.places) if place in span)
     return {place + first: str(film.picture(k)) for place, k in there}, raw
 
+# %% ../../nbs/data/08_own.ipynb #457a165d
 def span_there(
     film:FilmFolder,  # that has been read
     span:range,       # of `film_span`
@@ -602,6 +605,7 @@ def wishes(
     for w in out: w.shared = at[w.path] > 1
     return without_doubles(out, table, report)
 
+# %% ../../nbs/data/08_own.ipynb #fc4b6534
 def tell_row(
     report:Report,
     table:Table,    # its columns
@@ -825,6 +829,58 @@ def tell_columns(
     for read, others in rival_columns(header, table).values():
         report.add('choice', column=read, found=', '.join([read, *others]), done=read)
 
+# %% ../../nbs/data/08_own.ipynb #2864337f
+def own_source(
+    own:OwnData,  # a path or a DataFrame
+    table:Table,  # what it holds
+    root=None,    # as of `read_own`
+) -> dict:
+    "What a report says of a table."
+    here = own.source.parent if isinstance(own.source, Path) else Path.cwd()
+    root = Path(root).expanduser() if root else here
+    if not root.is_dir():
+        raise DataError(f'data_root={str(root)!r}: expected the folder that the paths of {own.address} lie in')
+    file = own.file if isinstance(own.source, Path) else 'a DataFrame'
+    return dict(title=file, annotation=file, sheet=table.sheet, rows=len(table.rows), frames=root.name,
+                root=str(root.resolve()), table=table_hash(table))
+
+# %% ../../nbs/data/08_own.ipynb #afe08dbc
+def with_report(
+    message,      # of the error
+    report:dict,  # what was found before
+) -> DataError:
+    "An error whose `.report` says what led to it."
+    error = DataError(message)
+    error.report = report
+    return error
+
+def check_enough(
+    rows,           # of the clip table
+    table:Table,    # of one's own
+    report:Report,
+):
+    "Raise a DataError if there is nobody, or no class, to be told from another."
+    if not len(rows): return
+    dropped = sum(f['kind'] == 'dropped' for f in report.findings)
+    more = f' ({dropped} of {len(table.rows)} rows were dropped: mpfnet data check names them)' if dropped else ''
+    key = label_column(table)
+    for what, column, why in (('subject', 'subject', 'with nobody else to learn from, nobody can be left out'),
+                              ('label', key, 'there is nothing to tell apart')):
+        if rows[what].nunique() > 1: continue
+        only = rows['emotion' if what == 'label' else column].iat[0]
+        told = f'{table.file}: column {table.columns[column]}: only {only!r} in {len(rows)} usable rows: {why}{more}'
+        raise with_report(told, report.as_dict())
+
+# %% ../../nbs/data/08_own.ipynb #0403469e
+def note_empty_classes(
+    rows,           # of the clip table
+    task,           # of `own_task`
+    report:Report,  # is told
+):
+    "A class of which there is no clip counts in UF1 and UAR all the same: as 0."
+    for k, name in enumerate(class_names(task, report.dataset)):
+        if len(rows) and not (rows['label'] == k).any(): report.add('empty-class', found=name)
+
 # %% ../../nbs/data/08_own.ipynb #da683377
 OWN_HEAD = 'dataset subject clip emotion onset apex offset apex_policy frames fps input cropped label'.split()
 
@@ -865,57 +921,6 @@ def read_own(
     if len(rows) and (depth := depth_of(rows, folders, root, report)): rows['depth'] = depth
     return rows.astype({k: 'Int64' for k in ('onset', 'apex', 'offset')}), report.as_dict(), task
 
-# %% ../../nbs/data/08_own.ipynb #2864337f
-def own_source(
-    own:OwnData,  # a path or a DataFrame
-    table:Table,  # what it holds
-    root=None,    # as of `read_own`
-) -> dict:
-    "What a report says of a table."
-    here = own.source.parent if isinstance(own.source, Path) else Path.cwd()
-    root = Path(root).expanduser() if root else here
-    if not root.is_dir():
-        raise DataError(f'data_root={str(root)!r}: expected the folder that the paths of {own.address} lie in')
-    file = own.file if isinstance(own.source, Path) else 'a DataFrame'
-    return dict(title=file, annotation=file, sheet=table.sheet, rows=len(table.rows), frames=root.name,
-                root=str(root.resolve()), table=table_hash(table))
-
-def with_report(
-    message,      # of the error
-    report:dict,  # what was found before
-) -> DataError:
-    "An error whose `.report` says what led to it."
-    error = DataError(message)
-    error.report = report
-    return error
-
-def check_enough(
-    rows,           # of the clip table
-    table:Table,    # of one's own
-    report:Report,
-):
-    "Raise a DataError if there is nobody, or no class, to be told from another."
-    if not len(rows): return
-    dropped = sum(f['kind'] == 'dropped' for f in report.findings)
-    more = f' ({dropped} of {len(table.rows)} rows were dropped: mpfnet data check names them)' if dropped else ''
-    key = label_column(table)
-    for what, column, why in (('subject', 'subject', 'with nobody else to learn from, nobody can be left out'),
-                              ('label', key, 'there is nothing to tell apart')):
-        if rows[what].nunique() > 1: continue
-        only = rows['emotion' if what == 'label' else column].iat[0]
-        told = f'{table.file}: column {table.columns[column]}: only {only!r} in {len(rows)} usable rows: {why}{more}'
-        raise with_report(told, report.as_dict())
-
-def note_empty_classes(
-    rows,           # of the clip table
-    task,           # of `own_task`
-    report:Report,  # is told
-):
-    "A class of which there is no clip counts in UF1 and UAR all the same: as 0."
-    for k, name in enumerate(class_names(task, report.dataset)):
-        if len(rows) and not (rows['label'] == k).any(): report.add('empty-class', found=name)
-
-
 # %% ../../nbs/data/08_own.ipynb #6040d1ce
 def arrays_of(value:tuple) -> tuple:
     "X, y and subjects as arrays; a DataError if they are no three."
@@ -926,6 +931,7 @@ def arrays_of(value:tuple) -> tuple:
         except ValueError as e: raise DataError(f'{name}: expected an array, found {type(v).__name__} ({e})') from None
     return plain_array('X', X), plain_array('y', y), plain_array('subjects', subjects)
 
+# %% ../../nbs/data/08_own.ipynb #31f00f24
 def checked_arrays(
     X,         # (N, C, T, H, W) of floats, C = 5 or 3
     y,         # (N,) classes

@@ -777,10 +777,13 @@ def films_of(
     return films
 
 # %% ../../nbs/data/08_own.ipynb #fc51d844
-def lost_in(film:FilmFolder) -> tuple: # that has been read
+def lost_in(
+    film:FilmFolder,  # that has been read
+    first=1,          # number of its first frame
+) -> tuple:
     "(what was lost, what was done about it) in words; ('', '') if nothing."
     places = film.places if film.length else []
-    holes = [a + 1 for a, b in zip(places, places[1:]) if b > a + 1]
+    holes = [a + 1 + first for a, b in zip(places, places[1:]) if b > a + 1]
     if holes:
         told = f'{places[-1] + 1 - film.length} frame(s), the first at {holes[0]}'
         return told, 'counted by the times of the others'
@@ -792,11 +795,12 @@ def tell_lost(
     found:list,     # of Wish
     table:Table,    # of one's own
     report:Report,
+    first=1,        # number of a video's first frame
 ):
     "A line for each video in which frames are missing, or whose rate is another one than the table says."
-    first = {w.path: w for w in reversed(found)}
+    row_of = {w.path: w for w in reversed(found)}
     for path, film in films.items():
-        (told, done), w = lost_in(film), first[path]
+        (told, done), w = lost_in(film, first), row_of[path]
         column = table.columns['video' if w.row.text('video') else 'frames']
         if told: report.add('frames-lost', row=w.row.number, column=column, found=f'{path.name}: {told}', done=done)
         if w.fps and film.fps and abs(w.fps/film.fps - 1) > .02:
@@ -905,7 +909,7 @@ def read_own(
     found = wishes(table, task, root, report, options)
     check_unit(found, table)
     rows, frames_of, films = [], frames_lister(report, root), films_of(found, options['first'], str(own))
-    tell_lost(films, found, table, report)
+    tell_lost(films, found, table, report, options['first'])
     for w in tqdm(found, desc=f'{own}: frames', unit='clip', disable=None, leave=False):
         try: made = own_clip(w, framed(w, frames_of, options['first'], films), table, apex, report)
         except Refused as e: tell_row(report, table, w.row, e, w.subject)

@@ -904,9 +904,9 @@ def begin_benchmark(args): # what argparse read
 
 def plan_command(args) -> int: # what argparse read
     "mpfnet benchmark --plan"
-    from mpfnet.benchmark import contest
-    c = contest(**args.given, progress=not args.quiet)
-    print_table(c.plan(), c.plan_text())
+    from mpfnet.benchmark import plan_benchmark
+    c = plan_benchmark(**args.given, progress=not args.quiet)
+    print_table(c.table(), c.text())
     return 0
 
 # %% ../nbs/08_cli.ipynb #7dda7335

@@ -19,7 +19,7 @@ import pandas as pd
 
 from .core.checks import warn
 from .core.keep import cache_folder
-from .data.defects import Report, against, report_line
+from .data.defects import Report, against, in_words, report_line
 from .data.labels import DATASETS, MEGC2019, class_names, published
 from .data.own import is_own, own_data, read_arrays, read_own, with_report
 from .data.readers import DataError, check_names, read_dataset, read_megc2019_flow
@@ -317,7 +317,7 @@ def tell(
 
 def nothing_left(dataset, folder, task, report) -> str:  # as above
     "Why no clip can be used, case by case."
-    why = against(report) or [report_line(report)]
+    why = against(report) or [*map(in_words, report['findings'])] or [report_line(report)]
     return f'{dataset}: no clip of {folder} can be used for {task or "any task"}:\n' + _listed(why)
 
 def _listed(cases): return '\n'.join(f'  - {s}' for s in cases[:20])

@@ -27,10 +27,10 @@ COLUMN_MEANINGS = dict(
     offset='where the expression is over, likewise',
     frames='a folder with a picture a frame; the last digits of a name are the frame\'s number',
     video='instead of frames: a video file. Its frames count from 1 (from 0 with -p data_options first=0)',
-    fps='frames a second; needed for seconds in folders. Else it may be empty: a video says its own, a folder is '
-        'taken to have 200',
+    fps='frames a second; needed for seconds in folders. Else it may be empty: a video says its own, and of a folder '
+        'it is not known then',
     au='action units, for your own use; may be missing',
-    cropped='yes, if the pictures show the face alone; else the face is found; may be missing')
+    cropped='yes, if the pictures show the face alone; no, if it is to be found, as where the cell is empty or missing')
 
 TEMPLATE_ROWS = [
     ('p01', 'smile', 'happiness', 12, 18, 31, '', 'videos/p01.mp4', '', '12', ''),

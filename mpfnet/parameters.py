@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'DEFAULTS', 'CHOICES', 'BESIDE', 'ITEM', 'SLOW', 'Parameters', 'is_assignment', 'targets_of', 'assigned',
            'names_beside', 'given_in', 'known', 'check_known', 'meanings', 'asked_of', 'explained', 'option_at',
-           'options_of', 'with_own_data', 'as_whole', 'as_flag', 'as_gamma', 'check_text', 'as_folder', 'need_default',
-           'check_use', 'seeds_of', 'check_values', 'check_parameters', 'device_for', 'preset_for', 'settings_for',
-           'resolve']
+           'options_of', 'options_text', 'with_own_data', 'as_whole', 'as_flag', 'as_gamma', 'check_text', 'as_folder',
+           'no_use_for', 'need_default', 'check_use', 'seeds_of', 'check_values', 'check_parameters', 'device_for',
+           'preset_for', 'settings_for', 'resolve']
 
 # %% ../nbs/05b_parameters.ipynb #665618b3
 import ast
@@ -24,7 +24,7 @@ from .clips import NAMES, OPTIONS, check_joined
 from .core.checks import need, warn
 from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names, named_classes
-from .data.own import OWN_OPTIONS, OwnData, is_own, own_data, task_asked
+from .data.own import OWN_OPTIONS, OwnData, is_own, own_data, own_options, task_asked
 from .data.settle import POLICIES
 from .inputs import AugmentConfig
 from .methods import METHODS, Method, Settings, method_of, override, settings_preset, unused
@@ -183,6 +183,12 @@ def options_of(text) -> dict: # 'modality=vis,variant=raw'
         found[name] = value
     return found
 
+# %% ../nbs/05b_parameters.ipynb #c81f5442
+def options_text(options:dict) -> str: # name → text
+    "As `options_of` reads them; a value with a comma or a quotation mark in quotes."
+    def quoted(v): return '"' + str(v).replace('"', '""') + '"' if {*str(v)} & {*',"\''} else str(v)
+    return ','.join(f'{k}={quoted(v)}' for k, v in options.items())
+
 # %% ../nbs/05b_parameters.ipynb #2ad6f68c
 def with_own_data(p:Parameters) -> Parameters:
     "One's own data under a name, with the classes that their labels have; others as they are."
@@ -238,6 +244,20 @@ def as_folder(out_dir): # text or Path
     return out_dir if '://' in str(out_dir) else str(Path(out_dir).expanduser())
 
 # %% ../nbs/05b_parameters.ipynb #bbcc3a3d
+def no_use_for(
+    method,   # a name of the table, or a row of one's own
+    dataset,  # a name, or one's own data
+) -> dict:    # parameter → why
+    "Parameters that a method, or a dataset, has no use for."
+    row, out = method_of(method), {}
+    if method != 'mpfnet_p': out['gamma'] = 'only mpfnet_p weighs two encoders'
+    if row.reads != 'preprocess': out['length'] = f'{method} reads no interpolated frames'
+    if not row.features: out['features'] = f'{method} has no channels to choose from'
+    if dataset == 'megc2019_flow': out['length'] = 'its clips are one flow field each'
+    if getattr(dataset, 'arrays', False): out |= dict.fromkeys(('length', 'apex'), 'X is ready-made')
+    return out
+
+# %% ../nbs/05b_parameters.ipynb #1fd1e572
 def need_default(
     p:Parameters,  # of the run
     name,          # of the parameter
@@ -248,13 +268,7 @@ def need_default(
 
 def check_use(p:Parameters):
     "A ValueError for a parameter that the method, or the dataset, has no use for."
-    row = method_of(p.method)
-    if p.method != 'mpfnet_p': need_default(p, 'gamma', 'only mpfnet_p weighs two encoders')
-    if p.dataset == 'megc2019_flow': need_default(p, 'length', 'its clips are one flow field each')
-    if isinstance(p.dataset, OwnData) and p.dataset.arrays:
-        for name in ('length', 'apex'): need_default(p, name, 'X is ready-made')
-    if row.reads != 'preprocess': need_default(p, 'length', f'{p.method} reads no interpolated frames')
-    if not row.features: need_default(p, 'features', f'{p.method} has no channels to choose from')
+    for name, why in no_use_for(p.method, p.dataset).items(): need_default(p, name, why)
 
 # %% ../nbs/05b_parameters.ipynb #7f1dc51b
 def seeds_of(seed) -> list: # 0, '0', '0,1,2' or [0, 1, 2]
@@ -270,7 +284,8 @@ def seeds_of(seed) -> list: # 0, '0', '0,1,2' or [0, 1, 2]
 def check_values(p:Parameters) -> Parameters:
     "Ranges and types; text from a command line is accepted where a number is meant."
     check_text(p)
-    options_of(p.data_options)
+    options = options_of(p.data_options)
+    if isinstance(p.dataset, OwnData): own_options(options)
     seeds_of(p.seed)
     p = replace(p, length=as_whole(p.length, 'length', 3, 20), workers=as_whole(p.workers, 'workers', 1),
                 gamma=as_gamma(p.gamma), keep_weights=as_flag(p.keep_weights, 'keep_weights'),

@@ -16,16 +16,17 @@ from mpfnet import search as searching
 from mpfnet.benchmark import (
     asked_for,
     benchmark,
-    contest,
     forest_picture,
     mean_scores,
+    plan_benchmark,
     read_benchmark,
     refused,
     scores_by_rule,
 )
 from mpfnet.cli import main
-from mpfnet.results.compare import compare
+from mpfnet.results.compare import TWO_TABLES, compare
 from mpfnet.results.ranks import holm, pair_matrix, ranks_over
+from mpfnet.results.words import words_in
 from mpfnet.search import random_search
 from mpfnet.synthetic.lookalike import make_lookalike
 
@@ -139,7 +140,8 @@ def test_one_method_fails_and_the_rest_goes_on(root, tmp_path, whole):
     assert len(b.pairs) == 3 + 1 and b.said[0].endswith('no patience for SAMM.')
     assert [*b.ranks['subject', 'fixed', 'look-alike'].each.index] == ['majority', 'pca_lda']
     assert scores_by_rule(b).loc[('samm', 'subject', 'broken')].item() == 'none: no patience for SAMM'
-    assert contest(**asked(root, tmp_path, methods=methods, splits='subject', seeds='0')).plan()['to_train'].sum() == 3
+    plan = plan_benchmark(**asked(root, tmp_path, methods=methods, splits='subject', seeds='0'))
+    assert plan.table()['to_train'].sum() == 3
 
 
 def test_a_dataset_that_is_not_there_is_a_cell_too(root, tmp_path):
@@ -164,6 +166,51 @@ def test_rules_never_share_a_column(root, whole):
     assert set(mean_scores(b.table)['rule']) == {'fixed', 'oracle'}
 
 
+def test_an_oracle_is_made_of_folds_that_are_there(root, whole):
+    "Of one method's settings the best for each test subject: under a rule of its own, and nothing is trained for it."
+    out, methods = whole.folder.parent, 'majority,pca_lda,pca_lda[features=flow]'
+    b = benchmark(**asked(root, out, methods=methods, datasets='smic', splits='subject'))
+    rows = b.table[b.table['method'] == 'pca_lda, best of 2'].set_index('seed')
+    assert rows['rule'].eq('oracle').all() and rows['fixed.uf1'].isna().all() and rows['run'].eq('').all()
+    for seed in '01':
+        each = b.table[b.table['method'].str.startswith('pca_lda') & (b.table['seed'] == seed)]
+        settings, right = each[each['rule'] == 'fixed'], 0
+        runs = [pd.read_csv(out/r/'predictions.csv') for r in settings['run']]
+        for who in runs[0]['subject'].unique():
+            right += max((r['label'] == r['prediction'])[r['subject'] == who].sum() for r in runs)
+        assert np.isclose(rows.loc[seed, 'oracle.acc'], right/len(runs[0]), atol=1e-6)
+        assert rows.loc[seed, 'oracle.acc'] >= settings['fixed.acc'].max()
+    assert b.pairs['rule'].eq('fixed').all() and '**Oracle.** pca_lda on smic' in b.said[-1]
+    assert len(pd.read_csv(b.folder/'seconds.csv')) == 6 and read_benchmark(b.folder).said == b.said
+    broken = benchmark(**asked(root, out, methods='majority,pca_lda', datasets='smic', splits='subject'))
+    assert broken.table['rule'].eq('fixed').all()                           # one setting a method: no oracle
+
+
+def test_what_all_share_is_taken_by_those_that_can(root, whole, flow_root, monkeypatch):
+    "Frames and ready-made flow, a licensed dataset and one's own table: each run is the one started by hand."
+    a = asked_for('majority,ststnet,pca_lda', f'smic,megc2019_flow,{root}/own.csv', length='5', features='flow',
+                  apex='midpoint', strict='true', data_options='modality=vis,cropped=yes,sheet="a,b"')
+    def of(c, d): return page.parameters_for(a, a.contenders[c], a.datasets[d], 'subject')
+    def given(p): return {k: p[k] for k in ('length', 'features', 'apex', 'data_options')}
+    plain = dict(length=11, features='both', apex='given', data_options='')
+    own = dict(data_options='cropped=yes,sheet="a,b"', apex='midpoint')
+    assert given(of(0, 0)) == plain | dict(apex='midpoint', data_options='modality=vis', length=5)
+    assert given(of(1, 0)) == given(of(0, 0)) | dict(features='flow', length=11)
+    assert given(of(2, 0)) == given(of(1, 0)) | dict(length=5)
+    assert given(of(0, 1)) == plain and given(of(2, 1)) == plain | dict(features='flow')
+    assert given(of(2, 2)) == given(of(2, 0)) | own and of(0, 1)['strict'] is True
+    for c in range(3): page.check_parameters(of(c, 1) | dict(data_root=str(flow_root)))
+
+
+def test_without_ray_nothing_is_begun_and_what_is_there_is_read(root, whole, tmp_path, monkeypatch):
+    "The engine is one for all: it is refused once, and asked for only where something is to be trained."
+    monkeypatch.setattr('mpfnet.processes.find_spec', lambda name: None)
+    again = benchmark(**asked(root, whole.folder.parent, engine='ray'))
+    assert again.folder == whole.folder and not again.table['why'].any()
+    with pytest.raises(ValueError, match="engine='ray' needs Ray: pip install"):
+        benchmark(**asked(root, whole.folder.parent, engine='ray', seeds='7', methods='majority'))
+
+
 def test_a_few_folds_for_a_look(root, whole):
     b = benchmark(**asked(root, whole.folder.parent, methods='pca_lda', datasets='smic', splits='subject', folds=1))
     assert b.table['of'].tolist() == [1, 1, 2] and b.table['subjects'].eq(1).all()
@@ -181,6 +228,15 @@ def test_own_tables_with_one_name(tmp_path):
     assert first.folder == again.folder and len({first.folder, other.folder, relabelled.folder}) == 3
     for same in ([(X, y, who), (X + 1, y, who)], [pd.DataFrame(), pd.DataFrame()], 'a.csv,./a.csv'):
         with pytest.raises(ValueError, match='all different'): asked_for('majority', same)
+    with pytest.raises(ValueError, match="kind: expected own or synthetic, found 'mine'"):
+        refused(asked_for('majority', (X, y, who), data_options='kind=mine'))
+    a, b = (tmp_path/r.table['run'].item() for r in (first, other))
+    assert TWO_TABLES not in compare(a, a, n=200).notes
+    (tmp_path/'clips.csv').write_text('subject,emotion,onset,offset,frames\n1,fear,1,9,x\n2,happiness,1,9,x\n')
+    with pytest.raises(ValueError, match="cropped: expected yes or no, found 'maybe'"):
+        refused(asked_for('majority', str(tmp_path/'clips.csv'), data_options='cropped=maybe'))
+    relabelled_run = tmp_path/benchmark(datasets=(X, y, np.roll(who, 3)), **out).table['run'].item()
+    assert words_in(a)['table'] != words_in(relabelled_run)['table'] and words_in(a)['table'] == words_in(b)['table']
 
 
 @pytest.mark.parametrize('slip, says', [
@@ -191,6 +247,11 @@ def test_own_tables_with_one_name(tmp_path):
     (dict(datasets='smik'), 'known: synth'), (dict(datasets=''), 'one or more'), (dict(splits='sub'), 'known: subject'),
     (dict(splits='subject,subject'), 'all different'), (dict(seeds='0,0'), 'different numbers'),
     (dict(folds=0), '1 or more'), (dict(draws=5), '100 or more'), (dict(method='majority'), 'methods, datasets'),
+    (dict(length=9, methods='majority,ststnet', datasets='megc2019_flow'), 'no run here has a use'),
+    (dict(apex='motion', datasets='synth'), 'no run here has a use'), (dict(apex='best'), 'known: given, midpoint'),
+    (dict(features='flow', methods='lbp_top'), 'no run here has a use'), (dict(length=2), '3…20'),
+    (dict(data_options='cropped=yes'), 'one of these datasets knows'), (dict(data_options='colour=red'), 'known names'),
+    (dict(overrides='pltn.epochs=3'), 'one of these methods'), (dict(strict='perhaps'), 'true or false'),
     (dict(task='5class', datasets='smic'), 'no 5class labels'), (dict(out_dir='s3://b/runs'), 'this machine'),
 ])
 def test_a_slip_is_refused_before_anything_is_computed(root, tmp_path, slip, says):
@@ -202,13 +263,13 @@ def test_a_slip_is_refused_before_anything_is_computed(root, tmp_path, slip, say
 
 def test_the_plan_says_what_it_knows(root, whole):
     "Times from the folds that are there, also of another seed; what nobody knows is said."
-    c = contest(**asked(root, whole.folder.parent, methods='pca_lda,lbp_top', seeds='0,1,2', splits='subject',
+    c = plan_benchmark(**asked(root, whole.folder.parent, methods='pca_lda,lbp_top', seeds='0,1,2', splits='subject',
                         overrides='lbp_top.size=32'))
-    plan = c.plan().set_index(['method', 'dataset'])
+    plan = c.table().set_index(['method', 'dataset'])
     assert plan.loc[('pca_lda', 'smic'), ['done', 'to_train']].tolist() == [6, 3]
     assert plan.loc[('pca_lda', 'smic'), 'time'].endswith(' s')
     assert plan.loc[('lbp_top', 'smic'), 'time'] == 'not known yet'
-    assert '36 folds: 12 are there, 24 to train, about' in c.plan_text() and 'of 18 nobody knows' in c.plan_text()
+    assert '36 folds: 12 are there, 24 to train, about' in c.text() and 'of 18 nobody knows' in c.text()
 
 
 def test_the_command(root, whole, capsys):

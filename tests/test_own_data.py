@@ -11,7 +11,7 @@ from warm import warm
 
 from mpfnet import loso
 from mpfnet.clips import load_clips
-from mpfnet.data.own import film_of, own_data
+from mpfnet.data.own import decode_film, film_of, own_data
 from mpfnet.data.readers import DataError
 from mpfnet.harness import experiment
 from mpfnet.own_data import write_template
@@ -93,7 +93,7 @@ def test_a_video_and_a_folder_of_its_frames_have_the_same_features(tmp_path, cod
         rows += [(who, 'film', emotion, 2, 6, 10, video.name), (who, 'folder', emotion, 2, 6, 11, who)]
     table = pd.DataFrame(rows, columns=['subject', 'clip', 'emotion', 'onset', 'apex', 'offset', 'frames'])
     clips = load_clips(table, tmp_path, **DRAWN)
-    assert len(clips) == 4 and [f['decision'] for f in clips.report['findings']] == ['empty-class']
+    assert len(clips) == 4 and [f['decision'] for f in clips.report['findings']] == ['no-rate', 'empty-class']
     F = {(r.subject, r.clip): clip_features(r, RECIPE) for r in clips.table.itertuples()}
     assert all((F[who, 'film'] == F[who, 'folder']).all() for who in 'ab')
     assert not (F['a', 'film'] == F['b', 'film']).all()
@@ -110,10 +110,10 @@ def test_seconds_are_the_frames_that_are_shown_then(films, sheet):
 
 def test_only_what_is_asked_for_is_decoded(tmp_path):
     video = write_video(tmp_path/'a.mp4', [f for k in range(3) for f in scene(k)])
-    rows = [('a', 'fear', 14, 18, 22), ('b', 'happiness', 15, 19, 23)]
+    rows = [('a', 'fear', 2, 5, 8), ('b', 'happiness', 15, 19, 23)]
     table = pd.DataFrame(rows, columns=['subject', 'emotion', 'onset', 'apex', 'offset']).assign(video='a.mp4')
     load_clips(table, tmp_path, **DRAWN)
-    assert len(list(film_of(video).folder.glob('*.png'))) == 10
+    assert len(list(film_of(video).folder.glob('*.png'))) == 7 + 9
 
 
 def test_frames_may_count_from_zero(films, sheet):
@@ -237,7 +237,7 @@ SLIPS = [
     (dict(video='/etc'), 'video', 'leads-outside', '/etc'),
     (dict(video='clips.csv'), 'video', 'no-folder', 'no folder, and no video'),
     (dict(video=None), 'video', 'bad-row', 'an empty cell'),
-    (dict(video='cut.mp4'), 'video', 'video-damaged', 'cannot be opened'),
+    (dict(video='cut.mp4'), 'video', 'video-damaged', 'no index (moov)'),
     (dict(offset=400), 'offset', 'video-ends', 'the video has 36 frames, 1…36'),
     (dict(onset=390, apex=395, offset=400), 'offset', 'video-ends', 'the video has 36 frames'),
     (dict(onset=.13, apex=.18, offset=.24), 'onset', 'no-frame-number', '0.13'),
@@ -251,6 +251,8 @@ SLIPS = [
     (dict(fps='fast'), 'fps', 'bad-row', 'fast'),
     (dict(fps=0), 'fps', 'bad-row', '0'),
     (dict(clip='2024-03-02'), 'clip', 'bad-name', '2024-03-02'),
+    (dict(cropped='maybe'), 'cropped', 'bad-row', 'maybe; expected yes or no'),
+    (dict(unit='ms'), 'unit', 'bad-row', 'ms, but the column is onset_s'),
 ]
 
 
@@ -258,6 +260,7 @@ SLIPS = [
 def test_a_slip_costs_its_row_and_no_other(films, sheet, slip, column, decision, found):
     if not (films/'cut.mp4').exists(): (films/'cut.mp4').write_bytes((films/'p1.mp4').read_bytes()[:600])
     for k, v in slip.items(): sheet.loc[4, k] = v
+    if 'unit' in slip: sheet = sheet.assign(**{f'{k}_s': sheet.pop(k)/100 - .01 for k in ('onset', 'apex', 'offset')})
     clips, told = findings(sheet, films)
     assert told == [(6, column, decision)] and len(clips) == 11
     assert found in clips.report['findings'][0]['found']
@@ -307,6 +310,107 @@ def test_a_copied_film_puts_nobody_on_both_sides(films, sheet, tmp_path):
     assert told == [(2, 'video', 'duplicate'), (6, 'video', 'duplicate')] and len(clips) == 4
 
 
+def test_spans_that_overlap_put_nobody_on_both_sides(films, sheet):
+    "Two people in the same pictures: both rows go. One shared picture, or one person, is noted and used."
+    for n, (onset, offset) in {3: (8, 18), 4: (24, 30)}.items(): sheet.loc[n, ['onset', 'offset']] = onset, offset
+    sheet.loc[3, ['video', 'apex']] = ['p1.mp4', 12]                            # p2 in the middle of p1's first two
+    sheet.loc[4, ['video', 'apex']] = ['p1.mp4', 27]                            # and where the second of p1 ends
+    sheet.loc[9, ['apex', 'offset']] = 12, 16                                   # p4's first into his second
+    clips, told = findings(sheet, films)
+    gone = [(n, 'offset', 'two-people') for n in (2, 3, 4, 5, 6)]
+    assert sorted(told) == sorted([*gone, (6, 'offset', 'overlap'), (12, 'offset', 'overlap')]) and len(clips) == 7
+    assert 'share' in clips.report['findings'][0]['found']
+
+
+def test_who_wins_is_said(films, sheet):
+    "A folder and a video, two columns of one meaning, a label beside an emotion: one is read, none silently."
+    both = sheet.assign(frames=['p9', *['']*11], onset_s=0., Participant='x', label=['a', 'b', 'c']*4)
+    clips, told = findings(both, films)
+    assert sorted(told, key=str) == sorted([(2, 'frames', 'choice'), (None, 'onset', 'choice'),
+                                            (None, 'subject', 'choice'), (None, 'label', 'choice')], key=str)
+    assert len(clips) == 12 and clips.classes == ('a', 'b', 'c')
+    done = {f['column']: (f['found'], f['done']) for f in clips.report['findings']}
+    slow = findings(sheet.assign(fps=30), films)[0].report['findings']
+    assert len(slow) == 4 and (slow[0]['row'], slow[0]['found'], slow[0]['done']) == (2, '30 and, in p1.mp4, 100', '30')
+    with pytest.raises(ValueError, match='are the seconds those that a player shows'):
+        seconds = {k: sheet[k]/100 for k in ('onset', 'apex', 'offset')}
+        load_clips(sheet.assign(fps=30, unit='s', **seconds), films, **DRAWN)
+    assert done['frames'] == ('p9 and p1.mp4', 'p1.mp4') and done['onset'] == ('onset, onset_s', 'onset')
+
+
+def test_yes_and_no(films, sheet):
+    "An empty cell is the option's; a word in between is no answer."
+    sheet['cropped'] = ['yes', 'no', '', 'NA', 1, 0, True, False, 'X', 'n', None, 'Y']
+    clips, told = findings(sheet, films)
+    wanted = [True, False, True, True, True, False, True, False, True, False, True, True]
+    assert not told and clips['cropped'].tolist() == wanted
+    assert load_clips(sheet, films, kind='synthetic')['cropped'].tolist()[2:4] == [False, False]
+    with pytest.raises(ValueError, match="cropped: expected yes or no, found 'perhaps'"):
+        load_clips(sheet, films, cropped='perhaps')
+
+
+def test_a_rate_that_nobody_says_is_unknown(films, sheet, tmp_path):
+    shutil.copytree(films, root := tmp_path/'mine')
+    (root/'one').mkdir()
+    for n, image in enumerate(scene(77), 1): cv2.imwrite(str(root/'one'/f'{n}.png'), image)
+    sheet.loc[0, ['video', 'onset', 'apex', 'offset']] = ['one', 1, 6, 12]
+    clips, told = findings(sheet, root)
+    assert told == [(None, 'fps', 'no-rate')] and clips['fps'].isna().sum() == 1 and clips['fps'].max() == 100
+    assert not findings(sheet, root, fps='50')[1] and not findings(sheet.assign(fps=100), root)[1]
+
+
+def holed(path, at=.5, part=.04):
+    "The file with some of its bytes gone."
+    data = bytearray(path.read_bytes())
+    a, n = int(len(data)*at), int(len(data)*part)
+    data[a:a + n] = bytes(n)
+    path.write_bytes(data)
+
+
+def test_what_a_damaged_film_has_lost_is_counted(films, sheet, tmp_path):
+    "By stamps the later clips keep their frames; an AVI file has none, and says so."
+    shutil.copytree(films, root := tmp_path/'mine')
+    for n, suffix in ((1, 'mkv'), (2, 'avi')):
+        write_video(root/f'p{n}.{suffix}', [f for k in range(3) for f in scene(10*n + k)], 'FFV1')
+        sheet.loc[sheet.subject == f'p{n}', 'video'] = f'p{n}.{suffix}'
+    whole = load_clips(sheet, root, **DRAWN)
+    def shown(clips, who):
+        rows = [r for r in clips.table.itertuples() if (r.subject, r.clip) == who]
+        return [cv2.imread(rows[0].frames[n]) for n in range(rows[0].onset + 1, rows[0].offset)]
+    before = shown(whole, ('p1', 'c2'))
+    for n, suffix in ((1, 'mkv'), (2, 'avi')): holed(root/f'p{n}.{suffix}')
+    clips, told = findings(sheet, root)
+    assert (2, 'video', 'frames-lost') in told and (5, 'video', 'frames-lost') in told
+    said = {f['row']: f['found'] for f in clips.report['findings'] if f['decision'] == 'frames-lost'}
+    assert 'the first at' in said[2] and 'nobody knows which' in said[5]
+    assert all((a == b).all() for a, b in zip(before, shown(clips, ('p1', 'c2')), strict=True))
+    with pytest.raises(DataError, match='strict mode'): load_clips(sheet, root, strict=True, **DRAWN)
+
+
+def test_a_film_is_read_once_for_all_its_clips(films, sheet, tmp_path, monkeypatch):
+    from mpfnet.data import own
+    monkeypatch.setenv('MPFNET_CACHE', str(tmp_path))
+    reads, real = [], own.stamped
+    monkeypatch.setattr(own, 'stamped', lambda path, wanted: reads.append(path.name) or real(path, wanted))
+    load_clips(sheet, films, **DRAWN)
+    assert sorted(reads) == ['p1.mp4', 'p2.mp4', 'p3.mp4', 'p4.mp4']
+    load_clips(sheet, films, **DRAWN)
+    assert len(reads) == 4
+
+
+def test_a_film_that_lies_on_its_side_is_upright_for_both_readers(tmp_path):
+    from mpfnet.synthetic.films import set_rotation
+    from mpfnet.video.read import open_video
+    path = write_video(tmp_path/'a.mp4', scene(3, size=48))
+    tall = [f[:32] for f in scene(4)]
+    path = write_video(tmp_path/'b.mp4', tall)
+    set_rotation(path, 90)
+    film = film_of(path, tmp_path)
+    decode_film(film, path, [2])
+    images = [f.image for f in open_video(path).frames()]
+    assert images[2].shape == (48, 32, 3) and (cv2.imread(str(film.picture(2))) == images[2]).all()
+
+
 def test_people_are_told_apart(films, sheet):
     for names in (['1-1', '1-11', '11-1', '1-111'], ['Marco 1', 'Julia-2', 'maya 1', 'Dec'], ['-', '_', '__', 'x']):
         sheet['subject'] = np.repeat(names, 3)
@@ -320,9 +424,10 @@ def test_a_class_without_a_clip_is_said(films, sheet):
     clips, told = findings(some, films)
     assert told == [(None, '', 'empty-class')] and clips.report['findings'][0]['found'] == 'negative'
     clips, told = findings(some.assign(label=['Surprise', 'positive']*4), films)
-    assert clips.classes == ('positive', 'surprise') and not told
+    assert clips.classes == ('positive', 'surprise') and told == [(None, 'label', 'choice')]
     assert load_clips(sheet.assign(label=['01', '1', 2]*4), films, **DRAWN).classes == ('1', '2')
-    assert findings(sheet.assign(label=['a', 'b', 'a']*4), films, task='a,b,c')[1] == [(None, '', 'empty-class')]
+    told = findings(sheet.assign(label=['a', 'b', 'a']*4), films, task='a,b,c')[1]
+    assert told == [(None, 'label', 'choice'), (None, '', 'empty-class')]
     with pytest.raises(ValueError, match='^table has no 5class labels'): load_clips(sheet, films, task='5class')
     with pytest.raises(ValueError, match=r'cannot be joined with \+'): load_clips(f'casme2+{films/"clips.csv"}')
 
@@ -348,7 +453,7 @@ def test_what_programs_write_for_nothing_is_nothing(films, sheet, tmp_path):
     table.loc[0, 'subject'], table.loc[4, 'label'], table.loc[7, 'apex'] = 'NA', 'NaN', '#N/A'
     table.to_csv(root/'r.csv', index=False)
     clips, told = findings(root/'r.csv', root)
-    assert told == [(2, 'subject', 'bad-row'), (6, 'label', 'bad-row'), (9, 'apex', 'apex-missing')]
+    assert told[1:] == [(2, 'subject', 'bad-row'), (6, 'label', 'bad-row'), (9, 'apex', 'apex-missing')]
     assert len(clips) == 10 and clips.classes == ('a', 'b') and clips['subject'].nunique() == 4
 
 
@@ -382,7 +487,7 @@ def test_the_same_clip_twice(films, sheet):
     (lambda t: t.replace({'subject': {'p2': 2}}), "row 2 has 'p1', row 5 has '2'"),
     (lambda t: t[t.subject == 'p1'], "column subject: only 'p1'"),
     (lambda t: t[t.emotion == 'fear'], "column emotion: only 'fear'"),
-    (lambda t: t.assign(emotion='others'), 'can be used for 3class'),
+    (lambda t: t.assign(emotion='others'), "no-class: found '12 × others'"),
     (lambda t: t.assign(label=np.linspace(0, 1, 12)), '12 different labels in 12 rows'),
     (lambda t: t.assign(label='x'), "every row has 'x'"),
     (lambda t: t.assign(apex=None, offset=t.onset + 2), 'these look like seconds'),
@@ -403,8 +508,11 @@ def test_a_folder_without_frames_or_with_a_damaged_one(films, sheet, tmp_path):
     sheet.loc[0, 'video'] = 'empty'
     sheet.loc[1, ['video', 'onset', 'apex', 'offset']] = ['one', 1, 6, 12]
     sheet.loc[2, ['video', 'onset', 'apex', 'offset']] = ['one', 30, 36, 42]
+    with pytest.raises(ValueError, match='no numbered picture in the folder; but a video: say mine/'):
+        load_clips(sheet.assign(video='mine'), tmp_path, **DRAWN)
     _, told = findings(sheet, root)
-    assert told == [(2, 'folder', 'no-frames'), (3, 'apex', 'frame-unreadable'), (4, 'onset', 'no-frames')]
+    assert told[:3] == [(2, 'frames', 'no-frames'), (3, 'apex', 'frame-unreadable'), (4, 'onset', 'no-frames')]
+    assert told[3:] == [(None, 'fps', 'no-rate')]
 
 
 def test_links_that_lead_out_are_not_followed(films, sheet, tmp_path):
@@ -417,7 +525,8 @@ def test_links_that_lead_out_are_not_followed(films, sheet, tmp_path):
     sheet.loc[0, 'video'] = 'link'
     _, told = findings(sheet, root)
     assert told == [(n, 'video', 'leads-outside') for n in (2, 5, 6, 7)]
-    assert not findings(sheet.assign(video=[f'mine/{v}' for v in sheet.video]), tmp_path)[1]  # inside the root
+    inside = sheet.assign(video=[f'mine/{v}' for v in sheet.video], fps=100)
+    assert not findings(inside, tmp_path)[1]
 
 
 def test_a_name_on_the_line(tmp_path, films):

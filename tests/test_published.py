@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import random
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -40,6 +41,27 @@ def test_every_number_of_the_front_page_has_its_origin():
         assert (row['command'].startswith(('papermill nbs/05_loso.ipynb', 'mpfnet run'))
                 and f'-p method {row["name"]} ' in row['command'])
         assert row['commit'] and row['date'] and {'processor', 'seconds'} <= set(row)
+
+
+def in_brackets(row): return f'{row["uf1"]:.3f} ({row["uf1_low"]:.3f}–{row["uf1_high"]:.3f})'
+
+
+def test_the_numbers_of_the_guide_are_the_published_ones():
+    "The table of drops, cell by cell, and the scores that its sentences name."
+    guide, t = (ROOT / 'docs/experiments.md').read_text(encoding='utf-8'), shipped_table('scores.csv')
+    by = t.set_index(['method', 'split', 'data', 'seed'])
+    rows = re.findall(r'^\| `(\w+)` \| (.+ \| [+−]\d\.\d+ \(.+) \|$', guide, re.M)
+    assert len(rows) == 5
+    for method, cells in rows:
+        *scores, drop = cells.split(' | ')
+        at = [('dataset', d) for d in ('casme2', 'samm', 'smic', 'pooled')] + [('subject', 'pooled')]
+        found = [by.loc[method, split, data, '0'] for split, data in at]
+        assert scores == [in_brackets(r) for r in found], method
+        assert abs(float(drop.split()[0].replace('−', '-')) - found[4]['uf1'] + found[3]['uf1']) < .0011
+    mean = by.loc['ststnet', 'subject', 'pooled', 'mean']
+    assert f'STSTNet has UF1 {mean["uf1"]:.3f} (mean of three seeds, last epoch, {mean["uf1_low"]:.3f}–' in guide
+    linear = by.loc['pca_lda', 'subject', 'pooled', '0']['uf1']
+    assert f'takes the classes as equally likely, {linear:.3f}' in guide
 
 
 def test_looking_at_the_front_page_writes_nothing(tmp_path, monkeypatch):

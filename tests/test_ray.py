@@ -73,6 +73,19 @@ def test_the_same_records(cluster, alone, flow_root, tmp_path):
     assert json.loads((run / 'env.json').read_text())['folds_trained'] == 6
 
 
+def test_a_benchmark_on_a_cluster(cluster, flow_root, tmp_path):
+    "The same table, byte for byte, and the same folder: where folds were trained is no part of what was asked."
+    from mpfnet.benchmark import benchmark
+    asked = dict(methods='majority,pca_lda', datasets='megc2019_flow', seeds='0', folds=3, data_root=str(flow_root),
+                 draws=200, device='cpu', progress=False)
+    here, there = (benchmark(out_dir=str(tmp_path/e), engine=e, **asked) for e in ('local', 'ray'))
+    assert not there.table['why'].any() and there.folder.name == here.folder.name
+    for name in ('benchmark.csv', 'pairs.csv', 'benchmark.json'):
+        assert (there.folder/name).read_bytes() == (here.folder/name).read_bytes()
+    env = json.loads((tmp_path/'ray'/there.table['run'].iat[1]/'env.json').read_text())
+    assert {p['engine'] for p in env['parts']} == {'ray'} and sum(p['folds_trained'] for p in env['parts']) == 3
+
+
 def test_which_cluster(cluster, tmp_path, monkeypatch):
     """RAY_ADDRESS, else what `ray start` left here; none that somebody's program started for itself, and none that
     does not answer."""

@@ -21,7 +21,7 @@ from mpfnet.results.published import (
     shipped_keys,
     sides_of,
 )
-from mpfnet.results.theirs import Known, known_of_table, meant_by, read_theirs, theirs_of
+from mpfnet.results.theirs import Known, known_clips, meant_by, read_theirs, theirs_of
 
 THREE = class_names('3class')
 SMIC = 'ne', 'po', 'sur'
@@ -38,7 +38,7 @@ def clips():
 
 
 TABLE = clips()
-KNOWN = known_of_table(TABLE, THREE)
+KNOWN = known_clips(TABLE, THREE)
 LONG = dict(casme2='CASME II', samm='SAMM', smic='SMIC-HS')
 
 

@@ -88,6 +88,11 @@ DECISIONS |= {
                                    'name the column so (onset_s), or add a column unit'),
     'video-damaged': ('dropped', 'the video cannot be read'),
     'video-ends': ('dropped', 'the video is over before the clip is'),
+    'two-people': ('dropped', 'the same pictures are given to two people: one would be learned from, the other '
+                              'tested on'),
+    'frames-lost': ('doubtful', 'the video has no picture at some moments: damaged, or frames were dropped'),
+    'overlap': ('noted', 'two clips share pictures: of one person, or the one in which a clip ends and another begins'),
+    'no-rate': ('noted', 'nobody says how many frames a second: unknown'),
     'empty-class': ('doubtful', 'no clip has this class: UF1 and UAR count it as 0. For fewer classes, write them in a '
                                 'column label'),
     'one-person': ('repaired', 'the subject under another spelling: one person, one name'),

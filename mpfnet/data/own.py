@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', 'EXAMPLE_ADVICE', 'NO_NAME', 'SPOILT', 'NO_VALUE',
-           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'FASTEST', 'LISTS',
-           'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling',
-           'person', 'check_spelling', 'subjects_of_rows', 'label_words', 'label_word', 'sorted_classes', 'own_task',
-           'own_class', 'FilmFolder', 'opened_film', 'film_of', 'note_film', 'decode_film', 'film_times',
-           'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment', 'numbers_in_film',
-           'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed', 'wish_of', 'label_words_key', 'wishes',
-           'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit', 'table_hash', 'own_clip', 'shown_by',
-           'without_copies', 'read_own', 'own_source', 'with_report', 'check_enough', 'note_empty_classes', 'arrays_of',
-           'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
+           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'FASTEST', 'NOTED',
+           'TWO_RATES', 'ASSUMED', 'YES_NO', 'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own',
+           'own_data', 'own_table', 'spelling', 'person', 'check_spelling', 'subjects_of_rows', 'label_column',
+           'label_word', 'sorted_classes', 'own_task', 'own_class', 'FilmFolder', 'film_of', 'read_film', 'decode_film',
+           'film_times', 'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment', 'numbers_in_film',
+           'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'span_there', 'no_pictures', 'framed', 'yes_or_no',
+           'wish_of', 'two_places', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'check_unit', 'table_hash',
+           'own_clip', 'shown_by', 'without_copies', 'overlaps', 'without_overlaps', 'films_of', 'lost_in', 'tell_lost',
+           'rival_columns', 'tell_columns', 'own_source', 'with_report', 'check_enough', 'note_empty_classes',
+           'read_own', 'arrays_of', 'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
 
 # %% ../../nbs/data/08_own.ipynb #9c6b0cd0
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -33,6 +35,7 @@ from ..core.checks import need
 from ..core.files import file_hash
 from ..core.keep import cache_folder, write_atomically, write_text
 from .defects import Report
+from .films import container_of, opened_video, places_of, stamped, why_not
 from .frames import Clip
 from .labels import DATASETS, THREE, class_names, label_of, named_classes
 from .readers import EMPTY, VIDEOS, DataError, _plain_name, depth_of, frames_lister
@@ -202,12 +205,9 @@ NO_CLASSES = '{}: column {}: {} different labels in {} rows ({}, …): these are
 ONE_CLASS = '{}: column {}: every row has {}; expected two classes or more'
 COMMA = '{}: column {}: {!r}: no class may have a comma in its name'
 
-def label_words(
-    table:Table,  # of one's own
-) -> tuple:       # (our column, {row number: word})
-    "The words that decide the classes."
-    key = 'label' if 'label' in table.columns else 'emotion'
-    return key, {r.number: label_word(r.cells[key]) for r in table.rows}
+def label_column(table:Table) -> str: # of one's own
+    "Our name of the column that decides the classes."
+    return 'label' if 'label' in table.columns else 'emotion'
 
 def label_word(value) -> str: # of a cell
     "A label as text; 01, 1 and 1.0 are one class."
@@ -218,12 +218,14 @@ def sorted_classes(words) -> list:
     def numeric(w): return re.fullmatch(r'-?\d+(?:\.\d+)?', w)
     return sorted(words, key=float) if all(map(numeric, words)) else sorted(words, key=str.casefold)
 
+# %% ../../nbs/data/08_own.ipynb #439c0479
 def own_task(
     table:Table,    # of one's own
     task='3class',  # or classes in their order: 'low,high'
 ) -> str:
     "The task that a table's labels are for: '3class', or its classes, as 'high,low'. A DataError where they are none."
-    key, words = label_words(table)
+    key = label_column(table)
+    words = {r.number: label_word(r.cells[key]) for r in table.rows}
     if named_classes(task) or key == 'emotion': return task
     found = {}
     for w in filter(None, words.values()): found.setdefault(w.casefold(), w)
@@ -255,97 +257,83 @@ def own_class(
 WITHOUT_CLASS = {'other', 'others', 'neutral', 'unknown', 'tense', 'helpless', 'confusion', 'pain', 'sleepy'}
 
 # %% ../../nbs/data/08_own.ipynb #902bdec4
-os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')     # read by the first video: errors are said in words
-
 FASTEST = 100_000        # frames a second
 
 @dataclass(slots=True)
 class FilmFolder:
     "What is known of a video."
-    folder: Path        # of its frames, which are made when they are asked for
-    fps: float = 0      # as it says; 0 if it does not
-    stated: int = 0     # frames that it says it has
-    length: int = None  # frames that can be decoded; None: not known yet
-    times: list = None  # s, of each frame; None: not asked for
+    folder: Path           # of its pictures, which are made when they are asked for
+    fps: float = 0         # as it says; 0 if it does not
+    stated: int = 0        # frames that it says it has
+    counted: bool = False  # its container counts frames and has no times: a lost one leaves no trace (AVI)
+    length: int = None     # pictures that can be decoded; None: not read yet
+    stamps: list = None    # s, of each picture; empty: it has none
 
-    def frame(self, i): return self.folder/f'{i:06d}.png'
-
-#: how a text begins that names other files, which a video player would open
-LISTS = b'ffconcat', b'#EXTM3U\n', b'#EXTM3U\r'
-
-def opened_film(path) -> cv2.VideoCapture:
-    "A video at its first frame, upright; Refused if it cannot be read, or only lists other files."
-    with open(path, 'rb') as f: head = f.read(4096)
-    if b'\0' not in head or head.lstrip()[:8] in LISTS:
-        raise Refused('video-damaged', 'video', f'{path.name} is text or empty, and no video')
-    cap = cv2.VideoCapture(str(path))
-    cap.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-    if not cap.isOpened(): raise Refused('video-damaged', 'video', f'{path.name} cannot be opened as a video')
-    return cap
+    def picture(self, k): return self.folder/f'{k:06d}.png'           # the k-th that can be decoded
+    @property
+    def places(self): return places_of(self.stamps) if self.stamps else [*range(self.length)]
 
 # %% ../../nbs/data/08_own.ipynb #57f99ea5
+NOTED = 'fps', 'stated', 'counted', 'length', 'stamps'
+
 def film_of(
     path:Path,      # of a video
     cache=None,     # folder for frames; None = frames/ in the user's cache
 ) -> FilmFolder:
-    "A video, and what earlier runs have found out about it."
+    "A video, and what earlier runs have found out about it; Refused if it cannot be read."
     film = FilmFolder(Path(cache or cache_folder()/'frames')/file_hash(path)[:32])
     try: noted = json.loads((film.folder/'film.json').read_text(encoding='utf-8'))
     except (OSError, ValueError): noted = {}
-    if {*noted} == {'fps', 'stated', 'length', 'times'}:
-        for k, v in noted.items(): setattr(film, k, v)
-        return film
-    cap = opened_film(path)
-    fps, stated = cap.get(cv2.CAP_PROP_FPS), cap.get(cv2.CAP_PROP_FRAME_COUNT)
+    if {*noted} == {*NOTED}: return FilmFolder(film.folder, **noted)
+    with open(path, 'rb') as f: kind = container_of(f.read(200))
+    cap = opened_video(path) if kind else None
+    if cap is None: raise Refused('video-damaged', 'video', f'{path.name} {why_not(path)}')
+    fps, film.stated = cap.get(cv2.CAP_PROP_FPS), int(max(cap.get(cv2.CAP_PROP_FRAME_COUNT), 0))
     cap.release()
-    film.fps, film.stated = fps if 1 <= fps <= FASTEST else 0, int(max(stated, 0))
+    film.fps, film.counted = fps if 1 <= fps <= FASTEST else 0, kind == 'avi'
     return film
 
-def note_film(film:FilmFolder):
-    "Keep what is known of a video beside its frames."
-    known = {k: getattr(film, k) for k in ('fps', 'stated', 'length', 'times')}
-    write_text(film.folder/'film.json', json.dumps(known))
-
 # %% ../../nbs/data/08_own.ipynb #9e70754c
-def decode_film(
+def read_film(
     film:FilmFolder,  # of `film_of`
-    path:Path,  # of the video
-    wanted,     # positions of frames, from 0
+    path:Path,        # of the video
+    wanted=(),        # positions of pictures, from 0
 ):
-    "Make the PNG files of some frames, unless they are there."
-    todo = {i for i in wanted if (film.length is None or i < film.length) and not film.frame(i).exists()}
-    if not todo: return
-    cap, i = opened_film(path), 0
-    try:
-        while i <= max(todo):
-            if not cap.grab(): break
-            if i in todo: _keep_frame(film.frame(i), cap.retrieve()[1])
-            i += 1
-    finally: cap.release()
-    if i <= max(todo): film.length = i
-    note_film(film)
+    "Go through a video once: when each frame is shown, and PNG files of the wanted ones."
+    stamps, wanted = [], {k for k in wanted if not film.picture(k).exists()}
+    for k, seconds, image in stamped(path, wanted):
+        stamps.append(seconds)
+        if image is not None: _keep_picture(film.picture(k), image)
+    film.length, rising = len(stamps), all(a < b for a, b in zip(stamps, stamps[1:]))
+    if not stamps: raise Refused('video-damaged', 'video', f'{path.name} {why_not(path)}')
+    film.stamps = [round(s - stamps[0], 6) for s in stamps] if rising else []
+    write_text(film.folder/'film.json', json.dumps({k: getattr(film, k) for k in NOTED}))
 
-def _keep_frame(place, image): # None: it could not be decoded
-    if image is None: return
+def _keep_picture(place, image):
     _, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     write_atomically(place, lambda t: Path(t).write_bytes(data.tobytes()))
 
 # %% ../../nbs/data/08_own.ipynb #6d34dae8
+def decode_film(
+    film:FilmFolder,  # of `film_of`
+    path:Path,        # of the video
+    wanted,           # places of frames, from 0, lost ones counted
+):
+    "Make the PNG files of some frames, unless they are there."
+    if film.length is None: read_film(film, path, wanted)                   # as if none were lost
+    todo = [k for k, place in enumerate(film.places) if place in wanted and not film.picture(k).exists()]
+    if todo: read_film(film, path, todo)
+
 def film_times(
     film:FilmFolder,  # of `film_of`
-    path:Path,  # of the video
+    path:Path,        # of the video
+    fps=None,         # frames a second, where the video has no times
 ) -> list:
     "When each frame is shown, s after the first: frames need not follow each other at one pace."
-    if film.times is not None: return film.times
-    cap, times = opened_film(path), []
-    try:
-        while cap.grab(): times.append(cap.get(cv2.CAP_PROP_POS_MSEC)/1000)
-    finally: cap.release()
-    rising = all(a < b for a, b in zip(times, times[1:]))
-    if not rising: times = [i/(film.fps or 25) for i in range(len(times))]
-    film.times, film.length = [round(t - times[0], 6) for t in times], len(times)
-    note_film(film)
-    return film.times
+    if film.length is None: read_film(film, path)
+    rate = film.fps or fps
+    if not film.stamps and not rate: raise Refused('bad-row', 'fps', 'an empty cell; the video says no times either')
+    return film.stamps or [k/rate for k in range(film.length)]
 
 # %% ../../nbs/data/08_own.ipynb #7b9e6f24
 def spellings_of(value) -> list: # a cell with a path
@@ -398,11 +386,12 @@ def unit_of(
     default='',     # of the option `unit`
 ) -> str:
     "frame, s or ms."
-    said = plain('unit' in columns and row.text('unit') or default)
-    own = UNIT_OF[plain(columns[key])]
+    said, column = plain('unit' in columns and row.text('unit') or default), plain(columns[key])
+    own, bare = UNIT_OF[column], any(column in words for words in _MOMENTS.values())
     if not said: return own
     found = next((u for u, ends in _ENDINGS.items() if said in ends), None)
     if found is None: raise Refused('bad-row', 'unit', f'{said}; expected frame, s or ms')
+    if not bare and found != own: raise Refused('bad-row', 'unit', f'{said}, but the column is {columns[key]}')
     return found
 
 def moment(
@@ -419,23 +408,29 @@ def moment(
     return (value/1000, 's') if unit == 'ms' else (value, unit)
 
 # %% ../../nbs/data/08_own.ipynb #ba408d32
+TWO_RATES = ('{:g}, but the video says {:g}: are the seconds those that a player shows (then leave fps empty), or '
+             'those of the scene (then write frame numbers)?')
+
 def numbers_in_film(
     moments:dict,  # key → (number or None, frame or s)
     film:FilmFolder,     # of the video
     path:Path,     # of the video
     first=1,       # number of its first frame
+    fps=None,      # frames a second, where the video has no times
 ) -> dict:
-    "Frame numbers of a video's moments; Refused for a time when it is over."
-    out = {}
+    "Frame numbers of a video's moments; Refused for a time when it is over, or of which nobody knows whose it is."
+    out, seconds = {}, any(value is not None and unit == 's' for value, unit in moments.values())
+    if seconds and fps and film.fps and abs(fps/film.fps - 1) > .02:
+        raise Refused('bad-row', 'fps', TWO_RATES.format(fps, film.fps))
     for key, (value, unit) in moments.items():
         if value is None or unit == 'frame':
             out[key] = None if value is None else int(value)
             continue
-        times = film_times(film, path)
-        if not times or value > times[-1] + .1:
-            end = times[-1] if times else 0
-            raise Refused('video-ends', key, f'{value:g} s; the video lasts {end:.2f} s: are these frame numbers?')
-        out[key] = first + int(np.argmin(np.abs(np.array(times) - value)))
+        times = film_times(film, path, fps)
+        if value > times[-1] + .1:
+            told = f'{value:g} s; the video lasts {times[-1]:.2f} s: are these frame numbers?'
+            raise Refused('video-ends', key, told)
+        out[key] = first + film.places[int(np.argmin(np.abs(np.array(times) - value)))]
     return out
 
 def numbers_in_folder(
@@ -451,6 +446,8 @@ def numbers_in_folder(
     return {key: number(*m) for key, m in moments.items()}
 
 # %% ../../nbs/data/08_own.ipynb #60824f99
+ASSUMED = 200    # frames a second, where nobody says: for nothing but whether a clip is too long
+
 @dataclass(slots=True)
 class Wish:
     "A row that has been understood, and where its frames are."
@@ -462,6 +459,7 @@ class Wish:
     path: Path
     moments: dict      # key → (number or None, frame or s)
     fps: float | None = None
+    cropped: bool = False  # its frames show the face alone
     shared: bool = False   # other rows have the same folder or video
 
     @property
@@ -469,59 +467,82 @@ class Wish:
 
 # %% ../../nbs/data/08_own.ipynb #813e04aa
 def film_span(
-    raw:dict,    # onset, apex, offset as numbers, or None
+    raw:dict,          # onset, apex, offset as numbers, or None
     film:FilmFolder,   # what is known of the video
-    first,       # number of its first frame
+    first,             # number of its first frame
 ) -> range:
-    "Positions of the frames that a clip may use, as far as the sheet says."
+    "Places of the frames that a clip may use, as far as the sheet says."
     onset, offset = raw.get('onset'), raw.get('offset')
     if onset is None: return range(2)
-    longest = onset + int(LONGEST_CLIP*(film.fps or 200)) + 1
+    longest = onset + int(LONGEST_CLIP*(film.fps or ASSUMED)) + 1
     last = min(offset, longest) if offset and offset > onset else longest
     return range(max(onset - first, 0), last - first + 1)
 
+# %% ../../nbs/data/08_own.ipynb #6ecaf78b
 def film_frames(
-    wish:Wish,     # a row with a video
-    film:FilmFolder,     # of the video
-    first=1,       # number of its first frame
-) -> tuple:        # (frame number → path, the numbers that the row means)
+    wish:Wish,         # a row with a video
+    film:FilmFolder,   # of the video
+    first=1,           # number of its first frame
+) -> tuple:            # (frame number → path, the numbers that the row means)
     "A clip's frames, decoded if need be; Refused if the video ends long before the clip."
-    raw = numbers_in_film(wish.moments, film, wish.path, first)
-    if raw.get('onset') is not None and raw['onset'] < first:
+    raw = numbers_in_film(wish.moments, film, wish.path, first, wish.fps)
+    onset, offset = raw.get('onset'), raw.get('offset') or 0
+    if onset is not None and onset < first:
         told = f"a video's frames count from {first}, unless data_options='first=0'"
-        raise Refused('bad-row', 'onset', f"{raw['onset']}; {told}")
+        raise Refused('bad-row', 'onset', f'{onset}; {told}')
     span = film_span(raw, film, first)
     decode_film(film, wish.path, span)
-    n, onset, offset = film.length, raw.get('onset'), raw.get('offset') or 0
-    if n is None or onset is None: return _paths(film, span, first), raw
-    last, cut = first + n - 1, n == offset - onset + 1 and offset > first + n - 1
-    if cut: span = range(n)
-    elif onset >= last or offset > last + max(2, FAR*(offset - onset)):
-        told = f'; it says that it has {film.stated}: copy it again' if film.stated > n + 1 else ''
-        there = f'the video has {n} frames, {first}…{last}'
-        raise Refused('video-ends', 'offset', f'{onset}…{offset or ""}; {there}{told}')
+    if onset is not None: span = span_there(film, span, (onset, offset), first)
     decode_film(film, wish.path, span)
-    return _paths(film, span, first), raw
+    there = ((place, k) for k, place in enumerate(film.places) if place in span)
+    return {place + first: str(film.picture(k)) for place, k in there}, raw
 
-def _paths(film, span, first):
-    return {i + first: str(film.frame(i)) for i in span if film.length is None or i < film.length}
+# %% ../../nbs/data/08_own.ipynb #457a165d
+def span_there(
+    film:FilmFolder,  # that has been read
+    span:range,       # of `film_span`
+    clip:tuple,       # (onset, offset); 0 = none
+    first,            # number of its first frame
+) -> range:
+    "The same, or all of a video that was cut to the clip; Refused if it ends long before the clip."
+    n, (onset, offset) = film.places[-1] + 1, clip
+    last = first + n - 1
+    if n == offset - onset + 1 and offset > last: return range(n)
+    if onset < last and offset <= last + max(2, FAR*(offset - onset)): return span
+    told = f'; it says that it has {film.stated}: copy it again' if film.stated > n + 1 else ''
+    raise Refused('video-ends', 'offset', f'{onset}…{offset or ""}; the video has {n} frames, {first}…{last}{told}')
 
 # %% ../../nbs/data/08_own.ipynb #e8048040
+def no_pictures(folder) -> str:
+    "What lies in a folder without frames."
+    films = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in VIDEOS)
+    return 'no numbered picture in the folder' + (f'; but a video: say {folder.name}/{films[0]}' if films else '')
+
 def framed(
-    wish:Wish,  # a row that has been understood
-    frames_of,  # of `frames_lister`
-    first=1,    # number of a video's first frame
-    cache=None, # see `film_of`
+    wish:Wish,   # a row that has been understood
+    frames_of,   # of `frames_lister`
+    first=1,     # number of a video's first frame
+    films=None,  # {path: FilmFolder}, as far as they were opened before
 ) -> Draft:
     "The clip as the sheet has it, with its frames."
     if wish.path.is_dir():
         frames = frames_of(Clip(wish.path, '', {}))
+        if not frames: raise Refused('no-frames', 'frames', no_pictures(wish.path))
         raw, fps = numbers_in_folder(wish.moments, frames, wish.fps), wish.fps
     else:
-        film = film_of(wish.path, cache)
+        film = (films or {}).get(wish.path) or film_of(wish.path)
         frames, raw = film_frames(wish, film, first)
         fps = wish.fps or film.fps
-    return Draft({k: '' if v is None else v for k, v in raw.items()}, frames, fps or 200, wish.shared)
+    draft = Draft({k: '' if v is None else v for k, v in raw.items()}, frames, fps or ASSUMED, wish.shared)
+    if not fps: draft.note('no-rate')
+    return draft
+
+# %% ../../nbs/data/08_own.ipynb #30f20354
+YES_NO = dict(yes=True, true=True, y=True, x=True, no=False, false=False, n=False) | {'1': True, '0': False}
+
+def yes_or_no(value) -> bool | None: # of a cell, or an option
+    "What it says; None if it is neither."
+    return YES_NO.get(text(value).casefold())
 
 # %% ../../nbs/data/08_own.ipynb #b76e285c
 def wish_of(
@@ -533,7 +554,7 @@ def wish_of(
     options,      # of `read_own`
 ) -> Wish | None:
     "A row that has been understood; None: the task has no class for it. Refused says why not."
-    key = label_words_key(table)
+    key = label_column(table)
     word = label_word(row.cells.get(key))
     if not subject: raise Refused('bad-row', 'subject', EMPTY)
     column = 'video' if row.text('video') or 'frames' not in table.columns else 'frames'
@@ -546,9 +567,21 @@ def wish_of(
     fps = amount(row.cells.get('fps'))
     if fps is not None and not 0 < fps <= FASTEST: raise Refused('bad-row', 'fps', row.text('fps'))
     if label is None: return None
-    return Wish(row, subject, clip, word, label, path, moments, fps or options['fps'])
+    cropped = row.cells.get('cropped')
+    crop = yes_or_no(cropped) if spelling(cropped) else options.get('cropped', False)
+    if crop is None: raise Refused('bad-row', 'cropped', f'{row.text("cropped")}; expected yes or no')
+    fps = fps or (options['fps'] if path.is_dir() else None)
+    return Wish(row, subject, clip, word, label, path, moments, fps, crop)
 
-def label_words_key(table): return 'label' if 'label' in table.columns else 'emotion'
+# %% ../../nbs/data/08_own.ipynb #a14c8b17
+def two_places(
+    row,          # `Row` of the table
+    table:Table,  # of one's own
+) -> dict:
+    "What the report says where both a folder and a video are given; {} where not."
+    at = {k: row.text(k) for k in ('frames', 'video') if k in table.columns}
+    if len(at) < 2 or not all(at.values()): return {}
+    return dict(column=table.columns['frames'], found=f"{at['frames']} and {at['video']}", done=at['video'])
 
 # %% ../../nbs/data/08_own.ipynb #a1ab6bbe
 def wishes(
@@ -564,6 +597,7 @@ def wishes(
         try: wish = wish_of(row, table, people[row.number], task, root, options)
         except Refused as e: tell_row(report, table, row, e, people[row.number])
         else:
+            if both := two_places(row, table): report.add('choice', wish.name if wish else '', row=row.number, **both)
             if wish: out.append(wish)
             else: outside[spelling(row.cells['emotion'])] += 1
     for word, n in outside.items(): report.add('no-class', found=f'{n} × {word}', done=f'not in {task}')
@@ -571,6 +605,7 @@ def wishes(
     for w in out: w.shared = at[w.path] > 1
     return without_doubles(out, table, report)
 
+# %% ../../nbs/data/08_own.ipynb #fc4b6534
 def tell_row(
     report:Report,
     table:Table,    # its columns
@@ -621,10 +656,9 @@ def own_options(options:dict) -> dict: # name → text
     need(o['kind'] in ('own', 'synthetic'), 'kind', o['kind'], 'own or synthetic')
     fps = None if o['fps'] is None else amount(o['fps'])
     need(fps is None or 0 < fps <= FASTEST, 'fps', o['fps'], f'a number above 0, at most {FASTEST:,}')
-    return o | dict(fps=fps, first=int(o['first']), cropped=is_yes(o['cropped']))
-
-def is_yes(value) -> bool: # of a cell, or an option
-    return text(value).lower() in ('yes', 'true', '1', 'x', 'y')
+    cropped = yes_or_no(o['cropped'])
+    need(cropped is not None, 'cropped', o['cropped'], 'yes or no')
+    return o | dict(fps=fps, first=int(o['first']), cropped=cropped)
 
 # %% ../../nbs/data/08_own.ipynb #b42a1a8e
 SECONDS = ('{}: half of the {} clips last {} frames or fewer, from {} to {}: these look like seconds. '
@@ -654,17 +688,17 @@ def own_clip(
     table:Table,    # of one's own
     policy,         # apex policy
     report:Report,
-    cropped,        # of the option
 ) -> dict:
     "A row of the clip table; Refused says why there is none."
     settled = settle(draft, policy)
+    unknown = any(decision == 'no-rate' for decision, *_ in draft.notes)
     for decision, column, found, done in draft.notes:
+        if decision == 'no-rate': continue                          # said once, of all clips
         column = table.columns.get(column, column)
         report.add(decision, wish.name, row=wish.row.number, column=column, found=found, done=done)
-    crop = is_yes(wish.row.cells['cropped']) if 'cropped' in table.columns else cropped
     extra = {'au': wish.row.text('au')} if 'au' in table.columns else {}
     return dict(dataset=report.dataset, subject=wish.subject, clip=wish.clip, emotion=wish.word, **settled,
-                fps=draft.fps, input='frames', cropped=crop, label=wish.label, **extra)
+                fps=np.nan if unknown else draft.fps, input='frames', cropped=wish.cropped, label=wish.label, **extra)
 
 # %% ../../nbs/data/08_own.ipynb #3fd61a3c
 def shown_by(clip:dict): # a row of the clip table
@@ -692,6 +726,165 @@ def without_copies(
                        found=f'rows {rows} show the same pictures', done=done)
     return [clip for w, clip in found if w.row.number not in gone]
 
+# %% ../../nbs/data/08_own.ipynb #3b978e13
+def overlaps(
+    found:list,  # of (Wish, row of the clip table)
+) -> list:       # of (Wish, Wish, frames that both use)
+    "Pairs of clips that use the same pictures of one place, in order."
+    by, out = defaultdict(list), []
+    for w, clip in found: by[w.path].append((clip['onset'], clip['offset'], w, {*clip['frames'].values()}))
+    for clips in by.values():
+        clips.sort(key=lambda c: c[:2])
+        for i, (_, end, w, frames) in enumerate(clips):
+            later = itertools.takewhile(lambda c: c[0] <= end, clips[i + 1:])
+            out += [(w, other, n) for _, _, other, theirs in later if (n := len(frames & theirs))]
+    return out
+
+def without_overlaps(
+    found:list,     # of (Wish, row of the clip table)
+    table:Table,    # of one's own
+    report:Report,
+) -> list:          # of the same
+    "No picture of two people: clips of different people that share two pictures or more are dropped, both."
+    gone, column = {}, table.columns['offset']
+    for a, b, n in overlaps(found):
+        rows, grave = f'rows {a.row.number}, {b.row.number} share {n} picture(s)', n > 1 and a.subject != b.subject
+        if grave: gone |= {a.row.number: (a, rows), b.row.number: (b, rows)}
+        else: report.add('overlap', b.name, row=b.row.number, column=column, found=rows)
+    for number, (w, rows) in gone.items(): report.add('two-people', w.name, row=number, column=column, found=rows)
+    return [(w, clip) for w, clip in found if w.row.number not in gone]
+
+# %% ../../nbs/data/08_own.ipynb #fb843e85
+def films_of(
+    found:list,  # of Wish
+    first=1,     # number of a video's first frame
+    name='',     # of the data, for the bar
+    cache=None,  # see `film_of`
+) -> dict:       # path → FilmFolder
+    "The videos, with the frames of all their clips; what cannot be read is refused row by row, later."
+    by, films = defaultdict(list), {}
+    for w in found:
+        if not w.path.is_dir(): by[w.path].append(w)
+    for path, mine in tqdm(by.items(), desc=f'{name}: videos', unit='video', disable=None, leave=False):
+        try: film, wanted = film_of(path, cache), set()
+        except Refused: continue
+        for w in mine:
+            try: wanted |= {*film_span(numbers_in_film(w.moments, film, path, first, w.fps), film, first)}
+            except Refused: continue
+        films[path] = film
+        try: decode_film(film, path, wanted)
+        except Refused: continue
+    return films
+
+# %% ../../nbs/data/08_own.ipynb #fc51d844
+def lost_in(
+    film:FilmFolder,  # that has been read
+    first=1,          # number of its first frame
+) -> tuple:
+    "(what was lost, what was done about it) in words; ('', '') if nothing."
+    places = film.places if film.length else []
+    holes = [a + 1 + first for a, b in zip(places, places[1:]) if b > a + 1]
+    if holes:
+        told = f'{places[-1] + 1 - film.length} frame(s), the first at {holes[0]}'
+        return told, 'counted by the times of the others'
+    lost = film.stated - film.length if film.counted and film.length else 0
+    return (f'{lost} of {film.stated}, nobody knows which', '') if lost > 0 else ('', '')
+
+def tell_lost(
+    films:dict,     # of `films_of`
+    found:list,     # of Wish
+    table:Table,    # of one's own
+    report:Report,
+    first=1,        # number of a video's first frame
+):
+    "A line for each video in which frames are missing, or whose rate is another one than the table says."
+    row_of = {w.path: w for w in reversed(found)}
+    for path, film in films.items():
+        (told, done), w = lost_in(film, first), row_of[path]
+        column = table.columns['video' if w.row.text('video') else 'frames']
+        if told: report.add('frames-lost', row=w.row.number, column=column, found=f'{path.name}: {told}', done=done)
+        if w.fps and film.fps and abs(w.fps/film.fps - 1) > .02:
+            report.add('choice', row=w.row.number, column='fps', found=f'{w.fps:g} and, in {path.name}, {film.fps:g}',
+                       done=f'{w.fps:g}')
+
+# %% ../../nbs/data/08_own.ipynb #fd858032
+def rival_columns(
+    header,       # cells of the header's row
+    table:Table,  # of one's own
+) -> dict:        # our column → (the one that is read, the others that mean it)
+    "Columns that go by the name of one that is read already."
+    out = {}
+    for key, read in table.columns.items():
+        fits = [str(c) for c in header if plain(c) in OWN_COLUMNS[key]]
+        mine = {plain(c) for k, c in table.columns.items() if k != key}
+        others = [c for c in fits if plain(c) not in mine and c != read] + [read]*(fits.count(str(read)) - 1)
+        if others: out[key] = read, others
+    if {'label', 'emotion'} <= {*table.columns}: out['label'] = table.columns['label'], [table.columns['emotion']]
+    return out
+
+def tell_columns(
+    own:OwnData,    # a path or a DataFrame
+    table:Table,    # of `own_table`
+    report:Report,
+):
+    "A line in the report for each."
+    named = {*map(str, table.columns.values())}
+    header = next((row for row in _book(own.source)[table.sheet] if named <= {*map(str, row)}), ())
+    for read, others in rival_columns(header, table).values():
+        report.add('choice', column=read, found=', '.join([read, *others]), done=read)
+
+# %% ../../nbs/data/08_own.ipynb #2864337f
+def own_source(
+    own:OwnData,  # a path or a DataFrame
+    table:Table,  # what it holds
+    root=None,    # as of `read_own`
+) -> dict:
+    "What a report says of a table."
+    here = own.source.parent if isinstance(own.source, Path) else Path.cwd()
+    root = Path(root).expanduser() if root else here
+    if not root.is_dir():
+        raise DataError(f'data_root={str(root)!r}: expected the folder that the paths of {own.address} lie in')
+    file = own.file if isinstance(own.source, Path) else 'a DataFrame'
+    return dict(title=file, annotation=file, sheet=table.sheet, rows=len(table.rows), frames=root.name,
+                root=str(root.resolve()), table=table_hash(table))
+
+# %% ../../nbs/data/08_own.ipynb #afe08dbc
+def with_report(
+    message,      # of the error
+    report:dict,  # what was found before
+) -> DataError:
+    "An error whose `.report` says what led to it."
+    error = DataError(message)
+    error.report = report
+    return error
+
+def check_enough(
+    rows,           # of the clip table
+    table:Table,    # of one's own
+    report:Report,
+):
+    "Raise a DataError if there is nobody, or no class, to be told from another."
+    if not len(rows): return
+    dropped = sum(f['kind'] == 'dropped' for f in report.findings)
+    more = f' ({dropped} of {len(table.rows)} rows were dropped: mpfnet data check names them)' if dropped else ''
+    key = label_column(table)
+    for what, column, why in (('subject', 'subject', 'with nobody else to learn from, nobody can be left out'),
+                              ('label', key, 'there is nothing to tell apart')):
+        if rows[what].nunique() > 1: continue
+        only = rows['emotion' if what == 'label' else column].iat[0]
+        told = f'{table.file}: column {table.columns[column]}: only {only!r} in {len(rows)} usable rows: {why}{more}'
+        raise with_report(told, report.as_dict())
+
+# %% ../../nbs/data/08_own.ipynb #0403469e
+def note_empty_classes(
+    rows,           # of the clip table
+    task,           # of `own_task`
+    report:Report,  # is told
+):
+    "A class of which there is no clip counts in UF1 and UAR all the same: as 0."
+    for k, name in enumerate(class_names(task, report.dataset)):
+        if len(rows) and not (rows['label'] == k).any(): report.add('empty-class', found=name)
+
 # %% ../../nbs/data/08_own.ipynb #da683377
 OWN_HEAD = 'dataset subject clip emotion onset apex offset apex_policy frames fps input cropped label'.split()
 
@@ -712,71 +905,25 @@ def read_own(
     if table.others and not options['sheet']:
         names = table.sheet, *table.others
         report.add('choice', found=', '.join(names), done=f'{names[0]}; else: sheet={names[1]}')
+    tell_columns(own, table, report)
     found = wishes(table, task, root, report, options)
     check_unit(found, table)
-    rows, frames_of = [], frames_lister(report, root)
+    rows, frames_of, films = [], frames_lister(report, root), films_of(found, options['first'], str(own))
+    tell_lost(films, found, table, report, options['first'])
     for w in tqdm(found, desc=f'{own}: frames', unit='clip', disable=None, leave=False):
-        try: made = own_clip(w, framed(w, frames_of, options['first']), table, apex, report, options['cropped'])
+        try: made = own_clip(w, framed(w, frames_of, options['first'], films), table, apex, report)
         except Refused as e: tell_row(report, table, w.row, e, w.subject)
         else: rows.append((w, made))
-    rows = without_copies(rows, table, report)
+    rows = without_copies(without_overlaps(rows, table, report), table, report)
     rows = pd.DataFrame(rows, columns=None if rows else OWN_HEAD)
+    if n := int(rows['fps'].isna().sum()):
+        done = f'{ASSUMED} where a length is judged'
+        report.add('no-rate', column='fps', found=f'{n} of {len(rows)} clips', done=done)
     check_enough(rows, table, report)
     note_empty_classes(rows, task, report)
     folders = {w.path: Clip(w.path, '', {}) for w in found if w.path.is_dir()}
     if len(rows) and (depth := depth_of(rows, folders, root, report)): rows['depth'] = depth
     return rows.astype({k: 'Int64' for k in ('onset', 'apex', 'offset')}), report.as_dict(), task
-
-# %% ../../nbs/data/08_own.ipynb #2864337f
-def own_source(
-    own:OwnData,  # a path or a DataFrame
-    table:Table,  # what it holds
-    root=None,    # as of `read_own`
-) -> dict:
-    "What a report says of a table."
-    here = own.source.parent if isinstance(own.source, Path) else Path.cwd()
-    root = Path(root).expanduser() if root else here
-    if not root.is_dir():
-        raise DataError(f'data_root={str(root)!r}: expected the folder that the paths of {own.address} lie in')
-    file = own.file if isinstance(own.source, Path) else 'a DataFrame'
-    return dict(title=file, annotation=file, sheet=table.sheet, rows=len(table.rows), frames=root.name,
-                root=str(root.resolve()), table=table_hash(table))
-
-def with_report(
-    message,      # of the error
-    report:dict,  # what was found before
-) -> DataError:
-    "An error whose `.report` says what led to it."
-    error = DataError(message)
-    error.report = report
-    return error
-
-def check_enough(
-    rows,           # of the clip table
-    table:Table,    # of one's own
-    report:Report,
-):
-    "Raise a DataError if there is nobody, or no class, to be told from another."
-    if not len(rows): return
-    dropped = sum(f['kind'] == 'dropped' for f in report.findings)
-    more = f' ({dropped} of {len(table.rows)} rows were dropped: mpfnet data check names them)' if dropped else ''
-    key = label_words_key(table)
-    for what, column, why in (('subject', 'subject', 'with nobody else to learn from, nobody can be left out'),
-                              ('label', key, 'there is nothing to tell apart')):
-        if rows[what].nunique() > 1: continue
-        only = rows['emotion' if what == 'label' else column].iat[0]
-        told = f'{table.file}: column {table.columns[column]}: only {only!r} in {len(rows)} usable rows: {why}{more}'
-        raise with_report(told, report.as_dict())
-
-def note_empty_classes(
-    rows,           # of the clip table
-    task,           # of `own_task`
-    report:Report,  # is told
-):
-    "A class of which there is no clip counts in UF1 and UAR all the same: as 0."
-    for k, name in enumerate(class_names(task, report.dataset)):
-        if len(rows) and not (rows['label'] == k).any(): report.add('empty-class', found=name)
-
 
 # %% ../../nbs/data/08_own.ipynb #6040d1ce
 def arrays_of(value:tuple) -> tuple:
@@ -788,6 +935,7 @@ def arrays_of(value:tuple) -> tuple:
         except ValueError as e: raise DataError(f'{name}: expected an array, found {type(v).__name__} ({e})') from None
     return plain_array('X', X), plain_array('y', y), plain_array('subjects', subjects)
 
+# %% ../../nbs/data/08_own.ipynb #31f00f24
 def checked_arrays(
     X,         # (N, C, T, H, W) of floats, C = 5 or 3
     y,         # (N,) classes

@@ -88,6 +88,7 @@ def versions_found(
         for stage, made in r.get('priors_made', {}).items(): found.setdefault(stage, []).extend(made)
     return found
 
+# %% ../../nbs/results/04_machines.ipynb #80fa9932
 def libraries_of(
     h,        # Harness
     records,  # of its folds

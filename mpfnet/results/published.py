@@ -8,8 +8,8 @@ __all__ = ['SHIPPED', 'SPLIT_WORDS', 'KINDS', 'MIRRORED', 'SMIC_WORDS', 'NO_PAIR
            'published_differences', 'told_in_words', 'differences_forest', 'drawn_differences', 'shipped_clip',
            'shipped_keys', 'without_labels', 'seed_columns', 'published_predictions', 'own_labels', 'smic_key',
            'published_clips', 'published_side', 'kind_of_side', 'only', 'run_of_release', 'kept_difference',
-           'labels_for', 'sides_of', 'split_for', 'partly', 'labels_of', 'table_known', 'labels_note', 'front_row',
-           'as_pipes', 'made_by', 'still_missing', 'results_page']
+           'labels_for', 'read_runs', 'with_table', 'sides_of', 'split_for', 'partly', 'labels_of', 'clips_to_match',
+           'labels_note', 'front_row', 'as_pipes', 'made_by', 'still_missing', 'results_page']
 
 # %% ../../nbs/results/09_published.ipynb #34440d42
 import hashlib
@@ -23,7 +23,7 @@ from ..data.labels import class_names
 from ..metrics import KEY
 from .compare import Side, compare, digits, find_run, read_side, row_text
 from .report import METHOD_ORDER, with_interval
-from .theirs import Known, known_of_table, name_parts, read_theirs
+from .theirs import Known, known_clips, name_parts, read_theirs
 
 # %% ../../nbs/results/09_published.ipynb #2d4da409
 SHIPPED = Path(mpfnet.__file__).parent/'published'
@@ -356,6 +356,26 @@ def labels_for(
         raise ValueError(NO_PAIR.format(kept_difference(*[*kinds, *kinds][:2], split, folder)))
     return labels
 
+# %% ../../nbs/results/09_published.ipynb #4c385f71
+def read_runs(
+    kinds:dict,    # {text: kind}
+    out_dir,       # where runs lie
+    release:bool,  # is a published method on the other side?
+) -> dict:         # {text: Side}
+    "The sides that are runs."
+    read = {t: read_side(find_run(t, out_dir)) for t, k in kinds.items() if k == 'run'}
+    return {t: run_of_release(s) for t, s in read.items()} if release else read
+
+def with_table(
+    path,          # of a table of another program
+    read:dict,     # {text: Side} of the runs
+    known:Known,   # the clips that its rows may mean
+    *reading,      # columns, order, common: as of `sides_of`
+) -> tuple:        # ({text: Side} with the table among them, sentences)
+    "The sides with the table, all of the same clips."
+    theirs = read_theirs(path, known, *reading)
+    return {t: only(s, theirs.keys) for t, s in read.items()} | {path: theirs.side}, theirs.notes
+
 # %% ../../nbs/results/09_published.ipynb #fe632cd6
 def sides_of(
     a,                # a table's path, a published method, or a run, as text
@@ -372,18 +392,16 @@ def sides_of(
     "Both sides of a comparison, whatever they are. ValueError, in words, for what cannot be paired."
     kinds = {t: kind_of_side(t, folder) for t in (a, b)}
     need([kinds[a], kinds[b]] != ['table']*2, 'A and B', 'two tables', 'one of them a run or a published method')
-    read = {t: read_side(find_run(t, out_dir)) for t, k in kinds.items() if k == 'run'}
+    release = 'published' in kinds.values()
+    read = read_runs(kinds, out_dir, release)
     if set(kinds.values()) == {'run'}: return read[a], read[b], []
-    notes, release = [], 'published' in kinds.values()
-    if release: read = {t: run_of_release(s) for t, s in read.items()}
-    split, said = split_for(split, [*read.values()]) if release else (split, [])
+    split, notes = split_for(split, [*read.values()]) if release else (split, [])
     labels = labels_for(kinds, read, split, root, folder) if release else {}
-    if release and read: notes = said + partly(labels, folder)
+    if release and read: notes += partly(labels, folder)
     for t in [t for t, k in kinds.items() if k == 'table']:
-        theirs = read_theirs(t, table_known(release, labels, read, folder), columns, order, common)
-        read[t], notes = theirs.side, theirs.notes + notes + (labels_note(labels, split) if release else [])
-        read = {k: s if k == t else only(s, theirs.keys) for k, s in read.items()}
-        labels = labels_of(theirs.side) if release else {}
+        read, said = with_table(t, read, clips_to_match(release, labels, read, folder), columns, order, common)
+        notes = said + notes + (labels_note(labels, split) if release else [])
+        labels = labels_of(read[t]) if release else {}
     read |= {t: published_side(t, labels, split, folder) for t, k in kinds.items() if k == 'published'}
     return read[a], read[b], notes
 
@@ -413,7 +431,7 @@ def labels_of(side:Side) -> dict: # → {key: class}
     t = pd.concat(side.tables)
     return dict(zip(t[KEY].itertuples(index=False, name=None), t['label'].astype(int)))
 
-def table_known(
+def clips_to_match(
     release:bool,  # is it compared with a published method?
     labels:dict,   # {key: class} of the release, if they are known
     read:dict,     # {text: Side} of the runs
@@ -422,7 +440,7 @@ def table_known(
     "The clips that a table's rows may mean."
     if release: return published_clips(labels, folder)
     side = next(iter(read.values()))
-    return known_of_table(side.tables[0], class_names(side.config['task'], side.config['dataset']))
+    return known_clips(side.tables[0], class_names(side.config['task'], side.config['dataset']))
 
 def labels_note(
     labels:dict,  # of the reader's copy

@@ -72,6 +72,7 @@ def possible_parts(
     if parts.shape != (len(weights), *scores.shape) or not (abs(parts) <= 1 + ROUNDING).all(): return False
     return np.allclose(np.tensordot(weights, parts, 1), scores, atol=ROUNDING)
 
+# %% ../../nbs/results/01_records.ipynb #895bad62
 def possible(
     record, # has scores (n, K), and parts (encoders, n, K) with their weights, where there are several encoders
     gives,  # 'probabilities', 'similarities' or 'numbers'
@@ -93,6 +94,7 @@ def rows_of_record(r) -> list: # a fold's record
         rows.append(dict(dataset=d, subject=who, clip=clip, label=y, prediction=p) | scores)
     return rows
 
+# %% ../../nbs/results/01_records.ipynb #211184c8
 def predictions_table(records) -> pd.DataFrame: # of all folds
     "One row a clip, sorted by (dataset, subject, clip)."
     rows = [row for r in records for row in rows_of_record(r)]

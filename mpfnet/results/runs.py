@@ -39,6 +39,7 @@ def folds_done(
     "Fold records of this very config."
     return len(records_in(folder, hash_of(config)))
 
+# %% ../../nbs/results/02_runs.ipynb #03c2311c
 def weight_files(folder) -> int: # of a run
     "Folds whose weights were kept."
     return len(list((Path(folder)/'weights').glob('*.safetensors')))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROLES', 'ELSE', 'ENDINGS', 'TRAILING', 'LIKE_A_SUBJECT', 'SHORT', 'UNTOLD', 'BEFORE', 'UNLABELLED', 'file_text',
            'text_cells', 'rows_of_file', 'columns_given', 'one_column', 'roles_of', 'name_parts', 'number_in',
-           'subjects_in', 'dataset_word', 'Known', 'known_of_table', 'by_name', 'has_own_subject', 'of_dataset',
+           'subjects_in', 'dataset_word', 'Known', 'known_clips', 'by_name', 'has_own_subject', 'of_dataset',
            'of_subject', 'meant_by', 'few_of', 'as_written', 'keys_of_rows', 'check_once', 'class_token', 'is_number',
            'class_of_word', 'map_of_words', 'map_given', 'map_by_labels', 'map_by_counts', 'class_map',
            'class_map_of_numbers', 'score_token', 'score_tokens', 'their_scores', 'Theirs', 'roles_note',
@@ -152,7 +152,7 @@ class Known:
     def __post_init__(self):
         for key in self.keys: self.index.setdefault(name_parts(key[2]), []).append(key)
 
-def known_of_table(
+def known_clips(
     table,    # predictions with labels
     classes,  # names of the classes
 ) -> Known:

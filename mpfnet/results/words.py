@@ -46,6 +46,7 @@ def preset_texts(
     values = json.loads(json.dumps(asdict(settings_preset(name, released_flow))))
     return {k: setting_text(v) for k, v in flattened(values).items()}
 
+# %% ../../nbs/results/02a_words.ipynb #f4036b46
 def single_settings(settings:dict) -> dict: # of a config.json
     "Those that no other word tells of, by path; no hashes."
     said = ('features', 'gamma')
@@ -55,6 +56,7 @@ def single_settings(settings:dict) -> dict: # of a config.json
 
 def _is_hash(text): return len(text) in (16, 64) and not text.strip('0123456789abcdef')
 
+# %% ../../nbs/results/02a_words.ipynb #61afbd0c
 def preset_of(config:dict) -> tuple: # of a run
     "(name, {setting: text} that it does not have); without a name where all presets say the same of this method."
     texts, released = single_settings(config['settings']), config['dataset'] == 'megc2019_flow'
@@ -74,14 +76,16 @@ def recipe_words(settings:dict) -> dict: # of a config.json
     recipe = next((v for v in settings.values() if isinstance(v, dict) and 'recipe' in v), {})
     return {word: setting_text(recipe[k]) for k, word in RECIPE.items() if k in recipe}
 
+# %% ../../nbs/results/02a_words.ipynb #f1f19406
 def data_words(data:dict) -> dict: # of a config.json
     "How the clips were read, and whose faces they show."
     options = data.get('options') if isinstance(data.get('options'), dict) else {}
     try: kind = kind_of(str(data.get('stamp')))
     except ValueError: kind = 'not stated'
     said = dict(apex=setting_text(data.get('apex', '')), options=', '.join(f'{k}={v}' for k, v in options.items()))
-    return said | dict(clips=kind)
+    return said | dict(table=str(data.get('table', ''))[:8], clips=kind)       # of one's own: two may share a name
 
+# %% ../../nbs/results/02a_words.ipynb #e4507e49
 def words_of(config:dict) -> dict: # of a run, as `read_config` returns it → {word: text}
     "What was asked, in words; what a preset does not say has the name of its path."
     s, (preset, more) = config['settings'], preset_of(config)
@@ -95,13 +99,14 @@ def words_of(config:dict) -> dict: # of a run, as `read_config` returns it → {
 
 # %% ../../nbs/results/02a_words.ipynb #0d4c29bc
 OF_METHOD = ('features', 'γ', *RECIPE.values(), 'preset')
-ORDER = (*NAMED, *OF_METHOD, 'apex', 'options', 'clips', 'device')
+ORDER = (*NAMED, *OF_METHOD, 'apex', 'options', 'table', 'clips', 'device')
 
 def sorted_words(words:list) -> list: # of {word: text}, one a run
     "Every word that some run has, single settings last."
     def place(k): return '.' in k, ORDER.index(k) if k in ORDER else len(ORDER) + (k == 'seed')
     return sorted({k: None for w in words for k in w}, key=place)
 
+# %% ../../nbs/results/02a_words.ipynb #77d9b2d1
 def apart(words:list) -> list: # of {word: text}, one a run → the same, of fewer words
     "The words that differ; '' where a run has no such word, which is no difference where its method has no such thing."
     def differs(k):
@@ -110,6 +115,7 @@ def apart(words:list) -> list: # of {word: text}, one a run → the same, of few
     differ = [k for k in sorted_words(words) if differs(k)]
     return [{k: w.get(k, '') for k in differ} for w in words]
 
+# %% ../../nbs/results/02a_words.ipynb #5b61b01f
 def as_words(said:dict) -> str: # {word: text}
     "'pltn, γ 0.8, tiny, seed 1, pltn.epochs=4'"
     def one(k, v):
@@ -123,6 +129,7 @@ def words_in(folder) -> dict: # of a run → {word: text}
     try: return words_of(read_config(Path(folder)/'config.json'))
     except ValueError: return {}
 
+# %% ../../nbs/results/02a_words.ipynb #876809cf
 def told_apart(folders) -> list: # of runs → text
     "Each run's name, and in brackets what tells it from the others."
     said = [as_words({k: v for k, v in w.items() if k not in NAMED}) for w in apart([*map(words_in, folders)])]

@@ -79,7 +79,7 @@ def _casme3_c(row):
 CASME3_C = Source(
     sheets=(r'cas\(me\)3_part_C_ME\.xlsx?', r'cas\(me\)3_part_?C.*', '.*part_?C.*'), never='.*part.?[AB].*',
     example='part_C/RGB_Depth/part_C/part_C/04/a/color/812.jpg', identify=_casme3_c, skip=('depth',),
-    columns=dict(subject=('sub',), clip=('count',), onset=('onset',), offset=('offset',), au=('au',), emotion=('emotion',)),
+    columns={k: (k,) for k in ('onset', 'offset', 'au', 'emotion')} | dict(subject=('sub',), clip=('count',)),
     patterns=(('(?P<n>[0-9]{1,2})', '(?P<video>[a-z])', 'color'),
               ('(?:.*[^a-z])?ME_C', '(?P<n>[0-9]{1,2})', '(?P<count>[0-9]{1,3})', 'color')),
     locate=lambda n: (int(n['n']), int(n['count']) if n.get('count') else None))

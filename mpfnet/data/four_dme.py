@@ -31,9 +31,9 @@ def _emotions(row):
     "(words joined by +, notes)"
     words, (marks, told) = words_of(row.text('emotion')), _marked(row)
     if not words and marks: return '+'.join(marks), (('label-from-number', 'emotion', '', '+'.join(marks)),)
+    said, marked = '+'.join(words), '+'.join(marks) or 'none'
     differ = told and {*words} != {*marks}
-    notes = (('marks-differ', 'emotion', f"{'+'.join(words)}, marked {'+'.join(marks) or 'none'}", ''),) if differ else ()
-    return '+'.join(words), notes
+    return said, (('marks-differ', 'emotion', f'{said}, marked {marked}', ''),) if differ else ()
 
 # %% ../../nbs/data/01d_four_dme.ipynb #d06b21b5
 SWAPPED = (144, 145)    # rows, counted from 0, whose action units public code exchanges
@@ -58,7 +58,8 @@ def _four_dme_table(book, columns, needed, file, prefer):
 _CLIP = '(?P<clip>S[0-9]{1,3}(?:_[0-9a-z]+){3,5})'
 FOUR_DME = Source(
     sheets=(r'4DME_Labelling_Micro_release v1\.xlsx?', '4DME.*Micro.*', '.*4DME.*'), never='.*Macro.*',
-    example='micro short gray video/S13/S13_1st_001_01_1/Frame_000000123.jpg', table=_four_dme_table, identify=_four_dme,
+    example='micro short gray video/S13/S13_1st_001_01_1/Frame_000000123.jpg',
+    table=_four_dme_table, identify=_four_dme,
     columns=SHEET_COLUMNS | dict(subject=('subid', 'subject'), clip=('foldname', 'foldername'), au=('aus', 'au'))
         | {w: (w,) for w in DATASETS['4dme'].emotions},
     patterns=(('(?:S|sub)?[0-9]{1,3}', _CLIP), (_CLIP,)), locate=lambda n: n['clip'].lower())

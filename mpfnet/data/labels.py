@@ -115,11 +115,14 @@ FROM_CODE = 'no sheet was seen: layout and columns are those that public code as
 #: the words of 4DME, of which a clip may have several
 _AT_ONCE = dict.fromkeys(('positive', 'negative', 'surprise', 'repression', 'others'))
 DATASETS |= {
-    'dfme': Facts('DFME', 500, 2629, 259, dict(anger=241, contempt=171, disgust=735, fear=365, happiness=311, sadness=359,
-                  surprise=447), dict(clips=7526, subjects=671), rates=(200, 300, 500)),
-    'casme3_c': Facts('CAS(ME)³ C', 30, 165, 30, dict(negative=99, surprise=30, others=20, positive=16), dict(subjects=31)),
-    'casme': Facts('CASME', 60, 189, 19, dict(tense=69, disgust=44, repression=38, surprise=20, happiness=9, sadness=6,
-                   fear=2, contempt=1), dict(clips=195), unsure=f'{FROM_CODE}, the counts are from the literature'),
+    'dfme': Facts('DFME', 500, 2629, 259,
+            dict(anger=241, contempt=171, disgust=735, fear=365, happiness=311, sadness=359, surprise=447),
+            dict(clips=7526, subjects=671), rates=(200, 300, 500)),
+    'casme3_c': Facts('CAS(ME)³ C', 30, 165, 30, dict(negative=99, surprise=30, others=20, positive=16),
+            dict(subjects=31)),
+    'casme': Facts('CASME', 60, 189, 19,
+            dict(tense=69, disgust=44, repression=38, surprise=20, happiness=9, sadness=6, fear=2, contempt=1),
+            dict(clips=195), unsure=f'{FROM_CODE}, the counts are from the literature'),
     '4dme': Facts('4DME', 60, 267, 41, _AT_ONCE, several=True, unsure=f'{FROM_CODE}; clips by emotion are not known'),
 }
 

@@ -6,15 +6,15 @@
 __all__ = ['CASME2', 'SAMM', 'CROPS', 'MMEW', 'NO_RULES', 'CASME_SQ', 'SLIPS', 'CASME3', 'LINKS', 'VIDEOS', 'OTHER_IMAGES',
            'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'SHARED', 'COUNTED_FROM_0',
            'SOURCES', 'MARKER', 'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'MAX_LIST', 'MAX_IMAGE',
-           'DataError', 'refuse', 'stays_inside', 'check_names', 'camera_of', 'smic', 'annotation_files', 'read_table',
-           'another', 'set_aside', 'part_files', 'read_part', 'read_parts', 'joined_table', 'read_annotation',
-           'tell_annotation', 'name_like', 'not_used', 'survey', 'what_lies', 'advice', 'no_annotation', 'is_note',
-           'column_of', 'row_name', 'understood', 'emotion_of', 'with_rates', 'check_parts', 'variant_of',
-           'choose_tree', 'copies_of_tree', 'of_camera', 'strays', 'holds_frames', 'not_longer', 'is_crop',
-           'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of', 'check_resampled',
-           'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'unlisted', 'check_folders',
-           'read_dataset', 'source_named', 'tree_of', 'tell_more', 'flow_file', 'flow_list', 'flow_problems',
-           'flow_image', 'flow_checksum', 'read_megc2019_flow']
+           'DataError', 'refuse', 'stays_inside', 'check_names', 'camera_of', 'smic', 'is_of_another',
+           'annotation_files', 'read_table', 'another', 'set_aside', 'part_files', 'read_part', 'read_parts',
+           'joined_table', 'read_annotation', 'tell_annotation', 'name_like', 'not_used', 'survey', 'what_lies',
+           'advice', 'no_annotation', 'is_note', 'column_of', 'row_name', 'understood', 'emotion_of', 'with_rates',
+           'check_parts', 'variant_of', 'choose_tree', 'copies_of_tree', 'of_camera', 'strays', 'holds_frames',
+           'not_longer', 'is_crop', 'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted',
+           'depth_of', 'check_resampled', 'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole',
+           'unlisted', 'check_folders', 'read_dataset', 'source_named', 'tree_of', 'tell_more', 'flow_file',
+           'flow_list', 'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow']
 
 # %% ../../nbs/data/02_readers.ipynb #de2b3b49
 import hashlib
@@ -23,7 +23,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -32,7 +32,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..core.checks import need
+from .casme import CASME, CASME3_C
 from .defects import Report, as_utf8
+from .dfme import DFME
+from .four_dme import FOUR_DME
 from mpfnet.data.frames import (
     SUFFIXES,
     Tree,
@@ -48,11 +51,7 @@ from mpfnet.data.frames import (
     walk,
 )
 from .labels import DATASETS, LEFT_OUT, MEGC2019, class_names, label_of
-from .casme import CASME, CASME3_C
-from .dfme import DFME
-from .four_dme import FOUR_DME
 from .settle import LONG_CLIP, USUAL, Draft, Refused, settle
-from .sources import SHEET_COLUMNS, Entry, Source, copy_of, part
 from mpfnet.data.sheets import (
     SheetError,
     Table,
@@ -65,6 +64,7 @@ from mpfnet.data.sheets import (
     text,
     whole,
 )
+from .sources import SHEET_COLUMNS, Entry, Source, copy_of, part
 
 # %% ../../nbs/data/02_readers.ipynb #dc08380c
 class DataError(ValueError):
@@ -277,6 +277,13 @@ CASME3 = Source(
     locate=lambda n: (int(n['n']), n['video'].lower(), int(n['onset']) if n.get('onset') else None))
 
 # %% ../../nbs/data/02_readers.ipynb #0a8a7ef9
+def is_of_another(
+    path,    # of a sheet
+    source,  # `Source`
+) -> bool:
+    "True if its name says that it belongs to another dataset: part A of CAS(ME)³ is never part C."
+    return bool(source.never and re.fullmatch(source.never, path.name, re.I))
+
 def annotation_files(
     name,        # of the dataset
     tree,        # `Tree`: what lies in its folder
@@ -289,7 +296,7 @@ def annotation_files(
         return next((i for i, r in enumerate(source.sheets) if re.fullmatch(r, p.name, re.I)), len(source.sheets))
     def fits(p):
         if annotation is not None: return annotation.lower() in p.name.lower()
-        if source.never and re.fullmatch(source.never, p.name, re.I): return False
+        if is_of_another(p, source): return False
         return rank(p) < len(source.sheets) or name != 'smic' and not is_csv(p)     # another camera's would do harm
     def order(p): return rank(p), is_csv(p), len(p.parts), len(p.name), p.name    # "codes.xlsx" before "codes (1).xlsx"
     surely = 1 if source.unlisted else len(source.sheets) - 1
@@ -331,10 +338,12 @@ def part_files(
     "The sheets of each part."
     found = {}
     for part_name, like in source.parts.items():
-        fits = [p for p in tree.sheets if re.fullmatch(like, p.name, re.I) and (annotation or '').lower() in p.name.lower()]
-        if source.never: fits = [p for p in fits if not re.fullmatch(source.never, p.name, re.I)]
-        if fits: found[part_name] = sorted(fits, key=lambda p: (p.suffix.lower() == '.csv', len(p.parts), len(p.name), p.name))
+        named = [p for p in tree.sheets if (annotation or '').lower() in p.name.lower()]
+        fits = [p for p in named if re.fullmatch(like, p.name, re.I) and not is_of_another(p, source)]
+        if fits: found[part_name] = sorted(fits, key=_plainest)
     return found
+
+def _plainest(p): return p.suffix.lower() == '.csv', len(p.parts), len(p.name), p.name
 
 # %% ../../nbs/data/02_readers.ipynb #311e8220
 def read_part(
@@ -393,8 +402,8 @@ def joined_table(
         if 'look-alike' in author_of(p): report.kind = 'look-alike'
     first, rows = next(iter(tables.values())), sum((t.rows for t in tables.values()), [])
     columns = {k: v for t in [*tables.values()][::-1] for k, v in t.columns.items()}
-    report.source |= dict(annotation=', '.join(t['annotation'] for t in told), sheet=first.sheet, rows=len(rows), parts=told,
-                          sha256=hashlib.sha256(''.join(hashes.values()).encode()).hexdigest())
+    report.source |= dict(annotation=', '.join(t['annotation'] for t in told), sheet=first.sheet, rows=len(rows),
+                          parts=told, sha256=hashlib.sha256(''.join(hashes.values()).encode()).hexdigest())
     return Table(first.file, first.sheet, columns, rows)
 
 # %% ../../nbs/data/02_readers.ipynb #311595f0
@@ -573,7 +582,8 @@ def understood(
     out = defaultdict(list)
     for row in table.rows:
         if is_note(row, table.columns):
-            report.add('remark', row=row.number, column=row.place, found=' '.join(filter(None, map(row.text, table.columns))))
+            remark = ' '.join(filter(None, map(row.text, table.columns)))
+            report.add('remark', row=row.number, column=row.place, found=remark)
             continue
         try: entry = source.identify(row)
         except Refused as e:
@@ -614,7 +624,8 @@ def with_rates(
 ):
     "Say of each clip at how many frames a second it was filmed."
     if not facts.rates: return
-    if 'fps' not in table.columns: report.add('fps-missing', column='annotation', found='no such column', done=facts.fps)
+    if 'fps' not in table.columns:
+        report.add('fps-missing', column='annotation', found='no such column', done=facts.fps)
     told = defaultdict(Counter)
     for row, e in pairs: told[e.subject][_rate(row, facts)] += 1
     for row, e in pairs:

@@ -56,8 +56,8 @@ SUBJECTS = {
 PARTICIPANTS = {**SUBJECTS, 'casme_sq': _ids('s{}', '15-16 19-27 29-38 40')}
 
 # %% ../../nbs/synthetic/03_lookalike.ipynb #0e9c4421
-_NEWER = {'dfme': _ids('sub{:04d}', '1-259'), 'casme3_c': _ids('{:02d}', '1-21 23-31'), 'casme': _ids('sub{:02d}', '1-19'),
-          '4dme': _ids('S{}', '1-41')}
+_NEWER = {'dfme': _ids('sub{:04d}', '1-259'), 'casme3_c': _ids('{:02d}', '1-21 23-31'),
+          'casme': _ids('sub{:02d}', '1-19'), '4dme': _ids('S{}', '1-41')}
 SUBJECTS |= _NEWER
 PARTICIPANTS |= _NEWER
 
@@ -149,7 +149,8 @@ def _deal_in_parts(rng, source):
         for k, (rate, n) in enumerate(p.rates.items()):
             share = round(len(p.people)*n/sum(p.rates.values()))
             crew = people if k == len(p.rates) - 1 else [people.pop() for _ in range(share)]
-            for s in sorted([*crew, *rng.choice(crew, n - len(crew))]): yield name, str(s), next(words), rate, next(zero)
+            for s in sorted([*crew, *rng.choice(crew, n - len(crew))]):
+                yield name, str(s), next(words), rate, next(zero)
 
 # %% ../../nbs/synthetic/03_lookalike.ipynb #2d8d7115
 def _next_free(rng, pattern, taken):
@@ -294,11 +295,13 @@ def _macro_expressions(rng, people, emotions):
 
 def _cast_in_parts(rng, source):
     "The same of a dataset in parts; a fixed clip takes the place of one that its person has anyway."
-    clips, taken = [], {s: {k.split('/')[1] for k in FIXED.get(source, ()) if k.startswith(f'{s}/')} for s in SUBJECTS[source]}
+    clips, taken = [], {s: set() for s in SUBJECTS[source]}
+    for s, n in (key.split('/') for key in FIXED.get(source, ())): taken[s].add(n)
     for part, s, emotion, rate, zero in _deal_in_parts(rng, source):
         n, recording = HABITS[source].name(rng, s, emotion, taken[s])
         taken[s].add(n)
-        clips.append(LookClip(subject=s, clip=n, emotion=emotion, recording=recording, part=part, fps=rate, at_zero=zero))
+        clips.append(LookClip(subject=s, clip=n, emotion=emotion, recording=recording, part=part, fps=rate,
+                              at_zero=zero))
     for key in FIXED.get(source, ()):
         s, n = key.split('/')
         own = [c for c in clips if c.subject == s]
@@ -545,7 +548,7 @@ DEFECTS['casme3'] = {
 # %% ../../nbs/synthetic/03_lookalike.ipynb #e954a22b
 def _dfme_words(test, sheets=''):
     "Folder and sheet of each part."
-    names = {'train': ('DFME_train', 'training'), 'test A': (test.format('A'), 'testA'), 'test B': (test.format('B'), 'testB')}
+    names = {'train': ('DFME_train', 'training')} | {f'test {x}': (test.format(x), f'test{x}') for x in 'AB'}
     return {part: dict(place=place, book=f'{sheets}{book}_full_with_AU') for part, (place, book) in names.items()}
 
 _DFME = '{place}/{name}', '{n:05d}.png', '{book}', 'Sheet1'
@@ -562,7 +565,8 @@ TREES['casme3_c'] = {
     'frames': Layout('part_C/RGB_Depth/part_C/part_C/{id}/a/color', '{n}.jpg', f'annotation/partC/{_C}', 'mockCrimeME'),
     'clips': Layout('ME_C/{id}/{name}/color', '{n}.jpg', _C, 'mockCrimeME', cut=True),
 }
-WRITTEN_COLUMNS['casme3_c'] = dict(sub='subject', count='name', onset='onset', offset='offset', au='units', emotion='emotion')
+WRITTEN_COLUMNS['casme3_c'] = dict(sub='subject', count='name', onset='onset', offset='offset', au='units',
+                                   emotion='emotion')
 DEFECTS['casme3_c'] = {
     'full-width comma': Defect('1', lambda s: dict(units='4，7')),
     'comma at the end': Defect('1', lambda s: dict(units='14,')),
@@ -598,14 +602,16 @@ DEFECTS['casme'] = {
 _RELEASE = '4DME_Labelling_Micro_release v1', 'Sheet1'
 TREES['4dme'] = {
     'gray': Layout('gray_micro/{id}/{name}', 'Frame_{n:09d}.jpg', *_RELEASE),
-    'official': Layout('micro short gray video/micro short gray video/{id}/{name}', 'Frame_{n:09d}.jpg', *_RELEASE, form='4dme_old'),
+    'official': Layout('micro short gray video/micro short gray video/{id}/{name}', 'Frame_{n:09d}.jpg', *_RELEASE,
+                       form='4dme_old'),
 }
 _FIVE_WORDS = {w.capitalize(): w for w in DATASETS['4dme'].emotions}
 WRITTEN_COLUMNS['4dme'] = {
-    'sub_ID': 'subject', 'fold_name': 'name', 'Emotion': 'emotion', 'Onset': 'onset', 'Apex': 'apex', 'Offset': 'offset',
-    'AUs': 'units', 'eye blink': None, **_FIVE_WORDS, 'Total': 'sum',
+    'sub_ID': 'subject', 'fold_name': 'name', 'Emotion': 'emotion', 'Onset': 'onset', 'Apex': 'apex',
+    'Offset': 'offset', 'AUs': 'units', 'eye blink': None, **_FIVE_WORDS, 'Total': 'sum',
 }
-WRITTEN_COLUMNS['4dme_old'] = {f"{k}'" if k in ('sub_ID', 'fold_name') else k: v for k, v in WRITTEN_COLUMNS['4dme'].items()}
+WRITTEN_COLUMNS['4dme_old'] = {
+    f"{k}'" if k in ('sub_ID', 'fold_name') else k: v for k, v in WRITTEN_COLUMNS['4dme'].items()}
 
 # %% ../../nbs/synthetic/03_lookalike.ipynb #afea726b
 DEFECTS['4dme'] = {
@@ -653,7 +659,8 @@ def _more_cells(source, c):
     if source == 'casme3_c': return dict(units=int(units[0]) if len(units) == 1 else ','.join(units))
     if source != '4dme': return {}
     said = '+'.join(w.capitalize() for w in reversed(words))
-    return dict(emotion=said, sum=len(words), units='+'.join(f'AU{u}' for u in units)) | {w: int(w in words) for w in _AT_ONCE}
+    marks = {w: int(w in words) for w in _AT_ONCE}
+    return dict(emotion=said, sum=len(words), units='+'.join(f'AU{u}' for u in units)) | marks
 
 _AT_ONCE = tuple(DATASETS['4dme'].emotions)
 

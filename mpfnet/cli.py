@@ -349,7 +349,7 @@ def check_one(
     if name in LICENSED and (other := in_the_paper(name)): print(printable(other))
     show_report(report, args.all)
     for w in wrong: complain(w)
-    told = [report_line(report), counts_in_words(counted)]
+    told = [report_line(report), counts_in_words(counted), DATASETS[name].unsure if name in LICENSED else '']
     broken = args.deep and check_files(clips, name, args, told)
     print('\n' + printable('; '.join(filter(None, told))))
     return tables, bool(broken or wrong or differ.any() or any(f['kind'] in GRAVE for f in report['findings']))

@@ -19,7 +19,7 @@ from mpfnet.cli import main
 from mpfnet.clips import LICENSED, load_clips
 from mpfnet.data.defects import DECISIONS
 from mpfnet.data.frames import frame_number
-from mpfnet.data.labels import DATASETS, DFME_PARTS
+from mpfnet.data.labels import DATASETS, DFME_PARTS, label_of
 from mpfnet.data.readers import DataError
 from mpfnet.loso import run
 from mpfnet.splits import Official
@@ -76,13 +76,12 @@ def test_the_official_split_of_dfme_trains_on_one_part_and_tests_on_two(dfme):
 
 
 def test_dfme_in_seven_classes_and_in_three_is_checked(dfme, capsys):
-    root, _, _ = dfme
+    root, clips, _ = dfme
+    assert Counter(map(label_of, clips['emotion'])) == {0: 1871, 1: 311, 2: 447}
     assert main(['data', 'check', 'dfme', '--task', '7class', '--strict', '--root', str(root)]) == 0
     text = capsys.readouterr().out
     assert '7526 clips in the paper, 2629 in the sheet' in text and '200: 831 clips, 300: 805 clips' in text
     assert 'counts as published' in text.splitlines()[-1]
-    three = load_clips('dfme', root, strict=True)
-    assert Counter(three['label']) == {0: 1871, 1: 311, 2: 447}
 
 
 @pytest.mark.filterwarnings('ignore:.*partial-copy')
@@ -168,7 +167,8 @@ def test_part_a_is_never_part_c_nor_the_other_way_round(tmp_path):
     a, c = (tmp_path / 'alone' / n for n in ('casme3', 'casme3_c'))
     for name in ('casme3', 'casme3_c'):
         for source in (a, c):
-            shutil.copytree(source, tmp_path / 'both' / name, dirs_exist_ok=True, copy_function=os.link)
+            shutil.copytree(source, tmp_path / 'both' / name, dirs_exist_ok=True, copy_function=os.link,
+                            ignore=shutil.ignore_patterns('LOOKALIKE.json'))
         both, alone = (quiet(name, tmp_path / where).table for where in ('both', 'alone'))
         assert len(alone) and both.drop(columns='frames').equals(alone.drop(columns='frames'))
     for name, other in (('casme3', c), ('casme3_c', a)):
@@ -237,7 +237,7 @@ def edits_of(dataset):
 @pytest.mark.parametrize('dataset', NEWER)
 def test_what_makes_no_difference(trees, dataset):
     tree = trees(dataset)
-    @settings(max_examples=14, derandomize=True)
+    @settings(max_examples=6 if dataset == 'dfme' else 12, derandomize=True)
     @given(data=st.data())
     def same(data):
         b = copy.deepcopy(tree.book)
@@ -253,7 +253,7 @@ def test_one_wrong_cell(trees, dataset):
     "At most that clip is another, and unless the value could be right, the report names row and column."
     tree = trees(dataset)
     rows = range(tree.book.first, len(tree.book.grid) - (dataset == '4dme'))         # the last is a sum
-    @settings(max_examples=30, derandomize=True)
+    @settings(max_examples=16 if dataset == 'dfme' else 24, derandomize=True)
     @given(data=st.data())
     def wrong(data):
         b = copy.deepcopy(tree.book)

@@ -195,7 +195,7 @@ class OfficialRule:
     test: tuple = ('test',)     # of clips to test on; several parts are tested by one model and scored one by one
 
 #: dataset → the split of its owners
-OFFICIAL = {}
+OFFICIAL = {'dfme': OfficialRule(test=('test A', 'test B'))}
 
 def parts_by_rule(
     rows,             # of one dataset

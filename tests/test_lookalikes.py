@@ -14,29 +14,30 @@ from mpfnet.data.defects import report_table
 from mpfnet.data.frames import list_frames
 from mpfnet.data.labels import DATASETS, FIVE, MEGC2019
 from mpfnet.loso import run
-from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
+from mpfnet.synthetic.lookalike import TREES, lookalike_truth, make_lookalike
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*partial-copy')
+SIX, NEWER = LICENSED[:6], ('casme3_c', 'casme', '4dme')    # DFME: test_newer_datasets.py
 
 
 @pytest.fixture(scope='session')
 def drawn(tmp_path_factory):
     "Data root with four subjects of each dataset, faces drawn small; do not change it."
     root = tmp_path_factory.mktemp('drawn')
-    for name in LICENSED: make_lookalike(name, root, subjects=4, size=48, progress=False)
+    for name in SIX: make_lookalike(name, root, subjects=4, size=48, progress=False)
     return root
 
 
 @pytest.fixture(scope='session')
 def full(tmp_path_factory):
-    "Data root with the six datasets in full counts, frames blank; do not change it."
+    "Data root with all datasets but DFME in full counts, frames blank; do not change it."
     root = tmp_path_factory.mktemp('full')
-    for name in LICENSED: make_lookalike(name, root, blank=True, progress=False)
+    for name in (*SIX, *NEWER): make_lookalike(name, root, blank=True, progress=False)
     return root
 
 
 @pytest.mark.parametrize(
-    'name, task', [('samm', '5class'), ('casme2', '5class'), *((n, '3class') for n in (*LICENSED, 'megc2019_cd'))]
+    'name, task', [('samm', '5class'), ('casme2', '5class'), *((n, '3class') for n in (*SIX, 'megc2019_cd'))]
 )
 def test_a_run_from_folder_to_metrics(drawn, tmp_path, name, task):
     clips = load_clips(name, drawn, task=task)
@@ -65,10 +66,10 @@ def test_the_protocols_have_the_published_counts(full):
             and len(set(zip(composite['dataset'], composite['subject']))) == 68)
     for name, published in FIVE.items():
         assert counts_of(load_clips(name, full, task='5class', strict=True)) == {name: published}
-    every = {name: load_clips(name, full, task=None, strict=True) for name in LICENSED}
+    every = {name: load_clips(name, full, task=None, strict=True) for name in (*SIX, *NEWER)}
     counts = {name: (len(t), t['subject'].nunique()) for name, t in every.items()}
     assert counts == dict(smic=(164, 16), casme2=(255, 26), samm=(159, 29), mmew=(300, 30), casme_sq=(57, 14),
-                          casme3=(860, 94))
+                          casme3=(860, 94), casme3_c=(165, 30), casme=(189, 19), **{'4dme': (267, 41)})
     assert counts == {name: (f.clips, f.subjects) for name, f in DATASETS.items() if name in counts} and (
         'sub09', 'EP09f',
     ) in set(zip(composite['subject'], composite['clip']))
@@ -78,6 +79,7 @@ VARIANTS = (
     [('smic', v, {}) for v in ('cropped', 'raw', '2019', 'no_sheet')]
     + [('smic', m, dict(modality=m)) for m in ('vis', 'nir')]
     + [('casme2', v, {}) for v in ('raw', 'cropped', '2019')]
+    + [(n, v, {}) for n in ('casme3_c', 'casme', '4dme') for v in TREES[n]]
     + [('samm', 'beside', {}), ('mmew', 'by_subject', {}), ('casme_sq', 'int_codes', {}), ('casme3', 'clips', {})]
 )
 

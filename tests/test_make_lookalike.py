@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mpfnet.data.frames import frame_number
 from mpfnet.data.labels import DATASETS, MEGC2019
 from mpfnet.synthetic import lookalike
 from mpfnet.synthetic.lookalike import TREES, lookalike_truth, make_lookalike
@@ -25,11 +26,10 @@ def digest(folder):
 @pytest.mark.parametrize('dataset, variant', [(d, v) for d in TREES for v in TREES[d]])
 def test_every_variant_has_its_frames_and_its_sheet(tmp_path, dataset, variant):
     folder, tree = make_lookalike(dataset, tmp_path, variant=variant, subjects=4, **BLANK), TREES[dataset][variant]
-    books = [p.relative_to(folder).as_posix() for p in folder.rglob('*.xlsx')]
-    assert books == ([tree.book + '.xlsx'] if tree.book else [])
+    books = {p.relative_to(folder).as_posix() for p in folder.rglob('*.xlsx')}
+    assert books == {f'{book}.xlsx' for book in tree.books.values()}
     for clip in lookalike_truth(folder):
-        numbers = {int(''.join(c for c in p.stem.split('_')[-1] if c.isdigit()))
-                   for p in (folder / clip['folder']).iterdir()}
+        numbers = {frame_number(p.name) for p in (folder / clip['folder']).iterdir()}
         wanted = set(range(clip['onset'], clip['offset'] + 1))
         assert wanted <= numbers or clip['defect'] in ('frames missing', 'apex frame missing'), clip
         if tree.cut: assert numbers <= wanted, clip

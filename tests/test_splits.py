@@ -370,7 +370,7 @@ def test_an_official_split_is_one_training_and_every_part_is_scored(synth_root, 
         return rows.assign(part=rows['subject'].map(dict(zip(sorted(set(rows['subject'])), parts)))), report
     asked = dict(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method='pca_lda', split='official',
                  overrides='preprocess.size=16', device='cpu', progress=False)
-    with pytest.raises(ValueError, match="synth has no official split; datasets that have one: none yet"): run(**asked)
+    with pytest.raises(ValueError, match="synth has no official split; datasets that have one: dfme"): run(**asked)
     monkeypatch.setitem(splits.OFFICIAL, 'synth', OfficialRule(test=('test A', 'test B')))
     with pytest.raises(ValueError, match="expected 'part', which holds the official split"): run(**asked)
     monkeypatch.setitem(front_door.READERS, 'synth', with_parts)
@@ -391,7 +391,7 @@ def test_an_official_split_is_one_training_and_every_part_is_scored(synth_root, 
     (dict(split='kfold:1'), 'a whole number of groups, 2 or more, found 1'),
     (dict(split='kfold:two'), "2 or more, found 'two'"),
     (dict(split='kfold:69'), '2…68, the number of subjects, found 69'),
-    (dict(split='official'), 'has no official split; datasets that have one: none yet'),
+    (dict(split='official'), 'has no official split; datasets that have one: dfme'),
     (dict(subjects='casme2/ca00'), 'unknown fold(s) casme2/ca00 of split=dataset; known: casme2, samm, smic'),
     (dict(dataset='casme2+casme2'), 'casme2 is named twice'),
     (dict(dataset='megc2019_cd+mmew'), 'megc2019_cd is smic+casme2+samm'),

@@ -40,13 +40,15 @@ class Draft:
     frames: dict                             # frame number → path, sorted: the clip's folder
     fps: float = 200                         # frames a second
     shared: bool = False                     # the folder is a whole recording, not just this clip
+    zero: bool = False                       # frames are counted from 0; else a 0 means that there is no number
     notes: list = field(default_factory=list)  # (decision, column, found, done)
 
     def note(self, decision, column='', found='', done=''): self.notes.append((decision, column, found, done))
     def number(self, key):
         "The number in a cell; None if there is none or it is negative."
         n = whole(self.raw.get(key))
-        return n if n is not None and n >= 0 else None
+        if n is None or n < 0: return None
+        return None if n == 0 and key != 'onset' and not self.zero else n
     def cell(self, key) -> str:
         "A cell as it is, for an error."
         return text(self.raw.get(key))
@@ -63,7 +65,7 @@ def first_and_last(d:Draft) -> tuple:  # (onset, offset)
         onset = min(d.frames)
         d.note('onset-missing', 'onset', d.cell('onset'), onset)
     rise = apex - onset if apex is not None and onset < apex <= onset + LONGEST_CLIP*d.fps else None
-    if not offset: return onset, _no_offset(d, onset, rise, last)
+    if offset is None: return onset, _no_offset(d, onset, rise, last)
     too_short = rise and offset < onset + min(rise, SHORTEST*d.fps)
     if onset < offset <= onset + LONGEST_CLIP*d.fps and not too_short: return onset, offset
     if rise is None:
@@ -140,7 +142,7 @@ def given_apex(
     if 'apex' not in d.raw: return None                                         # a dataset without that column
     apex, after = d.number('apex'), list(frames)[1:]
     done = f'midpoint {nearest(after, (onset + offset)//2)}'
-    if not apex: return d.note('apex-missing', 'apex', d.cell('apex'), done)
+    if apex is None: return d.note('apex-missing', 'apex', d.cell('apex'), done)
     if apex == onset: return d.note('apex-at-onset', 'apex', apex, done)
     if not onset < apex <= offset: return d.note('apex-outside', 'apex', f'{apex}, outside {onset}…{offset}', done)
     if apex == d.number('offset'): d.note('apex-at-offset', 'apex', apex)

@@ -171,6 +171,7 @@ class Row:
     "A row of an annotation table."
     number: int    # in the sheet, from 1
     cells: dict    # our column name → raw value
+    place: str = ''  # which of several sheets that are read together
     def text(self, key): return text(self.cells.get(key))
     def whole(self, key): return whole(self.cells.get(key))
 
@@ -182,6 +183,7 @@ class Table:
     columns: dict  # our column name → the sheet's
     rows: list     # of Row, without the empty ones
     others: list = field(default_factory=list)  # sheets that hold such a table, too
+    guessed: str = ''  # how its columns were found, where not by their names
 
 # %% ../../nbs/data/03_sheets.ipynb #3d2eb70a
 def _header(

@@ -55,6 +55,7 @@ from mpfnet.core.pages import (
     path_in,
     run_page,
 )
+from .data.datasets import card_table
 from .data.defects import DECISION_KINDS, report_line, report_summary, report_table
 from .data.frames import decode_image, header, list_frames, read_file, unlike
 from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper, named_classes
@@ -153,13 +154,15 @@ def as_counts(
 # %% ../nbs/08_cli.ipynb #18ebb4ed
 def _all_clips(clips, facts): # of `DATASETS`
     found = clips['emotion'].value_counts().to_dict()
-    emotions = [(e, found.get(e, 0), facts.emotions.get(e, 0)) for e in facts.emotions | found]
+    counted = None not in facts.emotions.values()                    # else nobody has published them
+    emotions = [(e, found.get(e, 0), facts.emotions.get(e, 0) if counted else None) for e in facts.emotions | found]
     return [('clips', len(clips), facts.clips), ('subjects', clips['subject'].nunique(), facts.subjects), *emotions]
 
 def _protocol(clips, expected, subjects): # published clips of each class, and subjects
     found = [int((clips['label'] == k).sum()) for k in range(len(expected))]
     classes = list(zip(clips.classes, found, expected))
-    return [('clips', len(clips), sum(expected)), ('subjects', clips['subject'].nunique(), subjects), *classes]
+    whole = None if None in expected else sum(expected)
+    return [('clips', len(clips), whole), ('subjects', clips['subject'].nunique(), subjects), *classes]
 
 # %% ../nbs/08_cli.ipynb #f7965513
 def _released(clips, name): # of a dataset without a licence
@@ -201,6 +204,8 @@ def describe(
     print(printable(f'{name}: {stamp(clips)}'))
     print(printable(f'  annotation  {names}'))
     print(printable('  frames      ' + os.path.normpath(f"{name}/{source['frames']}") + frames))
+    rates = ', '.join(f'{fps}: {n} clips' for fps, n in source.get('fps', {}).items())
+    if rates: print(printable(f'  frames/s    {rates}'))
 
 # %% ../nbs/08_cli.ipynb #b6dd70ca
 FEW_CASES, MISSING = 20, ('no-folder', 'no-frames')
@@ -344,7 +349,7 @@ def check_one(
     if name in LICENSED and (other := in_the_paper(name)): print(printable(other))
     show_report(report, args.all)
     for w in wrong: complain(w)
-    told = [report_line(report), counts_in_words(counted)]
+    told = [report_line(report), counts_in_words(counted), DATASETS[name].unsure if name in LICENSED else '']
     broken = args.deep and check_files(clips, name, args, told)
     print('\n' + printable('; '.join(filter(None, told))))
     return tables, bool(broken or wrong or differ.any() or any(f['kind'] in GRAVE for f in report['findings']))
@@ -516,6 +521,8 @@ def where(args) -> int: # what argparse read
     others = [found_row(name, args.root, base) for name in NAMES if name != 'synth']
     rows = [synth_row(args.root, args.out_dir), *others]
     print_table(pd.DataFrame(rows, columns=['dataset', 'title', 'looked for in', 'found']))
+    cards = card_table()[['dataset', 'clips', 'subjects', 'fps', 'size', 'licence', 'page']]
+    print_table(cards.rename(columns=dict(page='where to apply')), 'Cards')
     missing = [r[0] for r in rows if not r[3].startswith('yes')]
     for advice, names in how_to_get(missing).items(): print(f'\n{", ".join(names)}: {advice}')
     return 0

@@ -81,6 +81,30 @@ DECISIONS |= {
     'whole-frames': ('noted', 'frames are not cropped to the face: it is found in the onset'),
 }
 
+# %% ../../nbs/data/06_defects.ipynb #d77249a3
+DECISIONS |= {
+    'no-part': ('noted', 'no annotation file of this part: its clips are not read'),
+    'no-labels': ('doubtful', 'the annotation of this part has no emotions: its clips are not read'),
+    'in-two-parts': ('doubtful', 'a person is in two parts of the dataset: what is tested on one was trained on'),
+    'fps-missing': ('repaired', 'no rate at which the dataset was filmed: that of the same person’s other clips, '
+                                'or else the usual one'),
+    'fps-differs': ('noted', 'not the rate of the same person’s other clips: used as the sheet has it'),
+    'label-from-number': ('repaired', 'no word for the emotion: the sheet’s number decides'),
+    'number-differs': ('noted', 'word and number of the emotion disagree: the word decides'),
+    'offset-mirrored': ('repaired', 'no offset: as far after the apex as the onset is before it'),
+}
+
+# %% ../../nbs/data/06_defects.ipynb #173205b1
+DECISIONS |= {
+    'second-peak': ('noted', 'the row names a second peak: the first is the apex'),
+    'several-emotions': ('protocol', 'several emotions at once, one of which has a class in the task: that one'),
+    'marks-differ': ('noted', 'words and 0/1 columns of the emotions disagree: the words decide'),
+    'units-doubtful': ('noted', 'public code swaps the action units of two rows that stand here: left as they are'),
+    'unsure': ('noted', 'the reader stands on public code or papers, not on a sheet that was seen'),
+    'unsure-counts': ('noted', 'not the counts of the literature, which nobody here has checked on a sheet'),
+    'by-position': ('noted', 'columns without the usual names: taken by their position'),
+}
+
 # %% ../../nbs/data/06_defects.ipynb #5e4f91d2
 DECISIONS |= {
     'leads-outside': ('dropped', 'the path leads out of the folder of the table, or of data_root where that is given'),

@@ -1,9 +1,12 @@
 "Videos that are odd, damaged or none at all: a sentence, and nothing else."
+import base64
+import json
 import struct
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from mpfnet.synthetic.films import Film, Person, even_times, set_rotation, write_film
 from mpfnet.video.read import VideoError, open_video, spottable, video_facts, video_notes
@@ -38,12 +41,26 @@ def test_each_kind_is_read_with_its_times(folder, suffix):
     assert video.ended and [f.index for f in frames] == list(range(25))
 
 
-@pytest.mark.parametrize('suffix', ['mp4', 'mov'])
-def test_uneven_times_are_right_to_the_frame(folder, suffix):
+UNEVEN = ('mp4', None, 2e-4), ('mov', None, 2e-4), ('mkv', None, 6e-4), ('webm', 'VP80', 6e-4), ('webm', 'VP90', 6e-4)
+
+
+@pytest.mark.parametrize('suffix, code, tolerance', UNEVEN)
+def test_uneven_times_are_right_to_the_frame(folder, suffix, code, tolerance):
     uneven = film(fps=30, jitter=.6)
-    video, _, notes = read(write_film(folder/f'uneven.{suffix}', uneven))
-    assert np.allclose(video.times, uneven.times, atol=2e-4) and 'uneven' in notes
+    video, _, notes = read(write_film(folder/f'uneven.{suffix}', uneven, code=code))
+    assert np.allclose(video.times, uneven.times, atol=tolerance) and 'uneven' in notes
     assert abs(np.arange(30)/video.tagged - video.times).max() > .02    # what number/rate would have said
+
+
+@pytest.mark.parametrize('name', ['uneven_hevc.mov', 'uneven_vp9.webm'])
+def test_what_a_telephone_and_a_browser_write(folder, name):
+    "HEVC and VP9 by their own encoders, with frames 10 to 160 ms apart; frame/rate would be wrong by 150 ms and more."
+    known = json.loads((ROOT/'tests/golden/uneven.json').read_text(encoding='utf-8'))
+    (folder/name).write_bytes(base64.b64decode(known[name]))
+    video, frames, notes = read(folder/name)
+    assert np.allclose(video.times, known['times'], atol=1e-9) and {'uneven', 'gaps'} <= notes
+    assert abs(np.arange(12)/video.tagged - video.times).max() > .15
+    assert frames[0].image.std() > 20                                   # and there is something to see
 
 
 def sound_only(path, whole):

@@ -1,6 +1,5 @@
-"""Thirty-one drawn videos of which it is known what happens in them: 25 to 200 frames a second, uneven times, rotated,
-two
-faces, blinks, head motion, long expressions, speech, dark, small, compressed, and some in which nothing happens.
+"""Thirty-two drawn videos of which it is known what happens in them: 25 to 200 frames a second, uneven times, rotated,
+two faces, blinks, head motion, long expressions, speech, dark, small, compressed, and some in which nothing happens.
 
     python tests/videos.py FOLDER --seed 0
 
@@ -72,6 +71,7 @@ def plans(rng):
     yield 'compressed', 'avi', 60, both(60), dict(jpeg=40)
     yield 'vp8', 'webm', 60, both(60), {}
     yield 'faint', 'mp4', 100, tuple(micro(rng, t, 100, peak=.7) for t in (1.3, 3., 5.)), {}
+    yield 'uneven_webm', 'webm', 60, both(60), dict(jitter=.4)
 
 
 def people_of(rng, seed, acts, second, size):
@@ -105,7 +105,8 @@ def draw_one(folder, number, seed, name, suffix, fps, acts, *, jitter=0., second
     if jpeg:
         flags = [cv2.IMWRITE_JPEG_QUALITY, jpeg]
         frames = (cv2.imdecode(cv2.imencode('.jpg', f, flags)[1], cv2.IMREAD_COLOR) for f in draw_film(film))
-    write_film(path, frames, fps=fps, rotate=rotate)
+    code = 'VP90' if name == 'uneven_webm' else None
+    write_film(path, frames, fps=fps, rotate=rotate, code=code)
     hard = {round(a.start, 6): is_hard(a, p.acts) for p in film.people for a in p.acts}
     truth = [t | dict(hard=hard[round(t['onset'], 6)]) for t in film_truth(film)]
     return dict(file=path.name, name=name, fps=fps, seconds=film.times[-1], faces=len(film.people), truth=truth)

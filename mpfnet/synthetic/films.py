@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CODES', 'Act', 'act_level', 'Person', 'Film', 'even_times', 'speech', 'skin_motion', 'draw_film', 'film_truth',
-           'set_times', 'set_rotation', 'film_writer', 'write_film']
+           'set_times', 'set_rotation', 'film_writer', 'write_film', 'webm_is_whole']
 
 # %% ../../nbs/synthetic/05_films.ipynb #de9b51ac
 import os
@@ -355,3 +355,12 @@ def write_film(
     uneven = times and np.ptp(np.diff(times)) > 1e-4
     if uneven and path.suffix.lower() in _TIMED: set_times(path, times)
     return set_rotation(path, rotate) if rotate else path
+
+# %% ../../nbs/synthetic/05_films.ipynb #3466eb8d
+def webm_is_whole(path) -> bool: # of a webm or mkv that somebody has finished
+    "Whether a file ends where its segment does."
+    with open(path, 'rb') as f: head = f.read(4096)
+    if len(head) < 64: return False
+    at, size = _length(head, _length(head, 0)[0])           # the head of all, which is passed over
+    at, size = _length(head, _length(head, at + size)[0])   # the segment
+    return at + size == Path(path).stat().st_size

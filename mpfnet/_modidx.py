@@ -3454,6 +3454,7 @@ d = { 'settings': { 'branch': 'main',
                                     'mpfnet.video.track._nearest': ('video/track.html#_nearest', 'mpfnet/video/track.py'),
                                     'mpfnet.video.track.cut_out': ('video/track.html#cut_out', 'mpfnet/video/track.py'),
                                     'mpfnet.video.track.head_part': ('video/track.html#head_part', 'mpfnet/video/track.py'),
+                                    'mpfnet.video.track.heads_in': ('video/track.html#heads_in', 'mpfnet/video/track.py'),
                                     'mpfnet.video.track.moved_by': ('video/track.html#moved_by', 'mpfnet/video/track.py'),
                                     'mpfnet.video.track.pixel_flow': ('video/track.html#pixel_flow', 'mpfnet/video/track.py'),
                                     'mpfnet.video.track.square_of': ('video/track.html#square_of', 'mpfnet/video/track.py')}}}

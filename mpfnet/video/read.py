@@ -31,6 +31,7 @@ NO_VIDEO = {
         'a picture: give the folder that holds all frames, with fps',
     rb'PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b': 'an archive: unpack it first', rb'%PDF': 'a PDF'}
 
+# %% ../../nbs/video/01_read.ipynb #96f8a3da
 def container_of(head:bytes) -> str: # the first 200 bytes of a file
     "What kind of video begins so; '' if none does."
     return next((kind for pattern, kind in CONTAINERS.items() if re.match(pattern, head, re.S)), '')
@@ -39,6 +40,7 @@ def container_of(head:bytes) -> str: # the first 200 bytes of a file
 class VideoError(ValueError):
     "A video that cannot be read, and why, in a sentence that names it."
 
+# %% ../../nbs/video/01_read.ipynb #e0d92d64
 def _is_text(data):
     if data[:2] in (b'\xff\xfe', b'\xfe\xff'): return True
     try: text = data.decode('utf-8-sig')
@@ -47,6 +49,7 @@ def _is_text(data):
         text = data[:e.start].decode('utf-8')
     return all(c.isprintable() or c.isspace() for c in text)
 
+# %% ../../nbs/video/01_read.ipynb #a2039a11
 def _without_container(head):
     "Why a file is no video that begins as none does."
     known = next((what for pattern, what in NO_VIDEO.items() if re.match(pattern, head, re.S)), None)
@@ -69,6 +72,7 @@ def _top_boxes(path):
             at += n
     return boxes, at > size
 
+# %% ../../nbs/video/01_read.ipynb #6bf096a5
 def _no_pictures(path, kind, marks):
     "What a file says of its streams: True if it has sound only. `marks` are (of sound, of pictures)."
     with open(path, 'rb') as f:
@@ -83,6 +87,7 @@ def _no_pictures(path, kind, marks):
 #: kind of file → how it marks a stream of sound, and one of pictures
 _MARKS = dict(mp4=(b'soun', b'vide'), avi=(b'auds', b'vids'), mkv=(b'A_', b'V_'), ogg=(b'vorbis', b'theora'))
 
+# %% ../../nbs/video/01_read.ipynb #30558332
 def why_not(path:Path) -> str: # of a file that gives no frames
     "Why nothing can be read from it."
     if not path.stat().st_size: return 'is empty (0 bytes)'
@@ -104,6 +109,7 @@ class Frame(NamedTuple):
     time: float         # s since the first frame
     image: np.ndarray   # (H, W, 3) uint8, BGR as OpenCV decodes it
 
+# %% ../../nbs/video/01_read.ipynb #db4c66d5
 class Note(NamedTuple):
     "Something that the reader of a result should know."
     code: str           # for programs: webcam
@@ -137,6 +143,7 @@ def _capture(path):
     cap.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     return cap
 
+# %% ../../nbs/video/01_read.ipynb #27b76e2a
 def _positive(x): return float(x) if np.isfinite(x) and 0 < x < 1e5 else None
 
 def _look_at_file(video):
@@ -162,6 +169,7 @@ def _pictures(folder):
     why = f'holds {pictures} pictures, none with a number in its name' if pictures else 'holds no pictures'
     raise VideoError(f'{printable(folder)} {why}; expected frames such as img001.png')
 
+# %% ../../nbs/video/01_read.ipynb #42027450
 def _look_at_folder(video):
     "Of a folder: its pictures, and the size of the first."
     found = _pictures(video.path)
@@ -201,6 +209,7 @@ def _stamped(video):
     finally:
         if cap is not None: cap.release()
 
+# %% ../../nbs/video/01_read.ipynb #e69c5a82
 def _numbered(video):
     "(s, image) of each frame of a folder. A picture that is missing or damaged leaves a gap."
     found = _pictures(video.path)
@@ -210,6 +219,7 @@ def _numbered(video):
         except (ValueError, OSError) as e: video.lost.append(str(e))
         else: yield (number - first)/video.fps, image
 
+# %% ../../nbs/video/01_read.ipynb #96cfca10
 def _timed(video):
     "(s since the first frame, image): the stamps, or what somebody gave in their place."
     if video.path.is_dir():
@@ -253,6 +263,7 @@ RATES = {
                     'say at how many frames a second it was filmed (fps)')}
 GAP = .1  # s without a frame: no movement is followed over it
 
+# %% ../../nbs/video/01_read.ipynb #a3a6f34e
 def video_facts(video:Video) -> dict: # after it was read
     "What a video turned out to be: frames, seconds, fps, interval (least, median, most; s), size, …"
     steps = np.diff(video.times)
@@ -273,6 +284,7 @@ def _rate_notes(m):
         words = f'frames lie {least:.0f} to {most:.0f} ms apart (median {median:.0f}); each has its own time'
         yield Note('uneven', words)
 
+# %% ../../nbs/video/01_read.ipynb #9c80c394
 def _end_note(video, m):
     "Whether frames are missing at the end."
     if not video.ended or not video.stated or video.fps and not video.path.is_dir(): return

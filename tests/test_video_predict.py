@@ -331,5 +331,19 @@ def test_the_report_in_a_browser(frown, named, browser):
     finally: server.shutdown()
 
 
+def test_the_copy_plays_in_a_browser(tmp_path, frown, browser):
+    "At the length of the video, and nothing is complained of."
+    folder = Path(predict_all([frown], tmp_path, annotated=True, progress=False).folder[0])
+    (folder/'look.html').write_text('<link rel="icon" href="data:,"><video src="annotated.webm" muted></video>')
+    server, address = test_site.serve(folder)
+    async def look(visit):
+        page = await visit.open('look.html')
+        await page.wait_for_function('document.querySelector("video").readyState > 1', timeout=20000)
+        length, wide = await page.evaluate('(v => [v.duration, v.videoWidth])(document.querySelector("video"))')
+        assert abs(length - 1.6) < .1 and wide == 200
+    try: assert not browser(look, address)
+    finally: server.shutdown()
+
+
 def test_the_page_takes_a_video(folder, frown, capsys):
     assert main(['page', 'predict']) == 0 and str(ROOT/'nbs/07_predict.ipynb') in capsys.readouterr().out

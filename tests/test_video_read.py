@@ -73,7 +73,7 @@ BAD = {
     'empty.mp4': (lambda data: b'', 'is empty'), 'text.mp4': (lambda data: 'Grüße\n'.encode()*9, 'is text'),
     'list.m3u8': (lambda data: b'#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n', 'is text'),
     'sound.mp4': (lambda data: b'RIFF\x24\0\0\0WAVEfmt ' + bytes(99), 'is sound without pictures'),
-    'picture.mp4': (lambda data: cv2.imencode('.png', np.zeros((9, 9)))[1].tobytes(), 'is a picture'),
+    'picture.mp4': (lambda data: cv2.imencode('.png', np.zeros((9, 9), np.uint8))[1].tobytes(), 'is a picture'),
     'broken off.mp4': (lambda data: data[:len(data)//2], 'index (moov)'),
     'noise.avi': (lambda data: np.random.default_rng(0).bytes(999), 'not a video of a known kind'),
     'head only.mkv': (lambda data: b'\x1aE\xdf\xa3' + bytes(99), 'no frame that OpenCV can decode')}
@@ -86,6 +86,7 @@ def test_what_is_no_video_is_said_in_a_sentence(folder, whole, name, capfd):
     path.write_bytes(make(whole.read_bytes()))
     with pytest.raises(VideoError) as e: open_video(path)
     assert words in str(e.value) and str(path) in str(e.value) and '\n' not in str(e.value)
+    assert '[' not in capfd.readouterr().err                   # of OpenCV's: [ERROR:0@1.2] global cap.cpp:212
 
 
 def test_a_file_with_sound_only(folder, whole):
@@ -144,6 +145,13 @@ def test_a_damaged_picture_leaves_a_gap(tmp_path):
     (folder/'f3.png').write_bytes(b'\x89PNG and no more')
     video, frames, notes = read(folder, fps=100)
     assert len(frames) == 4 and 'lost' in notes and frames[-1].time == .04
+
+
+def test_two_series_in_a_folder_are_not_mixed(tmp_path):
+    folder = frames_in(tmp_path/'a', range(5))
+    for n in range(5): cv2.imwrite(str(folder/f'g{n}.png'), np.zeros((40, 50), np.uint8))
+    video, frames, notes = read(folder, fps=100)
+    assert [int(f.image[0, 0, 2]) for f in frames] == [0, 10, 20, 30, 40] and 'left_out' in notes
 
 
 def test_pictures_of_two_sizes_are_refused(tmp_path):

@@ -134,11 +134,14 @@ class Video:
     ended: bool = False  # whether it was read to its end
     odd: int = 0         # frames whose stamp was not later than that of the frame before
     lost: list = field(default_factory=list)  # of a folder: pictures that could not be read
+    left: list = field(default_factory=list)  # of a folder: pictures that are no frames of it
 
 # %% ../../nbs/video/01_read.ipynb #cb9327b5
 def _capture(path):
     "OpenCV's reader of a file; None if it cannot read it. It gets a whole path, which no protocol begins."
-    cap = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
+    loud = cv2.utils.logging.setLogLevel(0)       # why it cannot is said in a sentence of our own
+    try: cap = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
+    finally: cv2.utils.logging.setLogLevel(loud)
     if not cap.isOpened(): return None
     cap.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     return cap
@@ -172,7 +175,7 @@ def _pictures(folder):
 # %% ../../nbs/video/01_read.ipynb #42027450
 def _look_at_folder(video):
     "Of a folder: its pictures, and the size of the first."
-    found = _pictures(video.path)
+    found, video.left = _pictures(video.path), [words for _, words in list_frames(video.path)[1]]
     if video.fps is None:
         raise VideoError(f'{printable(video.path)} is a folder of pictures, which have no times: say fps')
     first, image = next(iter(found)), read_image(next(iter(found.values())))
@@ -305,6 +308,8 @@ def video_notes(video:Video) -> list: # of `Note`; after it was read
     found = [('gaps', gaps, f'{gaps} times no frame for more than {GAP} s: no movement is followed over these'),
              ('no_times', video.odd, f'{video.odd} frames have no time of their own: placed by the rate in the head'),
              ('lost', video.lost, f'{len(video.lost)} pictures cannot be read, the first: {"".join(video.lost[:1])}'),
+             ('left_out', video.left, f'{len(video.left)} pictures are left out, the first: {"".join(video.left[:1])} '
+                                      '(a number that is there twice, or a link to elsewhere)'),
              ('turned', video.turned, f'turned by {video.turned}°, as the file asks for')]
     return notes + [Note(code, words) for code, there, words in found if there]
 

@@ -191,6 +191,7 @@ def _moment(signal, time): # frame and time
 def _said_of(found, event): # its row → label and probabilities
     return {k: found.named.get(event, {}).get(k) for k in ('label', 'probabilities', 'units')}
 
+# %% ../nbs/07_predict.ipynb #f65458c0
 def event_records(found:Prediction) -> list: # of dict
     "Events as they are written to events.jsonl."
     records, facts = [], found.summary['model']

@@ -105,8 +105,7 @@ def draw_one(folder, number, seed, name, suffix, fps, acts, *, jitter=0., second
     if jpeg:
         flags = [cv2.IMWRITE_JPEG_QUALITY, jpeg]
         frames = (cv2.imdecode(cv2.imencode('.jpg', f, flags)[1], cv2.IMREAD_COLOR) for f in draw_film(film))
-    code = 'VP90' if name == 'uneven_webm' else None
-    write_film(path, frames, fps=fps, rotate=rotate, code=code)
+    write_film(path, frames, fps=fps, rotate=rotate)
     hard = {round(a.start, 6): is_hard(a, p.acts) for p in film.people for a in p.acts}
     truth = [t | dict(hard=hard[round(t['onset'], 6)]) for t in film_truth(film)]
     return dict(file=path.name, name=name, fps=fps, seconds=film.times[-1], faces=len(film.people), truth=truth)

@@ -681,13 +681,13 @@ def predict_videos(args) -> int: # what argparse read
     "Spot short movements of faces in videos. Exit status 2: one cannot be read; 1: nothing in it can be analysed."
     from mpfnet.predict import CAUTIONS, predict_all
     from mpfnet.video.name import naming_model
-    names = 'model', 'fps', 'rotate', 'start', 'stop', 'sensitivity', 'finder', 'pictures'
+    names = 'model', 'fps', 'rotate', 'start', 'stop', 'face', 'sensitivity', 'finder', 'pictures'
     asked = {k: getattr(args, k) for k in names}
     if args.model and not args.again: asked['model'] = naming_model(args.model)
-    done = predict_all(args.videos, args.out, args.again, progress=not args.quiet, **asked)
+    done = predict_all(args.videos, args.out, args.again, args.video, progress=not args.quiet, **asked)
     for row in done.itertuples():
         found = f'{row.micro} short movements, {row.folder}'
-        said = (found, 'nothing could be analysed', 'cannot be read')[row.status]
+        said = (found, 'nothing could be analysed', 'no result')[row.status]
         print(printable(f'{row.video}: {said}'))
         if row.words: print(printable(f'  {row.words}'))
     if (done['status'] == 0).any():
@@ -702,10 +702,12 @@ def _predict_arguments(p):
     p.add_argument('--rotate', type=int, default=0, choices=(0, 90, 180, 270), help='turn clockwise, in degrees')
     p.add_argument('--from', dest='start', type=float, default=0., metavar='S', help='second to begin at')
     p.add_argument('--to', dest='stop', type=float, metavar='S', help='second to end at')
+    p.add_argument('--face', default='all', metavar='WHO', help="all, largest, or a face's number")
     p.add_argument('--sensitivity', type=float, metavar='K', help='spreads above the noise; larger = fewer events (5)')
     p.add_argument('--finder', default='auto', choices=('auto', 'blaze', 'haar'), help='how faces are found')
     p.add_argument('--model', metavar='FOLDER', help='of `mpfnet fit`: it gives each sure event a class')
     p.add_argument('--no-pictures', dest='pictures', action='store_false', help='no face in report.html, only arrows')
+    p.add_argument('--video', action='store_true', help='also write annotated.webm, a copy with the events marked')
     p.add_argument('--again', action='store_true', help='find events anew in the signals of earlier results')
     p.add_argument('--quiet', action='store_true', help='no progress')
 

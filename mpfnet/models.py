@@ -636,14 +636,14 @@ def face_way(
 
 # %% ../nbs/07a_models.ipynb #f392e92b
 @patch
-def rows_of(
+def faces_in(
     self:Model,
     frames,        # of one clip, the onset first
     apex=None,     # position of the apex; None = the last frame
     times=None,    # the frames' numbers, where some are missing; None = 0, 1, 2, …
     cropped=None,  # whether they are crops of a face; None = as the training clips were
-) -> np.ndarray:   # (1, *shape)
-    "What the model reads of frames."
+) -> tuple:        # (n, 3, S, S) RGB in [0, 1]; their numbers; the apex's number
+    "The faces of the frames that are needed, cut out as the model is used to."
     images = frames_as_rgb(frames)
     n, span = len(images), self.recipe.span if self.about['input'] == 'frames' else 'ends'
     k = n - 1 if apex is None else int(apex) if isinstance(apex, np.integer) else apex
@@ -651,14 +651,32 @@ def rows_of(
     need(type(k) is int and 0 < k < n, 'apex', apex, f'the position of a frame after the first, 1…{n - 1}')
     need(len(times) == n and times == sorted(set(times)), 'times', times[:5], f'{n} rising numbers')
     used = dict(ends=[0, k], phases=sorted({0, k, n - 1}), rise=range(k + 1)).get(span, range(n))
-    numbers = [times[i] for i in used]
     recipe = self.recipe if self.about['input'] == 'frames' else FlowStrain(size=128)
-    job = Job(name='frames', paths=dict.fromkeys(numbers, ''), kind='frames', face=face_way(self, cropped),
-              recipe=recipe, apex=times[k])
+    job = Job(name='frames', paths=dict.fromkeys([times[i] for i in used], ''), kind='frames',
+              face=face_way(self, cropped), recipe=recipe, apex=times[k])
+    with one_thread(): return faces_of([images[i] for i in used], job, {}), [times[i] for i in used], times[k]
+
+# %% ../nbs/07a_models.ipynb #ceb925e9
+@patch
+def row_of_faces(
+    self:Model,
+    faces,     # see `Model.faces_in`
+    numbers,   # of the faces' frames
+    apex,      # the number of the apex
+) -> np.ndarray:  # (1, *shape)
+    "What the model reads of faces."
     with one_thread():
-        faces = faces_of([images[i] for i in used], job, {})
         if self.about['input'] == 'flow28': return np.float32(self.recipe.released(as_release(faces)))[None]
-        return np.float32(next(recipe.features(faces, numbers, times[k])))[None]
+        return np.float32(next(self.recipe.features(faces, numbers, apex)))[None]
+
+@patch
+def rows_of(
+    self:Model,
+    frames,    # of one clip, the onset first
+    **how,     # see `Model.faces_in`: apex, times, cropped
+) -> np.ndarray:  # (1, *shape)
+    "What the model reads of frames."
+    return self.row_of_faces(*self.faces_in(frames, **how))
 
 # %% ../nbs/07a_models.ipynb #b127a5e6
 @patch

@@ -13,6 +13,7 @@ from warm import warm
 
 from mpfnet.clips import load_clips
 from mpfnet.core.artefacts import sha256_of
+from mpfnet.heat import fused, grad_cam, seen
 from mpfnet.loso import run
 from mpfnet.paper.explain import (
     class_similarities,
@@ -20,15 +21,12 @@ from mpfnet.paper.explain import (
     drawn_scripts,
     features_at,
     fold_record,
-    fused,
-    grad_cam,
     kept_folds,
     load_fold,
     moving_region,
     onset_face,
     regions,
     run_data,
-    seen,
     settings_of_config,
 )
 from mpfnet.preprocess import PreprocessConfig

@@ -1,8 +1,12 @@
 "The command on videos: files, exit statuses, and what is odd."
+import errno
 import json
+import os
+import resource
 import shutil
 import warnings
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,10 +17,13 @@ import test_site
 from conftest import ROOT
 
 from mpfnet.cli import main
+from mpfnet.data.action_units import ACTION_UNITS
 from mpfnet.models import fit, load
-from mpfnet.predict import predict, result_folder
-from mpfnet.synthetic.films import Act, Film, Person, even_times, write_film
-from mpfnet.video.name import Strip, model_facts, model_words, name_event
+from mpfnet.plau import AUZero, UnitEncoder
+from mpfnet.predict import predict, predict_all, result_folder
+from mpfnet.synthetic.films import Act, Film, Person, draw_film, even_times, write_film
+from mpfnet.video.name import Strip, heat_picture, model_facts, model_words, name_event, units_of
+from mpfnet.video.overlay import write_overlay
 
 browser = test_site.browser
 FROWN = Act(kind='micro', start=.7, units=(4,), peak=2.2)
@@ -26,9 +33,12 @@ FROWN = Act(kind='micro', start=.7, units=(4,), peak=2.2)
 def folder(tmp_path_factory): return tmp_path_factory.mktemp('predict')
 
 
-def video(path, acts=(FROWN,), fps=50, people=True):
+def film(acts=(FROWN,), fps=50, people=True):
     who = (Person(subject=1, acts=acts, size=130),) if people else ()
-    return write_film(path, Film(people=who, times=even_times(1.6, fps), width=200, height=160, seed=1))
+    return Film(people=who, times=even_times(1.6, fps), width=200, height=160, seed=1)
+
+
+def video(path, **kwargs): return write_film(path, film(**kwargs))
 
 
 @pytest.fixture(scope='module')
@@ -67,9 +77,14 @@ def test_too_slow_is_said_and_can_be_corrected(folder):
     assert found.status == 1 and not len(found.events) and 'too_slow' in {n.code for n in found.notes}
 
 
-def test_again_needs_a_result(folder, capsys):
-    assert main(['predict', 'never seen.mp4', '--out', str(folder/'none'), '--again']) == 1
-    assert 'the folder of a result' in capsys.readouterr().err
+def test_again_needs_a_result_and_goes_on_without_one(folder, frown, capsys):
+    predict(frown, progress=False).save(result_folder(folder/'kept', frown), frown)
+    assert main(['predict', 'never seen.mp4', str(frown), '--out', str(folder/'kept'), '--again']) == 2
+    said = capsys.readouterr().out
+    assert 'the folder of a result' in said and '1 short movements' in said
+    (result_folder(folder/'kept', frown)/'signal.csv').write_text('time,face\n1,x\n')
+    assert main(['predict', str(frown), '--out', str(folder/'kept'), '--again']) == 2
+    assert 'not as it was written' in capsys.readouterr().out
 
 
 def test_two_videos_of_one_name_get_two_folders(tmp_path):
@@ -87,6 +102,119 @@ def test_stopping_leaves_what_is_finished(folder, frown, monkeypatch):
     monkeypatch.setattr(module, 'open_video', stop)
     assert main(['predict', str(frown), 'second.mp4', '--out', str(out), '--quiet']) == 130
     assert (result_folder(out, frown)/'summary.json').is_file() and len(list(out.iterdir())) == 1
+
+
+def files_of(folder): return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize('stopped', [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()])
+def test_a_full_disk_or_ctrl_c_leaves_the_earlier_result(tmp_path, frown, monkeypatch, capsys, stopped):
+    "While the report is written: no half of it, and nothing of the new one beside the old."
+    out, write = result_folder(tmp_path, frown), Path.write_bytes
+    predict(frown, progress=False).save(out, frown)
+    before = files_of(out)
+    def full(path, data):
+        if path.name == 'report.html': raise stopped
+        return write(path, data)
+    monkeypatch.setattr(Path, 'write_bytes', full)
+    status = main(['predict', str(frown), '--sensitivity', '9', '--out', str(tmp_path), '--quiet'])
+    said = capsys.readouterr()
+    assert files_of(out) == before and len(list(tmp_path.iterdir())) == 1 and 'Traceback' not in said.err
+    assert status == 130 if isinstance(stopped, KeyboardInterrupt) else status == 2 and 'No space left' in said.out
+
+
+def test_where_nothing_can_be_written_no_video_is_read(tmp_path, frown, capsys, monkeypatch):
+    "A file that may be no longer than a kilobyte is as good as a full disk."
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr('mpfnet.predict.open_video', lambda *a, **k: pytest.fail('it was read'))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try: assert main(['predict', str(frown), '--out', str(tmp_path/'out'), '--quiet']) == 1
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr().err
+    assert 'File too large' in said and 'name a folder elsewhere' in said and not (tmp_path/'out').exists()
+
+
+def test_a_copy_with_the_events_marked(tmp_path, frown):
+    "The same length and, where the frown is, its colour around the face; an earlier copy goes with its result."
+    table = predict_all([frown], tmp_path, annotated=True, progress=False)
+    copy = Path(table.folder[0])/'annotated.webm'
+    cap, pictures = cv2.VideoCapture(str(copy)), []
+    while (got := cap.read())[0]: pictures.append(got[1].astype(int))
+    red = [((p[..., 2] - p[..., 0] > 90) & (p[..., 2] > 130))[:150].sum() for p in pictures]
+    assert len(pictures) == 80 and np.median(red[37:45]) > 200 and max(red[:30] + red[55:]) < 60
+    predict_all([frown], tmp_path, again=True, progress=False)
+    assert not copy.exists() and (copy.parent/'report.html').is_file()
+
+
+@pytest.mark.parametrize('flag, words', [('--again', 'a copy needs the video'), ('--no-pictures', 'shows faces')])
+def test_a_copy_is_not_made_of_nothing(tmp_path, frown, flag, words, capsys):
+    assert main(['predict', str(frown), '--video', flag, '--out', str(tmp_path/'x')]) == 1
+    assert words in capsys.readouterr().err and not (tmp_path/'x').exists()
+
+
+def test_a_copy_that_the_disk_does_not_take_is_not_left(tmp_path, frown):
+    found, (soft, hard) = predict(frown, progress=False), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, hard))
+    try:
+        with pytest.raises(OSError, match='could not be written to its end'):
+            write_overlay(found.video, found.events, found.signal, tmp_path/'a.webm')
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def found_in(path, **kwargs):
+    found = predict(path, progress=False, **kwargs)
+    return found, found.events.loc[found.events['kind'] == 'micro', 'apex'].round(2).tolist()
+
+
+def as_4k(frames): return (cv2.resize(f, (3840, 2160), interpolation=cv2.INTER_LINEAR) for f in frames)
+
+
+EARLY = Act(kind='micro', start=.3, units=(4,), peak=2.2)
+
+
+@pytest.mark.parametrize('kind', ['4k', 'grey', 'lying', 'folder'])
+def test_the_frown_is_found_in_odd_pictures(tmp_path, kind):
+    "Large, without colours, turned by the file, or as pictures whose names sort wrongly."
+    short = Film(people=film([EARLY]).people, times=even_times(.8, 25), width=320, height=180, seed=1)
+    frames, fps = draw_film(short), 25
+    if kind == '4k': path = write_film(tmp_path/'a.mp4', as_4k(frames), fps=fps, code='MJPG')
+    if kind == 'grey':
+        path, grey = tmp_path/'a.avi', (cv2.cvtColor(f, cv2.COLOR_BGR2GRAY) for f in frames)
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*'MJPG'), fps, (320, 180), False)
+        for f in grey: writer.write(f)
+        writer.release()
+    if kind == 'lying': path = write_film(tmp_path/'a.mov', (cv2.rotate(f, 2) for f in frames), fps=fps, rotate=90)
+    if kind == 'folder':
+        (path := tmp_path/'a').mkdir()
+        for i, f in enumerate(frames): cv2.imwrite(str(path/f'{i}.png'), f)
+    found, apex = found_in(path, fps=fps if kind == 'folder' else None)
+    assert found.status == 0 and len(apex) == 1 and abs(apex[0] - EARLY.apex) < .045
+    assert found.summary['size'] == ([3840, 2160] if kind == '4k' else [320, 180])
+
+
+@pytest.mark.parametrize('suffix', ['mp4', 'avi', 'webm', 'mkv'])
+def test_a_video_that_is_damaged_in_the_middle_is_analysed_and_it_is_said(tmp_path, suffix):
+    "A third of the file is noise from its middle on; what lies before is found."
+    path = video(tmp_path/f'a.{suffix}', acts=[EARLY])
+    data, noise = bytearray(path.read_bytes()), np.random.default_rng(0)
+    half, end = len(data)//2, 5*len(data)//6
+    data[half:end] = noise.bytes(end - half)
+    path.write_bytes(data)
+    found, _ = found_in(path)
+    assert found.status == 0 and {n.code for n in found.notes} & {'cut_off', 'gaps', 'damaged'}
+
+
+def test_one_of_two_faces(tmp_path, capsys):
+    "Asked for by size or by number; a number that nobody has is said, and who is there."
+    people = Person(subject=1, acts=(FROWN,), size=130, x=.3), Person(subject=2, size=100, x=.8)
+    path = write_film(tmp_path/'two.mp4', Film(people=people, times=even_times(1.3, 25), width=320, height=160, seed=1))
+    found, apex = found_in(path, face='largest')
+    assert set(found.signal['face']) == {0} and len(apex) == 1 and 'one_face' in {n.code for n in found.notes}
+    assert main(['predict', str(path), '--face', '7', '--out', str(tmp_path/'out'), '--quiet']) == 1
+    assert 'there is no face 7; those found: 0, 1' in capsys.readouterr().out
+    assert main(['predict', str(path), '--face', 'left', '--out', str(tmp_path/'out'), '--quiet']) == 1
+    assert "all, largest, or a face's number" in capsys.readouterr().err
 
 
 def test_the_summary_holds_numbers_only_json_knows(folder, frown):
@@ -121,7 +249,8 @@ def test_every_output_says_what_the_model_learnt_from(folder, frown, model, name
     assert pd.read_csv(result/'events.csv')['trained_on'].tolist() == [stamp]
     for name in ('events.eaf', 'report.html', 'summary.json'): assert stamp in (result/name).read_text(encoding='utf-8')
     page = (result/'report.html').read_text(encoding='utf-8')
-    assert '<i>model' not in page and page.count('data:image/jpeg') == 4 and 'is not known' in page
+    assert '<i>model' not in page and page.count('data:image/jpeg') == 5
+    assert 'what spoke for' in page and 'is not known' in page
     assert main(['predict', str(frown), '--out', str(folder/'copy'), '--again']) == 0
     assert json.loads((result/'events.jsonl').read_text(encoding='utf-8'))['label'] is None
     assert 'again' in {w['code'] for w in json.loads((result/'summary.json').read_text(encoding='utf-8'))['warnings']}
@@ -141,6 +270,24 @@ def test_a_report_without_faces(frown):
     plain = abs(image.astype(int) - 225).max(2) < 12
     assert word == 'onset to apex' and blue.any() and plain.mean() > .5 and '--no-pictures' in found.summary['command']
     assert (~plain & ~cv2.dilate(blue.astype(np.uint8), np.ones((9, 9))).astype(bool)).mean() < .01
+
+
+def test_a_heat_map_without_a_face_is_the_same_for_every_face(model):
+    "And it is not a picture of nothing."
+    model, row = load(model), np.random.default_rng(0).normal(0, 1, (1, *load(model).shape)).astype(np.float32)
+    one, two = np.zeros((28, 28, 3), np.float32), np.random.default_rng(1).random((28, 28, 3)).astype(np.float32)
+    (words, bare), = heat_picture(model, row, one, 0, face=False)
+    assert words == 'what spoke for negative (covering)' and heat_picture(model, row, two, 0, face=False)[0][1] == bare
+    assert heat_picture(model, row, one, 0)[0][1] != heat_picture(model, row, two, 0)[0][1]
+
+
+def test_action_units_of_a_model_that_knows_some(model):
+    zero = AUZero.__new__(AUZero)
+    zero.net = UnitEncoder().eval()
+    knows = load(model)
+    units = units_of(replace(knows, fitted=zero, method='au_zero'), np.zeros((1, 3, 1, 28, 28), np.float32))
+    assert list(units) == [f'AU{u}' for u in ACTION_UNITS] and all(0 < p < 1 for p in units.values())
+    assert units_of(knows, None) is None
 
 
 BROKEN = {
@@ -178,9 +325,23 @@ def test_the_report_in_a_browser(frown, named, browser):
     async def look(visit):
         page = await visit.open('report.html')
         sizes = await page.evaluate('[...document.images].map(i => i.naturalWidth)')
-        assert len(sizes) == 4 and min(sizes) >= 128 and await visit.sideways() <= 0
+        assert len(sizes) == 5 and min(sizes) >= 128 and await visit.sideways() <= 0
         assert await page.title() == frown.name
     try: assert not browser(look, address, viewport=dict(width=390, height=800))
+    finally: server.shutdown()
+
+
+def test_the_copy_plays_in_a_browser(tmp_path, frown, browser):
+    "At the length of the video, and nothing is complained of."
+    folder = Path(predict_all([frown], tmp_path, annotated=True, progress=False).folder[0])
+    (folder/'look.html').write_text('<link rel="icon" href="data:,"><video src="annotated.webm" muted></video>')
+    server, address = test_site.serve(folder)
+    async def look(visit):
+        page = await visit.open('look.html')
+        await page.wait_for_function('document.querySelector("video").readyState > 1', timeout=20000)
+        length, wide = await page.evaluate('(v => [v.duration, v.videoWidth])(document.querySelector("video"))')
+        assert abs(length - 1.6) < .1 and wide == 200
+    try: assert not browser(look, address)
     finally: server.shutdown()
 
 

@@ -1,9 +1,12 @@
 "Videos that are odd, damaged or none at all: a sentence, and nothing else."
+import base64
+import json
 import struct
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from mpfnet.synthetic.films import Film, Person, even_times, set_rotation, write_film
 from mpfnet.video.read import VideoError, open_video, spottable, video_facts, video_notes
@@ -38,12 +41,26 @@ def test_each_kind_is_read_with_its_times(folder, suffix):
     assert video.ended and [f.index for f in frames] == list(range(25))
 
 
-@pytest.mark.parametrize('suffix', ['mp4', 'mov'])
-def test_uneven_times_are_right_to_the_frame(folder, suffix):
+UNEVEN = ('mp4', None, 2e-4), ('mov', None, 2e-4), ('mkv', None, 6e-4), ('webm', 'VP80', 6e-4), ('webm', 'VP90', 6e-4)
+
+
+@pytest.mark.parametrize('suffix, code, tolerance', UNEVEN)
+def test_uneven_times_are_right_to_the_frame(folder, suffix, code, tolerance):
     uneven = film(fps=30, jitter=.6)
-    video, _, notes = read(write_film(folder/f'uneven.{suffix}', uneven))
-    assert np.allclose(video.times, uneven.times, atol=2e-4) and 'uneven' in notes
+    video, _, notes = read(write_film(folder/f'uneven.{suffix}', uneven, code=code))
+    assert np.allclose(video.times, uneven.times, atol=tolerance) and 'uneven' in notes
     assert abs(np.arange(30)/video.tagged - video.times).max() > .02    # what number/rate would have said
+
+
+@pytest.mark.parametrize('name', ['uneven_hevc.mov', 'uneven_vp9.webm'])
+def test_what_a_telephone_and_a_browser_write(folder, name):
+    "HEVC and VP9 by their own encoders, with frames 10 to 160 ms apart; frame/rate would be wrong by 150 ms and more."
+    known = json.loads((ROOT/'tests/golden/uneven.json').read_text(encoding='utf-8'))
+    (folder/name).write_bytes(base64.b64decode(known[name]))
+    video, frames, notes = read(folder/name)
+    assert np.allclose(video.times, known['times'], atol=1e-9) and {'uneven', 'gaps'} <= notes
+    assert abs(np.arange(12)/video.tagged - video.times).max() > .15
+    assert frames[0].image.std() > 20                                   # and there is something to see
 
 
 def sound_only(path, whole):
@@ -56,7 +73,7 @@ BAD = {
     'empty.mp4': (lambda data: b'', 'is empty'), 'text.mp4': (lambda data: 'Grüße\n'.encode()*9, 'is text'),
     'list.m3u8': (lambda data: b'#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n', 'is text'),
     'sound.mp4': (lambda data: b'RIFF\x24\0\0\0WAVEfmt ' + bytes(99), 'is sound without pictures'),
-    'picture.mp4': (lambda data: cv2.imencode('.png', np.zeros((9, 9)))[1].tobytes(), 'is a picture'),
+    'picture.mp4': (lambda data: cv2.imencode('.png', np.zeros((9, 9), np.uint8))[1].tobytes(), 'is a picture'),
     'broken off.mp4': (lambda data: data[:len(data)//2], 'index (moov)'),
     'noise.avi': (lambda data: np.random.default_rng(0).bytes(999), 'not a video of a known kind'),
     'head only.mkv': (lambda data: b'\x1aE\xdf\xa3' + bytes(99), 'no frame that OpenCV can decode')}
@@ -69,6 +86,7 @@ def test_what_is_no_video_is_said_in_a_sentence(folder, whole, name, capfd):
     path.write_bytes(make(whole.read_bytes()))
     with pytest.raises(VideoError) as e: open_video(path)
     assert words in str(e.value) and str(path) in str(e.value) and '\n' not in str(e.value)
+    assert '[' not in capfd.readouterr().err                   # of OpenCV's: [ERROR:0@1.2] global cap.cpp:212
 
 
 def test_a_file_with_sound_only(folder, whole):
@@ -127,6 +145,13 @@ def test_a_damaged_picture_leaves_a_gap(tmp_path):
     (folder/'f3.png').write_bytes(b'\x89PNG and no more')
     video, frames, notes = read(folder, fps=100)
     assert len(frames) == 4 and 'lost' in notes and frames[-1].time == .04
+
+
+def test_two_series_in_a_folder_are_not_mixed(tmp_path):
+    folder = frames_in(tmp_path/'a', range(5))
+    for n in range(5): cv2.imwrite(str(folder/f'g{n}.png'), np.zeros((40, 50), np.uint8))
+    video, frames, notes = read(folder, fps=100)
+    assert [int(f.image[0, 0, 2]) for f in frames] == [0, 10, 20, 30, 40] and 'left_out' in notes
 
 
 def test_pictures_of_two_sizes_are_refused(tmp_path):

@@ -110,5 +110,5 @@ def test_nobody_is_nobody():
 
 def test_the_plan_of_the_videos_has_all_kinds():
     names = [name for name, *_ in plans(np.random.default_rng(0))]
-    assert len(names) == 31 and {n.partition('_')[0] for n in names} >= {'nothing', 'blinks', 'uneven', 'turned', 'two'}
+    assert len(names) == 32 and {n.partition('_')[0] for n in names} >= {'nothing', 'blinks', 'uneven', 'turned', 'two'}
     assert micro(np.random.default_rng(0), 1., 25).rise >= .1       # frames enough to be seen

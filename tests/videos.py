@@ -1,6 +1,5 @@
-"""Thirty-one drawn videos of which it is known what happens in them: 25 to 200 frames a second, uneven times, rotated,
-two
-faces, blinks, head motion, long expressions, speech, dark, small, compressed, and some in which nothing happens.
+"""Thirty-two drawn videos of which it is known what happens in them: 25 to 200 frames a second, uneven times, rotated,
+two faces, blinks, head motion, long expressions, speech, dark, small, compressed, and some in which nothing happens.
 
     python tests/videos.py FOLDER --seed 0
 
@@ -72,6 +71,7 @@ def plans(rng):
     yield 'compressed', 'avi', 60, both(60), dict(jpeg=40)
     yield 'vp8', 'webm', 60, both(60), {}
     yield 'faint', 'mp4', 100, tuple(micro(rng, t, 100, peak=.7) for t in (1.3, 3., 5.)), {}
+    yield 'uneven_webm', 'webm', 60, both(60), dict(jitter=.4)
 
 
 def people_of(rng, seed, acts, second, size):

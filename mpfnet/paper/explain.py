@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['NOT_KEPT', 'OTHER_RUN', 'OTHER_CLIPS', 'OTHER_SCORES', 'CLASS_COLOURS', 'config_of_one', 'fold_record', 'kept_folds',
            'load_fold', 'run_data', 'clips_in_fold', 'features_at', 'check_kept_scores', 'embeddings',
-           'class_similarities', 'tsne', 'silhouette', 'fold_map', 'mean_known', 'shared_map', 'draw_map', 'seen',
-           'fused', 'encoders_of', 'heat_maps', 'grad_cam', 'onset_face', 'overlay', 'drawn_scripts', 'drawn_motion',
-           'moving_region', 'mass_inside', 'mass_table', 'regions', 'heat_report', 'kept_runs', 'fold_to_show',
-           'map_row', 'draw_maps', 'first_of_each', 'heats_of_clip', 'draw_heats', 'mass_lines']
+           'class_similarities', 'tsne', 'silhouette', 'fold_map', 'mean_known', 'shared_map', 'draw_map', 'onset_face',
+           'drawn_scripts', 'drawn_motion', 'moving_region', 'mass_inside', 'mass_table', 'regions', 'heat_report',
+           'kept_runs', 'fold_to_show', 'map_row', 'draw_maps', 'first_of_each', 'heats_of_clip', 'draw_heats',
+           'mass_lines']
 
 # %% ../../nbs/paper/05_explain.ipynb #baa48fad
 import json
@@ -24,16 +24,14 @@ from torch.nn import functional as F
 
 from ..clips import load_clips
 from ..core.artefacts import sha256_of
-from ..core.checks import need, pyplot, wanted
+from ..core.checks import need, pyplot
 from ..data.action_units import au_field
 from ..data.frames import read_image
-from ..episodes import match
 from ..episodes import similarities as cosines
 from ..harness import Data
+from ..heat import grad_cam, overlay
 from ..methods import Loaded, input_of, recipe_of, settings_of_config
 from ..motion.face import align_clip, sample
-from ..mpfnet_c import MPFNetC
-from ..mpfnet_p import MPFNetP, Single
 from ..preprocess import faces_of, job_of
 from ..results.records import read_record
 from ..results.runs import config_of_run
@@ -253,68 +251,6 @@ def draw_map(
     ax.set_xticks([])
     ax.set_yticks([])
 
-# %% ../../nbs/paper/05_explain.ipynb #5d5862a0
-def seen(
-    model,  # a fold's
-    x,      # (n, C, T, H, W) unscaled
-) -> torch.Tensor:  # (n or 2n, …) scaled, the mirrored clips last
-    "What the encoders get."
-    x = model.scaling(x)[:, model.index].to(model.device)
-    if not model.cfg.mirror: return x
-    m = x.flip(-1)
-    return torch.cat([x, torch.cat([-m[:, :1], m[:, 1:]], 1) if model.flow else m])
-
-# %% ../../nbs/paper/05_explain.ipynb #a00b0129
-def fused(
-    model,  # a fold's
-    z,      # what `seen` returns
-    n,      # clips
-) -> torch.Tensor:  # (n, K)
-    "Scores with a gradient: the same numbers as `model.scores`."
-    e = model.matcher(z)
-    if model.cfg.mirror: e = [(F.normalize(a[:n], dim=1) + F.normalize(a[n:], dim=1))/2 for a in e]
-    return match(e, model.supports, model.weights)
-
-# %% ../../nbs/paper/05_explain.ipynb #02096053
-def encoders_of(model) -> tuple:
-    "Names of the encoders whose last maps are looked at, unless others are asked for."
-    return {MPFNetP: ('gfe', 'afe'), MPFNetC: ('afe',), Single: ('encoder',)}[type(model.matcher)]
-
-# %% ../../nbs/paper/05_explain.ipynb #fd5c960b
-def heat_maps(
-    explained,  # inputs → the numbers to explain
-    layer,      # module whose output is looked at
-    z,          # inputs
-    pooled,     # gradients averaged over positions (Grad-CAM), or not (HiResCAM)
-) -> torch.Tensor:  # (n, 1, T, h, w) ≥ 0
-    "The heat of one encoder on its own grid."
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')                                 # captum asks for notebook widgets
-        captum = wanted('captum.attr', 'Grad-CAM')
-    z = z.detach().requires_grad_()
-    with torch.enable_grad():
-        if pooled: maps = captum.LayerGradCam(explained, layer).attribute(z)
-        else: maps = captum.LayerGradientXActivation(explained, layer).attribute(z).sum(1, keepdim=True)
-    return maps.detach().relu()
-
-# %% ../../nbs/paper/05_explain.ipynb #76b7f5db
-def grad_cam(
-    model,         # a fold's
-    x,             # (n, C, T, H, W) unscaled features
-    target=None,   # class to explain: one for all, or (n,); None = the predicted one
-    through=None,  # encoders whose heat is added; None = `encoders_of(model)`
-    pooled=True,   # gradients averaged over positions (Grad-CAM), or not (HiResCAM)
-) -> np.ndarray:   # (n, T, H, W) ≥ 0, on the input's grid
-    "What in a clip speaks for a class (Fig. 11)."
-    n, z, heat = len(x), seen(model, x), 0
-    target = model.scores(x).argmax(1) if target is None else np.broadcast_to(target, n).copy()
-    target = torch.as_tensor(target)
-    def explained(z): return fused(model, z, n)[torch.arange(n), target]
-    for name in through or encoders_of(model):
-        heat = heat + heat_maps(explained, getattr(model.matcher, name).block2, z, pooled)     # (n or 2n, 1, T, h, w)
-    if model.cfg.mirror: heat = heat[:n] + heat[n:].flip(-1)
-    return F.interpolate(heat, x.shape[2:], mode='trilinear', align_corners=False)[:, 0].cpu().numpy()
-
 # %% ../../nbs/paper/05_explain.ipynb #2f87a0da
 def onset_face(
     row,        # of the clip table
@@ -326,19 +262,6 @@ def onset_face(
     job = job_of(row, recipe)
     first = list(job.paths.values())[0]
     return faces_of([read_image(first, job.depth)], job, {})[0].permute(1, 2, 0).numpy()
-
-# %% ../../nbs/paper/05_explain.ipynb #308fdb1a
-def overlay(
-    face,          # (S, S, 3) in [0, 1]
-    heat,          # (T, H, W) or (H, W), scaled by its own maximum
-    strength=.55,  # of the colour where the heat is greatest
-) -> np.ndarray:   # (S, S, 3) float in [0, 1]
-    "The heat over the face."
-    flat = heat.mean(0) if heat.ndim == 3 else heat
-    flat = np.float32(flat/max(flat.max(), 1e-12))
-    flat = cv2.resize(flat, face.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colour = cv2.applyColorMap(np.uint8(255*flat), cv2.COLORMAP_INFERNO)[..., ::-1]/np.float32(255)
-    return face + (strength*flat[..., None])*(colour - face)
 
 # %% ../../nbs/paper/05_explain.ipynb #158105de
 def drawn_scripts(folder) -> dict: # a finished synthetic dataset, or a look-alike

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['CODES', 'Act', 'act_level', 'Person', 'Film', 'even_times', 'speech', 'skin_motion', 'draw_film', 'film_truth',
-           'set_times', 'set_rotation', 'write_film']
+           'set_times', 'set_rotation', 'film_writer', 'write_film', 'webm_is_whole']
 
 # %% ../../nbs/synthetic/05_films.ipynb #de9b51ac
+import os
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -62,6 +64,7 @@ class Person:
     size: int = 180         # side of the square, px
     sway: float = .3        # of the head, all the time, px at 128
 
+# %% ../../nbs/synthetic/05_films.ipynb #e5de432c
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Film:
     "A film: who is in it, how long, how it is filmed."
@@ -123,6 +126,7 @@ def _sway(person, time, seed):
     x, y, turn = person.sway*np.sin(2*np.pi*rates*time + phases).sum(0)
     return np.array([x, y, turn/64, 0])
 
+# %% ../../nbs/synthetic/05_films.ipynb #90e96e18
 def skin_motion(
     person: Person, # whose
     time: float,    # s
@@ -146,6 +150,7 @@ def _texture_of(seed, subject):
     "A face of 256 × 256 px, BGR, 0 to 255."
     return np.ascontiguousarray(draw_face(seed, subject, 128)[..., ::-1]*255)
 
+# %% ../../nbs/synthetic/05_films.ipynb #3deb322c
 def _paint(frame, film, person, time):
     "Draw a person into a frame (H, W, 3) uint8."
     n = person.size
@@ -164,6 +169,7 @@ def _room(seed, width, height):
     small = rng.uniform(40, 160, (height//40, width//40, 3)).astype(np.float32)
     return np.clip(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
 
+# %% ../../nbs/synthetic/05_films.ipynb #6349c977
 def draw_film(
     film: Film, # what to draw
 ): # yields (H, W, 3) uint8, BGR
@@ -204,6 +210,7 @@ def _read_boxes(data):
         at += size
     return found
 
+# %% ../../nbs/synthetic/05_films.ipynb #bad678bb
 def _as_bytes(boxes):
     parts = ((name, _as_bytes(body) if isinstance(body, list) else body) for name, body in boxes)
     return b''.join(struct.pack('>I4s', len(body) + 8, name) + body for name, body in parts)
@@ -215,12 +222,14 @@ def _each(boxes):
         yield box
         if isinstance(box[1], list): yield from _each(box[1])
 
+# %% ../../nbs/synthetic/05_films.ipynb #91953b20
 def _put(box, at, form, *values):
     "Overwrite numbers of a box."
     body = bytearray(box[1])
     struct.pack_into(form, body, at, *values)
     box[1] = bytes(body)
 
+# %% ../../nbs/synthetic/05_films.ipynb #05a51c1b
 def _edit_index(path, edit):
     "Rewrite the index (moov) of an mp4 or mov that has it at its end."
     data = Path(path).read_bytes()
@@ -233,11 +242,8 @@ def _edit_index(path, edit):
     temp.replace(path)
 
 # %% ../../nbs/synthetic/05_films.ipynb #ddf98ce8
-def set_times(
-    path,  # of an mp4 or mov with one stream
-    times, # s, of each frame
-) -> Path:
-    "Give each frame of a file its own time."
+def _set_mp4_times(path, times):
+    "Give each frame of an mp4 or mov with one stream its own time."
     def edit(box):
         ticks, rate = (struct.unpack_from('>I', box[name][1], 12)[0] for name in (b'mdhd', b'mvhd'))
         at = np.rint(np.array(times)*ticks).astype(int)
@@ -249,8 +255,50 @@ def set_times(
         for name, place in ((b'mvhd', 16), (b'tkhd', 20), (b'elst', 8)):
             if name in box: _put(box[name], place, '>I', whole*rate//ticks)
     _edit_index(path, edit)
+
+# %% ../../nbs/synthetic/05_films.ipynb #5d66dc06
+_SEGMENT, _CLUSTER, _SINCE, _BLOCK, _LONG = (bytes.fromhex(h) for h in ('18538067', '1f43b675', 'e7', 'a3', '4489'))
+
+def _length(data, at):
+    "A number of variable length: where it ends, and what it says."
+    n = 9 - data[at].bit_length()
+    return at + n, int.from_bytes(data[at:at + n], 'big') & ((1 << 7*n) - 1)
+
+def _elements(data, at=0, end=None):
+    "Name, beginning and end of what is in a webm; segments and clusters are opened."
+    while at < (len(data) if end is None else end):
+        start, (at, _) = at, _length(data, at)
+        name, (at, size) = bytes(data[start:at]), _length(data, at)
+        yield name, at, at + size
+        if name in (_SEGMENT, _CLUSTER, b'\x15\x49\xa9\x66'): yield from _elements(data, at, at + size)
+        at += size
+
+# %% ../../nbs/synthetic/05_films.ipynb #d221b385
+def _set_webm_times(path, times):
+    "Give each frame of a webm or mkv with one stream its own time, to a millisecond."
+    data, ms, since = bytearray(Path(path).read_bytes()), np.rint(1000*np.array(times)).astype(int).tolist(), 0
+    rest = iter(ms)
+    for name, a, b in _elements(data):
+        if name == _SINCE: since = int.from_bytes(data[a:b], 'big')
+        if name == _BLOCK: struct.pack_into('>h', data, a + 1, next(rest) - since)
+        if name == _LONG: struct.pack_into('>d', data, a, 2*ms[-1] - ms[-2])
+    temp = temporary_for(Path(path))
+    temp.write_bytes(data)
+    temp.replace(path)
+
+# %% ../../nbs/synthetic/05_films.ipynb #081588bf
+#: suffix of a file → what gives its frames their times
+_TIMED = {'.mp4': _set_mp4_times, '.mov': _set_mp4_times, '.webm': _set_webm_times, '.mkv': _set_webm_times}
+
+def set_times(
+    path,  # of an mp4, mov, webm or mkv with one stream
+    times, # s, of each frame
+) -> Path:
+    "Give each frame of a file its own time."
+    pick(_TIMED, Path(path).suffix.lower(), 'kind of video')(path, times)
     return Path(path)
 
+# %% ../../nbs/synthetic/05_films.ipynb #e9df4b84
 def set_rotation(
     path,    # of an mp4 or mov
     degrees, # clockwise, by which a player turns the picture: 0, 90, 180, 270
@@ -261,10 +309,34 @@ def set_rotation(
     _edit_index(path, edit)
     return Path(path)
 
-# %% ../../nbs/synthetic/05_films.ipynb #715c8cc6
+# %% ../../nbs/synthetic/05_films.ipynb #acc25966
 #: suffix of a file → the code that its frames are written in
 CODES = {'.mp4': 'mp4v', '.mov': 'mp4v', '.avi': 'MJPG', '.mkv': 'mp4v', '.webm': 'VP80'}
 
+@contextmanager
+def _hushed():
+    "Without what OpenCV prints of a code that it then takes all the same."
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try: yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept), os.close(nothing)
+
+# %% ../../nbs/synthetic/05_films.ipynb #7db5953a
+def film_writer(
+    path,        # .mp4, .mov, .avi, .mkv or .webm
+    fps: float,  # frames a second
+    size: tuple, # (width, height), px
+    code: str = None, # four letters of the coding; None = the suffix's
+) -> cv2.VideoWriter:
+    "Something that frames (H, W, 3) uint8 BGR can be written to; OSError if the file cannot be made."
+    code = code or pick(CODES, Path(path).suffix.lower(), 'kind of video')
+    with _hushed(): writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), fps, size)
+    if not writer.isOpened(): raise OSError(f'{path}: no {code} video of {size[0]}×{size[1]} px can be written there')
+    return writer
+
+# %% ../../nbs/synthetic/05_films.ipynb #715c8cc6
 def write_film(
     path,      # .mp4, .mov, .avi, .mkv or .webm
     film,      # a Film, or frames (H, W, 3) uint8 BGR
@@ -272,16 +344,23 @@ def write_film(
     rotate: int = 0, # degrees clockwise that a player turns it by; mp4 and mov only
     code: str = None, # four letters of the coding; None = the suffix's
 ) -> Path:
-    "Write a film; uneven times are kept in mp4 and mov."
-    path, times = Path(path), getattr(film, 'times', None)
+    "Write a film; uneven times are kept in all but avi."
+    path, times, writer = Path(path), getattr(film, 'times', None), None
+    pick(CODES, path.suffix.lower(), 'kind of video')
     fps = fps or (len(times) - 1)/(times[-1] - times[0])
-    code = code or pick(CODES, path.suffix.lower(), 'kind of video')
-    writer = None
     for frame in draw_film(film) if times else film:
-        size = frame.shape[1::-1]
-        writer = writer or cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), fps, size)
+        writer = writer or film_writer(path, fps, frame.shape[1::-1], code)
         writer.write(frame)
     writer.release()
     uneven = times and np.ptp(np.diff(times)) > 1e-4
-    if uneven and path.suffix.lower() in ('.mp4', '.mov'): set_times(path, times)
+    if uneven and path.suffix.lower() in _TIMED: set_times(path, times)
     return set_rotation(path, rotate) if rotate else path
+
+# %% ../../nbs/synthetic/05_films.ipynb #3466eb8d
+def webm_is_whole(path) -> bool: # of a webm or mkv that somebody has finished
+    "Whether a file ends where its segment does."
+    with open(path, 'rb') as f: head = f.read(4096)
+    if len(head) < 64: return False
+    at, size = _length(head, _length(head, 0)[0])           # the head of all, which is passed over
+    at, size = _length(head, _length(head, at + size)[0])   # the segment
+    return at + size == Path(path).stat().st_size

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AROUND', 'LONGER', 'SHOWN_FROM', 'APART', 'TOO_NEAR', 'NO_CLASS', 'FEW_FRAMES', 'Strip', 'strips_of', 'draw_arrows',
-           'as_address', 'pictures_of', 'naming_model', 'probabilities_of', 'best_class', 'name_event', 'model_facts',
-           'model_words']
+           'as_address', 'pictures_of', 'naming_model', 'probabilities_of', 'best_class', 'units_of', 'heat_picture',
+           'name_event', 'model_facts', 'model_words']
 
 # %% ../../nbs/video/04_name.ipynb #a92c62d8
 from base64 import b64encode
@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 
 from ..core.checks import need
-from ..models import Model, face_way, load
+from ..heat import heat_of, overlay
+from ..models import Model, computing, face_way, load
+from ..plau import AUZero
 from ..results.runs import kind_of
+from ..synthetic.unit_flow import UNITS
 from .read import Video, open_video
 from .track import SIZE, cut_out, head_part, moved_by, pixel_flow
 
@@ -38,6 +42,7 @@ class Strip:
     def apex(self): # position among the frames, never the first
         return max(1, int(np.argmin(abs(np.array(self.times) - self.moments[1]))))
 
+# %% ../../nbs/video/04_name.ipynb #a761d18e
 def _region(image, box):
     "A box and what is around it, RGB."
     (h, w), (x, y, a, b) = image.shape[:2], box
@@ -45,6 +50,7 @@ def _region(image, box):
     columns = slice(max(0, int(x - AROUND*a)), min(w, int(x + (1 + AROUND)*a) + 1))
     return cv2.cvtColor(image[rows, columns], cv2.COLOR_BGR2RGB)
 
+# %% ../../nbs/video/04_name.ipynb #dce3c412
 def _square(image, box):
     "The upright square of a face, RGB."
     x, y, side = box[0], box[1], max(box[2], box[3])
@@ -62,6 +68,7 @@ def _begin(events, signal, named):
                             whole=named and e.kind == 'micro'))
     return strips
 
+# %% ../../nbs/video/04_name.ipynb #fba6a678
 def _take(strip, frame, half):
     "Keep what is wanted of a frame."
     onset, _, offset = strip.moments
@@ -71,6 +78,7 @@ def _take(strip, frame, half):
     while len(strip.squares) < 3 and frame.time >= strip.moments[len(strip.squares)] - half:
         strip.squares.append(_square(frame.image, strip.box))
 
+# %% ../../nbs/video/04_name.ipynb #6f054ade
 def strips_of(
     video: Video,         # that was read to its end
     events: pd.DataFrame, # see `spot`
@@ -110,11 +118,13 @@ def draw_arrows(
             cv2.arrowedLine(picture, (2*x, 2*y), tip, (20, 60, 230), 2, cv2.LINE_AA, tipLength=.3)
     return picture
 
+# %% ../../nbs/video/04_name.ipynb #4bfd7956
 def as_address(image, quality=80) -> str: # RGB → data:image/jpeg;base64,…
     "A picture as a page holds it."
     data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return f'data:image/jpeg;base64,{b64encode(data.tobytes()).decode()}'
 
+# %% ../../nbs/video/04_name.ipynb #2e4fc20a
 def pictures_of(
     strip: Strip,
     faces: bool = True, # False: arrows alone
@@ -138,6 +148,7 @@ def naming_model(
     face_way(model, False)
     return model
 
+# %% ../../nbs/video/04_name.ipynb #263cce9d
 def probabilities_of(
     scores, # (K,)
     gives: str, # what they are, see `Method`
@@ -147,25 +158,61 @@ def probabilities_of(
     p = scores if gives == 'probabilities' else np.exp(scores - scores.max())
     return p/p.sum()
 
+# %% ../../nbs/video/04_name.ipynb #25910755
 def best_class(probabilities, classes) -> str:
     "The most probable class, or that there is none."
     best = np.sort(probabilities)[::-1]
     return NO_CLASS if len(best) > 1 and best[0] - best[1] < TOO_NEAR else classes[int(np.argmax(probabilities))]
 
+# %% ../../nbs/video/04_name.ipynb #69b7aaeb
+def units_of(
+    model: Model,
+    row: np.ndarray, # (1, *shape), what it reads
+) -> dict: # {'AU12': probability}; None where it knows no units
+    "Action units that a model sees."
+    if not isinstance(model.fitted, AUZero): return None
+    with computing(model.method, model.device): found = model.fitted.units(torch.as_tensor(row))[0]
+    return {f'AU{u}': round(float(p), 4) for u, p in zip(UNITS, found)}
+
+# %% ../../nbs/video/04_name.ipynb #f60b91da
+def heat_picture(
+    model: Model,
+    row: np.ndarray, # (1, *shape), what it reads
+    apex: np.ndarray, # (S, S, 3) RGB in [0, 1]
+    target: int, # class
+    face: bool = True, # False: on grey
+) -> list: # of (word, data:…): one, or none where there is nothing to show
+    "What spoke for a class, over the face."
+    with computing(model.method, model.device): found = heat_of(model.fitted, torch.as_tensor(row), target)
+    if found is None or not found[0].max() > 0: return []
+    ground = cv2.resize(apex if face else np.full_like(apex, .88), (2*SIZE, 2*SIZE), interpolation=cv2.INTER_CUBIC)
+    picture = np.uint8(255*overlay(ground.clip(0, 1), found[0]).clip(0, 1))
+    return [(f'what spoke for {model.classes[target]} ({found[1]})', as_address(picture))]
+
 # %% ../../nbs/video/04_name.ipynb #f47fe048
 FEW_FRAMES = 4 # frames from onset to offset: with fewer, a class rests on next to nothing
 
+def _asked(model, strip, faces):
+    "What a model says of a strip; ValueError where it cannot be asked."
+    times = np.round(1000*np.array(strip.times))
+    seen, numbers, apex = model.faces_in(strip.frames, apex=strip.apex, times=times, cropped=False)
+    row = model.row_of_faces(seen, numbers, apex)
+    p = probabilities_of(model.scores_of(row)[0], model.about['gives'])
+    top = seen[numbers.index(apex)].permute(1, 2, 0).numpy()
+    return dict(label=best_class(p, model.classes), probabilities=dict(zip(model.classes, p.round(4).tolist())),
+                units=units_of(model, row), pictures=heat_picture(model, row, top, int(p.argmax()), faces))
+
+# %% ../../nbs/video/04_name.ipynb #ca53cf41
 def name_event(
     model: Model,
     strip: Strip, # with all frames
-) -> dict: # label, probabilities {class: p} or None, flags, why (there is none)
+    faces: bool = True, # False: no face in its picture
+) -> dict: # label, probabilities {class: p} or None, units, flags, why (there is none), pictures
     "Ask a model about an event."
     flags = ['few_frames'] if len(strip.frames) < FEW_FRAMES else []
-    try: scores = model.scores(strip.frames, apex=strip.apex, times=np.round(1000*np.array(strip.times)), cropped=False)
-    except ValueError as e: return dict(label=None, probabilities=None, flags=[*flags, 'not_named'], why=str(e))
-    p = probabilities_of(scores, model.about['gives'])
-    return dict(label=best_class(p, model.classes), probabilities=dict(zip(model.classes, p.round(4).tolist())),
-                flags=flags, why='')
+    try: return _asked(model, strip, faces) | dict(flags=flags, why='')
+    except ValueError as e: why = str(e)
+    return dict(label=None, probabilities=None, units=None, pictures=[], flags=[*flags, 'not_named'], why=why)
 
 # %% ../../nbs/video/04_name.ipynb #3744b037
 def model_facts(model:Model) -> dict:
@@ -177,6 +224,7 @@ def model_facts(model:Model) -> dict:
                 people=len(a['people']), classes=list(model.classes), input=a['input'], gives=a['gives'],
                 recipe=a['recipe'], sha256=a['weights']['sha256'], mpfnet=a['mpfnet'], score=score)
 
+# %% ../../nbs/video/04_name.ipynb #11665d4f
 def model_words(
     facts: dict,  # of `model_facts`
     fps: float,   # of the video

@@ -32,6 +32,7 @@ FACE_PLACES = {
     'upper_lip': [(.28, 0., .09, .22)], 'lower_lip': [(.54, 0., .09, .22)], 'chin': [(.72, 0., .13, .2)]}
 LIDS, MOUTH = ('lid_left', 'lid_right'), ('mouth_left', 'mouth_right', 'upper_lip', 'lower_lip', 'chin')
 
+# %% ../../nbs/video/03_spot.ipynb #88abbe3a
 @lru_cache(maxsize=1)
 def place_weights() -> np.ndarray: # (places, SIZE, SIZE), each sums to 1
     "How much each pixel of the square counts in each place."
@@ -56,6 +57,7 @@ def place_motion(
     rest = np.stack([flow[..., i] - (m[i, 0]*x + m[i, 1]*y + m[i, 2]) for i in (0, 1)])
     return head, np.tensordot(place_weights(), rest, ((1, 2), (1, 2)))
 
+# %% ../../nbs/video/03_spot.ipynb #abecb98f
 @lru_cache(maxsize=1)
 def _grid(): return np.meshgrid(*2*[np.arange(SIZE, dtype=np.float32)])
 
@@ -65,12 +67,14 @@ class Watch:
     "What is held of one face while the video goes on."
     squares: deque = field(default_factory=lambda: deque(maxlen=16)) # of (s, Square)
 
+# %% ../../nbs/video/03_spot.ipynb #d50fe848
 @patch
 def before(self:Watch, time) -> tuple: # (s, Square) or None
     "The square that lies LAG back, as nearly as frames allow."
     near = [(abs(time - t - LAG), t, s) for t, s in self.squares if .5*LAG < time - t < 1.6*LAG]
     return min(near, key=lambda n: n[0])[1:] if near else None
 
+# %% ../../nbs/video/03_spot.ipynb #7c1f0b2d
 def _head_size(old, new):
     "How far the head went between two squares, px: the largest way of four corners of the face."
     corners = np.array([(32, 32), (96, 32), (32, 96), (96, 96)])
@@ -90,6 +94,7 @@ def _row(frame, square, old):
 
 def _columns(): return [f'{place}_{axis}' for place in FACE_PLACES for axis in 'xy']
 
+# %% ../../nbs/video/03_spot.ipynb #c74382dc
 def signal_rows(
     frames, # of `Frame`
     method: str = 'auto', # how faces are found, see `find_faces`
@@ -104,6 +109,7 @@ def signal_rows(
             yield _row(frame, square, watch.before(frame.time))
             if square.sure: watch.squares.append((frame.time, square))
 
+# %% ../../nbs/video/03_spot.ipynb #4e218f3e
 def signal_of(
     frames, # of `Frame`
     method: str = 'auto', # how faces are found, see `find_faces`
@@ -140,6 +146,7 @@ def _noise(speed):
         middle = np.nanmedian(speed, 0)
         return middle, 1.4826*np.nanmedian(abs(speed - middle), 0)
 
+# %% ../../nbs/video/03_spot.ipynb #e0e8b0b7
 def thresholds(
     motion: np.ndarray, # (T, places, 2) px
     head: np.ndarray, # (T,) px
@@ -160,6 +167,7 @@ class Hill:
     way: np.ndarray     # (2,), px at the top
     score: float        # speed over threshold
 
+# %% ../../nbs/video/03_spot.ipynb #f1242ba2
 def _reach(along, top, share=.12):
     "How far a hill goes to both sides of its top: to a share of its height."
     low = share*along[top]
@@ -168,6 +176,7 @@ def _reach(along, top, share=.12):
     while last < len(along) - 1 and along[last + 1] > low: last += 1
     return max(first - 1, 0), min(last + 1, len(along) - 1)
 
+# %% ../../nbs/video/03_spot.ipynb #8c6be6ed
 def hills_of(
     motion: np.ndarray, # (T, 2) px of a place
     threshold: np.ndarray, # (T,) px
@@ -200,6 +209,7 @@ class Move:
     size: float         # px at the apex
     way: np.ndarray     # (2,) px, at the first hill
 
+# %% ../../nbs/video/03_spot.ipynb #f8022217
 def _move(time, motion, lag, out, back):
     "A move from its two hills. The flow at t is the way from t − lag to t."
     along = np.nan_to_num(motion)@(out.way/np.hypot(*out.way))
@@ -233,6 +243,7 @@ def moves_of(
         found.append(_move(time, motion, lag, hills[i], hills[j]))
     return sorted(found, key=lambda m: m.onset)
 
+# %% ../../nbs/video/03_spot.ipynb #d16d8714
 def _opposite(out, back, config):
     "Whether one hill takes back what the other did."
     gone, came = np.hypot(*out.way), -(back.way@out.way)/np.hypot(*out.way)
@@ -267,6 +278,7 @@ class Track:
     lag: float              # s
     pieces: list            # of slices without a gap
 
+# %% ../../nbs/video/03_spot.ipynb #e8939c98
 def track_of(
     rows: pd.DataFrame, # the signal of one face
     config: SpotConfig = SpotConfig(), # what counts
@@ -292,6 +304,7 @@ def _all_moves(track, config):
             hills += [(k, part[0][h.top], h.way) for h in hills_of(*part[1:], k)]
     return moves, hills
 
+# %% ../../nbs/video/03_spot.ipynb #5f46d9cf
 _NAMES = list(FACE_PLACES)
 
 def _shared(a, b):
@@ -301,6 +314,7 @@ def _shared(a, b):
 
 def _span(m): return m.onset, m.offset
 
+# %% ../../nbs/video/03_spot.ipynb #76e5218a
 def blinks_of(
     moves, # of `Move`
     hills, # of (place, s, way)
@@ -343,10 +357,12 @@ def _groups(moves):
         left = [m for m in left if all(m is not s for s in same)]
     return found
 
+# %% ../../nbs/video/03_spot.ipynb #46589e86
 def _event(kind, face, onset, apex, offset, *, score=0., size=0., place='', places=(), flags=()):
     return dict(kind=kind, face=face, onset=float(onset), apex=float(apex), offset=float(offset), score=float(score),
                 size=float(size), place=place, places=' '.join(places), flags=' '.join(flags))
 
+# %% ../../nbs/video/03_spot.ipynb #c7c34bcb
 def _of_group(group, face, track, talk, config):
     "The event of a group of moves; None if it is none."
     best = group[0]
@@ -370,6 +386,7 @@ def _hidden(move, blinks, talk):
         if small and _shared(_span(move), _span(lid)) > .2: return True
     return name not in ('brow_left', 'brow_right', *LIDS) and any(_shared(_span(move), t) > .2 for t in talk)
 
+# %% ../../nbs/video/03_spot.ipynb #eb8b8269
 def face_events(
     rows: pd.DataFrame, # the signal of one face
     config: SpotConfig = SpotConfig(), # what counts

@@ -387,3 +387,18 @@ def test_every_cell_holds_the_run_of_its_own_column_and_row(tmp_path, table):
             seen += 1
         else: assert np.isnan(row['ours'])
     assert seen == 2 * len(value)                    # two metrics a run
+
+
+def test_table_four_shows_what_is_beyond_the_paper_with_its_control(flow_root, tmp_path):
+    "A run of `au_ridge` brings two rows: its own, and that of the control, which says that it is not run yet."
+    loso.run(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(tmp_path), method='au_ridge', device='cpu',
+             split='subject', overrides='plau.updates=1,plau.batch=2,ridge.steps=1', progress=False)
+    html = tables.page('table4', tmp_path, 'public_flow')
+    found = pd.read_csv(tmp_path/'tables'/'table4.csv').set_index('row')
+    more = found[found.index.str.contains('beyond the paper')]
+    assert more.index.unique().str.split(' ').str[0].tolist() == ['untrained', 'action-unit']
+    assert more.loc[more.index.str.startswith('action-unit'), 'ours'].notna().any()
+    control = more[more.index.str.startswith('untrained')]
+    assert control['ours'].isna().all() and 'not run yet' in {*control['note']}
+    assert 'no real label is used' in html and 'random_ridge, its untrained control' in html
+    assert 'beyond' not in tables.page('table3', tmp_path, 'public_flow')

@@ -124,9 +124,9 @@ def test_a_dataset_is_tested_by_what_the_others_taught(flow_root, tmp_path):
     record, = records(curve).values()
     assert [sorted({d for d, _ in held}) for held in record['held']] == [['casme2'], ['samm'], ['smic']]
     folder = run(method='pca_lda', split='dataset', progress=False, **shared)
-    whole = read_predictions(folder/'predictions.csv').set_index(['dataset', 'subject', 'clip'])['prediction']
-    by_clip = {c[-1] if isinstance(c, tuple) else c: p for c, p in whole.items()}
-    assert [by_clip[c] for c in record['clips']] == record['predictions'] and len(record['clips']) == 442
+    whole = read_predictions(folder/'predictions.csv')                           # sorted by dataset, subject and clip
+    assert whole['clip'].tolist() == record['clips'] and whole['prediction'].tolist() == record['predictions']
+    assert len(whole) == 442
     with pytest.raises(ValueError, match='datasets of the clips: expected two or more'): go(tmp_path, sizes='datasets')
 
 

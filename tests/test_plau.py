@@ -119,6 +119,7 @@ def test_no_label_is_used_and_every_output_says_so(flow_root, tmp_path):
                  device='cpu', subjects='samm/sa00,samm/sa01', overrides=CHEAP_PLAU, progress=False)
     config = json.loads((folder/'config.json').read_text())
     assert config['note'] == 'no real label is used' and 'no real label is used' in as_words(words_in(folder))
+    assert json.loads((folder/'metrics.json').read_text())['note'] == 'no real label is used'
     folds = [json.loads(p.read_text()) for p in (folder/'folds').glob('*.json')]
     assert len({f['weights_sha256'] for f in folds}) == 1                       # the same model in every fold
     assert len(list((tmp_path/'cache'/'priors'/'plau').glob('*.safetensors'))) == 1

@@ -39,7 +39,6 @@ from .data.labels import class_names
 from .folds import Fold, fold_group, inner_groups, subjects_of
 from .inputs import channels
 from mpfnet.methods import (
-    INNER_SPLITS,
     Context,
     Method,
     Settings,
@@ -47,6 +46,7 @@ from mpfnet.methods import (
     code_deciding,
     decided_by,
     fit,
+    inner_splits,
     method_of,
     recipe_of,
 )
@@ -218,7 +218,7 @@ def prepare(
 ) -> Data:
     "Load the clip table and make sure that all features exist."
     stages = method_of(p.method).stages
-    n_splits = n_splits or (INNER_SPLITS if settings.gamma == 'inner' and 'gamma' in stages else None)
+    n_splits = n_splits or inner_splits(stages, settings)
     loaded = clips_to_run(p, settings, n_splits)
     clips, kind = loaded.table, loaded.table['input'].iat[0]
     recipe = settled_face(recipe_for(p, settings), clips)

@@ -29,6 +29,7 @@ from mpfnet.harness import (
     still_to_do,
     valid_records,
 )
+from .methods import method_of
 from .metrics import KEY, ensemble, evaluate, read_predictions, summarise
 from .parameters import Parameters, check_parameters, explained, resolve, seeds_of
 from .processes import engine_of
@@ -115,7 +116,8 @@ def run_seed(
         records = valid_records(h, everyone)
         done = dict(done=len(records), of=len(everyone))
         table = predictions_table(records.values())
-        write_results(folder, table, h.n_classes, folds=done, **part_scores(e, table))
+        said = part_scores(e, table) | method_of(p.method).noted()
+        write_results(folder, table, h.n_classes, folds=done, **said)
         note_environment(folder, dict(
             device=e.device, start=began, seconds=round(time.perf_counter() - start, 1), folds_trained=trained,
             workers=p.workers, engine=p.engine,
@@ -155,7 +157,8 @@ def summarise_seeds(
     folds, here = split_of(e.asked.split).folds(e.data.clips).values(), set(subjects_of(tables[0]))
     done = dict(done=sum(here >= set(group) for group in folds), of=len(folds))
     table = ensemble(tables)
-    write_results(folder, table, e.n_classes, seeds=spread_of(tables, e.n_classes), folds=done, **part_scores(e, table))
+    more = part_scores(e, table) | method_of(e.asked.method).noted()
+    write_results(folder, table, e.n_classes, seeds=spread_of(tables, e.n_classes), folds=done, **more)
     now = datetime.now(timezone.utc).isoformat(timespec='seconds')
     said = dict(device=first['device'], start=now, seconds=0., folds_trained=0, workers=e.asked.workers)
     note_environment(folder, said)

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['FACE', 'TINY_RELEASED_FLOW', 'FACE_SIZES', 'AUDIT_LOOKS', 'INNER_SPLITS', 'LEARNT', 'PLAIN', 'UNITS_KNOWN',
-           'CONTROL_NOTE', 'CONTROLLED_NOTE', 'MAPS_NOTE', 'METHODS', 'STRATEGIES', 'NO_WAY_BACK', 'UNKNOWN_FIELDS',
-           'PATH_WANTED', 'OwnConfig', 'Settings', 'parse_value', 'parse_override', 'override', 'settings_preset',
-           'Fitted', 'empty_matcher', 'Loaded', 'restored_matcher', 'Context', 'starting_encoder', 'build',
-           'fit_matcher', 'watch_matcher', 'inner_gamma', 'held_out_labels', 'last_maps', 'MapsReader', 'MapsRidge',
-           'restored_maps', 'Method', 'FittedBaseline', 'one', 'episodic', 'local_motion', 'read_by_ridge', 'method_of',
-           'fit', 'class_of', 'source_of', 'remember_source', 'imported_by', 'modules_behind', 'home_of',
-           'code_deciding', 'restored_model', 'recipe_of', 'check_input', 'decided_by', 'unused', 'rebuilt',
-           'settings_of_config', 'input_of']
+           'CONTROL_NOTE', 'CONTROLLED_NOTE', 'MAPS_NOTE', 'FUSION_NOTE', 'METHODS', 'STRATEGIES', 'NO_WAY_BACK',
+           'UNKNOWN_FIELDS', 'PATH_WANTED', 'OwnConfig', 'Settings', 'parse_value', 'parse_override', 'override',
+           'settings_preset', 'Fitted', 'empty_matcher', 'Loaded', 'restored_matcher', 'Context', 'starting_encoder',
+           'build', 'fit_matcher', 'watch_matcher', 'inner_gamma', 'held_out_labels', 'inner_weights', 'inner_splits',
+           'last_maps', 'MapsReader', 'MapsRidge', 'restored_maps', 'Method', 'FittedBaseline', 'one', 'episodic',
+           'local_motion', 'read_by_ridge', 'with_units', 'method_of', 'fit', 'class_of', 'source_of',
+           'remember_source', 'imported_by', 'modules_behind', 'home_of', 'code_deciding', 'restored_model',
+           'recipe_of', 'check_input', 'decided_by', 'unused', 'rebuilt', 'settings_of_config', 'input_of']
 
 # %% ../nbs/04_methods.ipynb #cfe90850
 import ast
@@ -45,9 +45,10 @@ from mpfnet.episodes import (
 from .inputs import NO_AUGMENT, AugmentConfig, Scaling, channels
 from .metrics import evaluate
 from .motion.checkpoints import load_strict
+from .mpfnet_a import FusionConfig, MPFNetA, UnitView, best_weights, probe_fusion, synthetic_loss
 from .mpfnet_c import CascadeConfig, MPFNetC
 from .mpfnet_p import MPFNetP, Single
-from .plau import NO_LABEL, AUZero, PLAUConfig, probe_zero
+from .plau import NO_LABEL, AUZero, PLAUConfig, UnitEncoder, encoder_of, probe_zero
 from .plsm import PLSMConfig, plsm_preset, plsm_prior
 from .pltn import PLTNConfig, pltn_preset, pltn_prior
 from .preprocess import INPUTS, PreprocessConfig, Recipe
@@ -108,6 +109,7 @@ class Settings:
     unit_flow: UnitFlowConfig = field(default_factory=UnitFlowConfig)  # what synthetic clips are drawn from
     plau: PLAUConfig = field(default_factory=PLAUConfig)               # the prior that learns from them
     ridge: RidgeConfig = field(default_factory=RidgeConfig)            # on local motion
+    fusion: FusionConfig = field(default_factory=FusionConfig)         # how mpfnet_a weighs three encoders
 
 # %% ../nbs/04_methods.ipynb #ef61c47f
 def parse_value(
@@ -213,9 +215,11 @@ def empty_matcher(
     "The matcher of a method with random weights."
     def encoder(): return CAI3D(shape[0], embedding=None, preset=settings.encoder, size=shape[1:])
     if method == 'mpfnet_p': return MPFNetP(encoder(), encoder())
+    if method == 'mpfnet_a': return MPFNetA(encoder(), encoder(), UnitEncoder(settings.plau.dropout), settings.fusion)
     if method == 'mpfnet_c': return MPFNetC(encoder(), encoder(), settings.cascade.k, settings.cascade.residual)
     if method in ('scratch', 'pltn', 'plsm'): return Single(encoder())
-    raise ValueError(f'{method} has no encoder with prototypes; known: mpfnet_c, mpfnet_p, plsm, pltn, scratch')
+    known = 'mpfnet_a, mpfnet_c, mpfnet_p, plsm, pltn, scratch'
+    raise ValueError(f'{method} has no encoder with prototypes; known: {known}')
 
 # %% ../nbs/04_methods.ipynb #0f36dd38
 class Loaded(Fitted):
@@ -241,7 +245,8 @@ class Loaded(Fitted):
         except (KeyError, ValueError) as e:
             raise ValueError(f'{path}: no kept weights of {method}: {e} is missing') from None
         self.matcher = load_strict(empty_matcher(method, settings, (len(self.index), *shape[1:])), rest, path)
-        self.matcher.to(self.device, memory_format=torch.channels_last_3d)
+        for part in self.matcher.children():                               # a network of images has no third dimension
+            part.to(self.device, **{} if isinstance(part, UnitView) else dict(memory_format=torch.channels_last_3d))
 
 # %% ../nbs/04_methods.ipynb #14a4ad1f
 def restored_matcher(
@@ -279,7 +284,7 @@ def starting_encoder(
 
 # %% ../nbs/04_methods.ipynb #fc62cb0e
 def build(
-    method,  # 'mpfnet_c', 'mpfnet_p', 'plsm', 'pltn' or 'scratch'
+    method,  # 'mpfnet_a', 'mpfnet_c', 'mpfnet_p', 'plsm', 'pltn' or 'scratch'
     data,    # Prepared fold
     ctx,     # Context
 ):
@@ -289,6 +294,7 @@ def build(
     gfe, afe = start('pltn'), start('plsm')
     gamma, cascade = ctx.settings.gamma, ctx.settings.cascade
     if method == 'mpfnet_p': return MPFNetP(gfe, afe, .7 if gamma == 'inner' else gamma)
+    if method == 'mpfnet_a': return MPFNetA(gfe, afe, encoder_of(data.fold, ctx).to(data.device), ctx.settings.fusion)
     return seeded(lambda: MPFNetC(gfe, afe, cascade.k, cascade.residual), stage_generator(data.fold, 'cascade'))
 
 # %% ../nbs/04_methods.ipynb #e210cba2
@@ -302,9 +308,11 @@ def fit_matcher(
     data = Prepared(fold, s.features, ctx.device, s.compute, ctx.digests)
     matcher = build(method, data, ctx)
     watch = watch_matcher(matcher, data, ctx)
-    train_episodes(matcher, data, s.meta, s.augment, fold.n_classes, f'meta {method}', watch)
+    besides = synthetic_loss(matcher, fold, ctx) if method == 'mpfnet_a' else None
+    train_episodes(matcher, data, s.meta, s.augment, fold.n_classes, f'meta {method}', watch, besides)
     fitted = Fitted(matcher, data, s.meta, fold.n_classes)
     if method == 'mpfnet_p' and s.gamma == 'inner': fitted.weights = (1., inner_gamma(fold, ctx))
+    if method == 'mpfnet_a' and s.fusion.chosen: fitted.weights = inner_weights(fold, ctx)
     return fitted
 
 # %% ../nbs/04_methods.ipynb #337ad3dc
@@ -351,6 +359,30 @@ def held_out_labels(
     clips = fold.clips
     held = [(d, s) in set(inner.held_out) for d, s in zip(clips['dataset'], clips['subject'])]
     return clips['label'].to_numpy()[held]
+
+# %% ../nbs/04_methods.ipynb #26e6a5ef
+def inner_weights(
+    fold,                   # Fold, not sealed
+    ctx,                    # Context
+    n_splits=INNER_SPLITS,  # inner folds
+) -> tuple:                 # (1, γ, α)
+    "The weights of MPFNet-A with the best UF1 over inner folds."
+    fusion, truth, parts = ctx.settings.fusion, [], []
+    inner_ctx = replace(ctx, settings=replace(ctx.settings, fusion=replace(fusion, chosen=False)), watch=None)
+    for inner in fold.inner(n_splits):
+        truth.append(held_out_labels(fold, inner))
+        model = fit_matcher('mpfnet_a', inner, inner_ctx)
+        inner.seal(model.state())
+        parts.append(model.parts(inner.test_features()))
+    return best_weights(np.concatenate(parts, 1), np.concatenate(truth), fold.n_classes, fusion.steps)
+
+def inner_splits(
+    stages,    # of a method's row
+    settings,  # Settings
+) -> int | None:
+    "Inner folds that a method trains within each fold; None = none."
+    asked = settings.gamma == 'inner' and 'gamma' in stages or settings.fusion.chosen and 'fusion' in stages
+    return INNER_SPLITS if asked else None
 
 # %% ../nbs/04_methods.ipynb #3fa503b3
 def last_maps(
@@ -471,10 +503,14 @@ def episodic(
                   gives='similarities', ordered=True, restore=restored_matcher, **kwargs)
 
 # %% ../nbs/04_methods.ipynb #0a710ed8
-UNITS_KNOWN = (*LEARNT, 'data.action_units', 'synthetic.unit_flow', 'motion.checkpoints', 'rivals.descriptors', 'plau')
+UNITS_KNOWN = (
+    *LEARNT, 'data.action_units', 'synthetic.faces', 'synthetic.unit_flow', 'synthetic.unit_faces',
+    'motion.checkpoints', 'rivals.descriptors', 'plau',
+)
 CONTROL_NOTE = 'control of au_ridge: filters that were never trained'
 CONTROLLED_NOTE = 'to be shown beside its control, random_ridge'
 MAPS_NOTE = 'beyond the paper: the network of {}, read by a kernel ridge'
+FUSION_NOTE = 'beyond the paper: MPFNet-P with a third encoder, of action units'
 
 def local_motion(
     *stages,   # besides the ridge
@@ -488,6 +524,12 @@ def read_by_ridge(row, name) -> Method: # of the matcher
     "The row of a matcher, read by the ridge instead."
     return replace(row, fit=MapsRidge, stages=(*row.stages, 'ridge'), gives='numbers', restore=restored_maps,
                    modules=(*row.modules, *UNITS_KNOWN, 'rivals.ridge'), note=MAPS_NOTE.format(name))
+
+def with_units(row) -> Method: # of mpfnet_p
+    "The row of MPFNet-A: the stages of MPFNet-P but γ, and those of the third encoder."
+    stages = *(k for k in row.stages if k != 'gamma'), 'unit_flow', 'plau', 'fusion'
+    return replace(row, stages=stages, modules=(*row.modules, *UNITS_KNOWN, 'mpfnet_a'), probe=probe_fusion,
+                   note=FUSION_NOTE)
 
 # %% ../nbs/04_methods.ipynb #ea982859
 #: every method by its name
@@ -519,6 +561,7 @@ METHODS = dict(
     hof_ridge=local_motion(), random_ridge=local_motion(note=CONTROL_NOTE),
     au_ridge=local_motion('unit_flow', 'plau', note=CONTROLLED_NOTE))
 METHODS |= {f'{m}_ridge': read_by_ridge(METHODS[m], m) for m in ('mpfnet_p', 'mpfnet_c')}
+METHODS |= dict(mpfnet_a=with_units(METHODS['mpfnet_p']))
 
 # %% ../nbs/04_methods.ipynb #a21fead1
 def method_of(method) -> Method: # a name of the table, or a row of one's own

@@ -31,7 +31,7 @@ CHEAP = 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,encoder.wid
 CHEAP_RIVALS = ('fdp.updates=1,afn.epochs=1,fmanet.epochs=1,phase_flows.size=32,phase_flows.side=16,'
                 'skd_tstsan.updates=1,skd_tstsan.width=0.125,skd_tstsan.side=16,three_streams.size=32,'
                 'three_streams.flow=dis,ststnet.epochs=2,lbp_top.size=32,bi_woof.size=32,strain.size=32,'
-                'plau.updates=2,plau.batch=8')
+                'plau.updates=2,plau.batch=8,fusion.chosen=false')
 
 # what `synth_root` holds: five subjects of ten clips
 FEW_FACES = dict(subjects=5, size=48)

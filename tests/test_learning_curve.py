@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import CHEAP
 
 from mpfnet.core.pages import notebook_path, run_page
 from mpfnet.learning_curve import learning_curve, order_of, training_sizes
@@ -112,3 +113,26 @@ def test_the_page_runs_as_papermill_runs_it(flow_root, tmp_path):
         dataset='megc2019_flow', methods='majority', sizes='2', draws=1, data_root=str(flow_root),
         out_dir=str(tmp_path/'runs')))
     assert len([*(tmp_path/'runs').glob('curve-*/majority/2-0.json')]) == 1
+
+
+def test_a_dataset_is_tested_by_what_the_others_taught(flow_root, tmp_path):
+    "On the look-alike of the release; the same as a run with split=dataset, clip by clip."
+    from mpfnet.loso import run
+    from mpfnet.metrics import read_predictions
+    shared = dict(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(tmp_path), device='cpu')
+    curve = learning_curve('pca_lda', sizes='datasets', draws=5, progress=False, **shared)
+    record, = records(curve).values()
+    assert [sorted({d for d, _ in held}) for held in record['held']] == [['casme2'], ['samm'], ['smic']]
+    folder = run(method='pca_lda', split='dataset', progress=False, **shared)
+    whole = read_predictions(folder/'predictions.csv')                           # sorted by dataset, subject and clip
+    assert whole['clip'].tolist() == record['clips'] and whole['prediction'].tolist() == record['predictions']
+    assert len(whole) == 442
+    with pytest.raises(ValueError, match='datasets of the clips: expected two or more'): go(tmp_path, sizes='datasets')
+
+
+def test_networks_with_priors_have_a_curve_on_ready_made_flow(flow_root, tmp_path):
+    curve = learning_curve('mpfnet_p,au_zero', dataset='megc2019_flow', data_root=str(flow_root), sizes='4', draws=1,
+                           out_dir=str(tmp_path), device='cpu', preset='tiny', progress=False,
+                           overrides=f'{CHEAP},plau.updates=1,plau.batch=2')
+    assert curve.table['method'].tolist() == ['mpfnet_p', 'au_zero'] and curve.table['uf1'].between(0, 1).all()
+    assert curve.table['clips'].nunique() == 1

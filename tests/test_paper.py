@@ -387,3 +387,22 @@ def test_every_cell_holds_the_run_of_its_own_column_and_row(tmp_path, table):
             seen += 1
         else: assert np.isnan(row['ours'])
     assert seen == 2 * len(value)                    # two metrics a run
+
+
+def test_table_four_shows_what_is_beyond_the_paper_with_its_control(monkeypatch, tmp_path):
+    "A run of `au_ridge` brings two rows: its own, and that of the control, which says that it is not run yet."
+    def runs_for(folder, data, dataset, task, method, features, seeds):
+        return (['a-run'], 'pooled', '') if method == 'au_ridge' else ([], '', 'not run yet')
+    monkeypatch.setattr(tables, 'runs_for', runs_for)
+    monkeypatch.setattr(tables, 'scores_of', lambda runs, part: dict.fromkeys(tables.METRICS, (.7, .6, .8)))
+    monkeypatch.setattr(tables, 'stamp_of', lambda runs: 'REAL clips, the public flow release')
+    monkeypatch.setattr(tables, 'made_from', lambda runs: '')
+    html = tables.page('table4', tmp_path, 'public_flow')
+    found = pd.read_csv(tmp_path/'tables'/'table4.csv').set_index('row')
+    more = found[found.index.str.contains('beyond the paper')]
+    assert more.index.unique().str.split(' ').str[0].tolist() == ['untrained', 'action-unit']
+    assert (more.loc[more.index.str.startswith('action-unit'), 'ours'] == .7).any() and more['paper'].isna().all()
+    control = more[more.index.str.startswith('untrained')]
+    assert control['ours'].isna().all() and {*control['note']} == {'not run yet'}
+    assert 'no real label is used' in html and 'random_ridge, its untrained control' in html
+    assert 'beyond' not in tables.page('table3', tmp_path, 'public_flow')

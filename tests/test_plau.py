@@ -11,17 +11,21 @@ from mpfnet.core.artefacts import Artefacts, sha256_of
 from mpfnet.folds import Fold
 from mpfnet.loso import run
 from mpfnet.methods import METHODS, override, settings_preset
-from mpfnet.plau import AUZero, PLAUConfig, encoder_of, flow_normalised, plau_prior, train_plau
+from mpfnet.plau import AUZero, PLAUConfig, drawn_faces, encoder_of, flow_normalised, plau_prior, train_plau
+from mpfnet.preprocess import PreprocessConfig
 from mpfnet.results.words import as_words, words_in
+from mpfnet.rivals.descriptors import FlowStrain
 from mpfnet.synthetic.unit_flow import UNITS, UnitFlowConfig, draw_clips, draw_units
 
 TINY = PLAUConfig(updates=2, batch=8)
+FEW = dict(clips=4, people=2)
 CHEAP_PLAU = 'plau.updates=2,plau.batch=8'
 
 
 def context(artefacts=None, **drawn):
+    read = dict(strain=FlowStrain(size=32), preprocess=PreprocessConfig(size=16, length=3))
     return SimpleNamespace(artefacts=Artefacts(artefacts),
-                           settings=SimpleNamespace(plau=TINY, unit_flow=UnitFlowConfig(**drawn)))
+                           settings=SimpleNamespace(plau=TINY, unit_flow=UnitFlowConfig(**FEW | drawn), **read))
 
 
 def fold_of(seed=0, held='s0', **more):
@@ -77,6 +81,11 @@ def test_more_than_three_classes_are_refused_before_anything_is_trained():
     (dict(negative=-.1), 'unit_flow.negative: expected 0 or more'),
     (dict(one_sided=2.), 'unit_flow.one_sided: expected a share'),
     (dict(noise=float('nan')), 'unit_flow.noise: expected a finite number'),
+    (dict(clips=0), 'unit_flow.clips: expected 2 or more'),
+    (dict(people=0), 'unit_flow.people: expected 1…clips'),
+    (dict(clips=8, people=9), 'unit_flow.people: expected 1…clips .8.'),
+    (dict(stray=1.5), 'unit_flow.stray: expected a share'),
+    (dict(crop=-.1), 'unit_flow.crop: expected 0 or more'),
 ])
 def test_a_generator_that_cannot_draw(wrong, says):
     with pytest.raises(ValueError, match=says): UnitFlowConfig(**wrong)
@@ -110,6 +119,7 @@ def test_no_label_is_used_and_every_output_says_so(flow_root, tmp_path):
                  device='cpu', subjects='samm/sa00,samm/sa01', overrides=CHEAP_PLAU, progress=False)
     config = json.loads((folder/'config.json').read_text())
     assert config['note'] == 'no real label is used' and 'no real label is used' in as_words(words_in(folder))
+    assert json.loads((folder/'metrics.json').read_text())['note'] == 'no real label is used'
     folds = [json.loads(p.read_text()) for p in (folder/'folds').glob('*.json')]
     assert len({f['weights_sha256'] for f in folds}) == 1                       # the same model in every fold
     assert len(list((tmp_path/'cache'/'priors'/'plau').glob('*.safetensors'))) == 1
@@ -122,3 +132,37 @@ def test_the_prior_and_its_control_name_each_other():
 def test_the_prior_is_trained_from_the_given_seed(tmp_path):
     a, b = (plau_prior(TINY, UnitFlowConfig(), s, True, Artefacts()) for s in (0, 1))
     assert sha256_of(a.state_dict()) != sha256_of(b.state_dict())
+
+
+def test_drawn_faces_are_an_artefact_of_generator_seed_and_recipe(tmp_path):
+    "One for all folds and for every training of the prior; of the recipe how a face is found does not count."
+    kept = Artefacts(tmp_path)
+    def files(): return len(list((tmp_path/'unit_faces').glob('*.safetensors')))
+    def drawn(recipe, seed=0, cfg=TINY, **more):
+        return drawn_faces(cfg, UnitFlowConfig(**FEW | more), seed, recipe, kept)
+    small = FlowStrain(size=16)
+    first = drawn(small)
+    assert len(first) == 4 and files() == 1 and first.x.isfinite().all()
+    for s in ('s0', 's1'): encoder_of(fold_of(held=s, input='frames'), context(tmp_path))
+    assert files() == 2                                                          # the context's recipe has another size
+    drawn(FlowStrain(size=16, face='haar', no_face='centre'))
+    drawn(small, cfg=PLAUConfig(updates=9, batch=8))
+    assert files() == 2
+    for other in (dict(seed=1), dict(stray=.9)): drawn(small, **other)
+    drawn(PreprocessConfig(size=16, length=3))
+    assert files() == 5
+
+
+def test_both_kinds_of_rows_of_one_drawn_clip_say_the_same_motion():
+    "Flow and strain of onset and apex; and the sum of the steps of MPFNet's recipe."
+    three = UnitFlowConfig(clips=3, people=3)
+    def seen(recipe): return flow_normalised(drawn_faces(TINY, three, 0, recipe, Artefacts()).x)
+    a, b = seen(FlowStrain(size=64)), seen(PreprocessConfig(size=64, length=4))
+    together = [torch.corrcoef(torch.stack([p[:2].flatten(), q[:2].flatten()]))[0, 1] for p, q in zip(a, b)]
+    assert np.mean(together) > .5
+
+
+def test_nobody_of_a_synthetic_dataset_is_among_the_drawn_people():
+    from mpfnet.synthetic.lookalike import HABITS, PARTICIPANTS
+    from mpfnet.synthetic.unit_faces import NOBODY
+    assert 1000*(1 + len(HABITS)) + max(map(len, PARTICIPANTS.values())) < NOBODY

@@ -141,8 +141,9 @@ def test_names_are_text_and_nobody_is_without_one():
 # --- folds -----------------------------------------------------------------------------------------------------------
 
 SETTINGS = override(settings_preset('tiny'), f'{CHEAP},{CHEAP_RIVALS},preprocess.size=16,meta.shot=2,meta.queries=2')
-# the cheaper ones: both encoders of mpfnet_p and mpfnet_c are among them
-FLOW = [m for m in METHODS if 'flow28' in recipe_of(m, SETTINGS).kinds and m not in ('mpfnet_p', 'mpfnet_c')]
+# the cheaper ones: both encoders of mpfnet_p and mpfnet_c, and all three of mpfnet_a, are among them
+WITH_SEVERAL = 'mpfnet_p', 'mpfnet_c', 'mpfnet_a'
+FLOW = [m for m in METHODS if 'flow28' in recipe_of(m, SETTINGS).kinds and m not in WITH_SEVERAL]
 
 
 def drawn(method, seed=0):

@@ -139,7 +139,7 @@ def runs_of_flow() -> dict: # → {table or figure: [Wanted]}
     flow, strategies = [('megc2019_flow', '3class')], tuple(STRATEGIES.values())
     return dict(
         table3=runs_each(flow, ('majority', 'pca_lda', 'bi_woof', 'ststnet', *BOTH)),
-        table4=runs_each(flow, strategies),
+        table4=runs_each(flow, (*strategies, 'au_zero', 'random_ridge', 'au_ridge', 'hof_ridge')),
         fig08=runs_each(flow, ('mpfnet_p',)),
         fig09=runs_each(flow, ('scratch', 'pltn', 'plsm', 'mpfnet_c')),
         fig10=runs_each(flow, strategies, keep_weights=True))

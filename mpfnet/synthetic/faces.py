@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EMOTIONS', 'CLASSES', 'DISTRACTORS', 'VERSION', 'subject_traits', 'draw_face', 'Script', 'write_script', 'profile',
-           'clip_fields', 'motion', 'invert', 'draw_frame', 'draw_clip']
+           'clip_fields', 'motion', 'invert', 'face_after', 'draw_frame', 'draw_clip']
 
 # %% ../../nbs/synthetic/01_faces.ipynb #1a1fcefc
 from dataclasses import dataclass
@@ -268,13 +268,20 @@ def invert(
 @lru_cache(maxsize=4)
 def _face(seed, subject, size): return draw_face(seed, subject, size)
 
+def face_after(
+    face, # as `draw_face` draws it, or one channel of it
+    field, # (2, n, n) displacement of the pixels, px
+) -> np.ndarray: # (n, n, channels)
+    "A face as it looks when its skin has moved."
+    n, b = field.shape[-1], invert(field)
+    y, x = np.meshgrid(*2*[np.arange(n, dtype=np.float32)], indexing='ij')
+    at = 2*(x + b[0]) + .5, 2*(y + b[1]) + .5
+    return cv2.remap(face, *at, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).reshape(n, n, -1)
+
 def _moved(s, frame, face, fields):
     "A face as a frame shows it, 0 to 255, before noise: (size, size, channels)."
     n, t = s.size, (frame - s.onset)/(s.last - s.onset)
-    b = invert(motion(s, frame, fields=fields))
-    y, x = np.meshgrid(*2*[np.arange(n, dtype=np.float32)], indexing='ij')
-    at = 2*(x + b[0]) + .5, 2*(y + b[1]) + .5
-    image = cv2.remap(face, *at, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).reshape(n, n, -1)
+    image, x = face_after(face, motion(s, frame, fields=fields)), np.arange(n, dtype=np.float32)
     image *= (1 + t*s.light[0] + t*s.light[1]*(2*x/n - 1))[..., None]
     image *= 255
     return image

@@ -53,6 +53,10 @@ class UnitFlowConfig:
     noise: float = .1         # typical root mean square of smooth noise, in peaks
     white: float = .02        # and of noise without neighbours
     median: float = .6        # share of clips that were smoothed by a median of 3×3
+    clips: int = 1536         # drawn faces, where a recipe is to read them: made once, used in every update
+    people: int = 96          # whose faces they are
+    stray: float = .4         # share of these clips with a unit of any kind besides; twice
+    crop: float = .06         # of a crop's log size; its place differs by half of this, in sides
 
     def __post_init__(self):
         check_fields(self, 'unit_flow')
@@ -61,6 +65,10 @@ class UnitFlowConfig:
         positive = ('amplitude', 'stretch', 'shift', 'centre', 'spread', 'turn', 'halo', 'texture', 'head', 'noise',
                     'white', 'extent', *THREE_CLASSES)
         for k in positive: need(getattr(self, k) >= 0, f'unit_flow.{k}', getattr(self, k), '0 or more')
+        need(0 <= self.stray <= 1, 'unit_flow.stray', self.stray, 'a share, 0…1')
+        need(self.crop >= 0, 'unit_flow.crop', self.crop, '0 or more')
+        need(self.clips >= 2, 'unit_flow.clips', self.clips, '2 or more')
+        need(1 <= self.people <= self.clips, 'unit_flow.people', self.people, f'1…clips ({self.clips})')
         need(sum(self.shares) > 0, 'unit_flow: shares of the classes', self.shares,
              'one of them above 0: this generator draws nothing')
 

@@ -132,6 +132,7 @@ def train_episodes(
     n_classes,     # K
     stage='meta',  # its name: what it draws depends on it
     watch=None,    # see `train.train`
+    besides=None,  # (number of the update) → a loss that is added
 ):
     "Train a matcher on episodes of a fold, in place; returns the losses."
     g, labels = stage_generator(data.fold, stage), data.fold.y.numpy()
@@ -143,7 +144,8 @@ def train_episodes(
         parts = where.split(sizes)
         e = forward(augment(data.x[clips], aug, g, data.flow))
         episodes = list(zip(parts[::2], parts[1::2]))
-        return episode_loss(e, data.y[clips], episodes, matcher.weights, cfg.tau, n_classes)
+        loss = episode_loss(e, data.y[clips], episodes, matcher.weights, cfg.tau, n_classes)
+        return loss + besides(k) if besides else loss
     with random_state_kept():
         torch.manual_seed(g.initial_seed())              # dropout
         return train(matcher, loss_of, cfg.updates, cfg, data.x.split(128), watch)

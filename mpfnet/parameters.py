@@ -305,8 +305,8 @@ def check_parameters(given:dict) -> Parameters: # name → value
 
 # %% ../nbs/05b_parameters.ipynb #7ea19219
 #: methods that a preset makes large
-SLOW = ('mpfnet_c', 'mpfnet_p', 'mpfnet_c_ridge', 'mpfnet_p_ridge', 'plsm', 'pltn', 'scratch', 'fdp', 'afn', 'fmanet',
-        'skd_tstsan')
+SLOW = ('mpfnet_a', 'mpfnet_c', 'mpfnet_p', 'mpfnet_c_ridge', 'mpfnet_p_ridge', 'plsm', 'pltn', 'scratch', 'fdp', 'afn',
+        'fmanet', 'skd_tstsan')
 
 def device_for(p:Parameters) -> str: # 'cpu' or 'cuda'
     "What computes a run; a ValueError if this machine should and cannot."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCORE_WORDS', 'unit_counts', 'unit_scores', 'evaluate_units', 'subject_counts', 'unit_bootstrap', 'Task', 'UnitTask',
-           'task_of', 'as_units', 'as_marks', 'main_scores', 'in_three_digits', 'scores_table']
+           'task_of', 'as_units', 'as_marks', 'main_scores', 'in_three_digits', 'scores_table', 'draw_units']
 
 # %% ../nbs/00e_tasks.ipynb #71158b48
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .core.artefacts import code_hash
-from .core.checks import need, patch
+from .core.checks import need, patch, pyplot
 from .data.labels import class_names
 from .data.units import is_units, unit_labels, units_asked
 from .metrics import check_predictions, ensemble, evaluate, metrics_table, score_columns, summarise
@@ -120,7 +120,7 @@ class UnitTask(Task):
     def decide(self, scores): return (np.asarray(scores) > 0).astype(int)
     def evaluate(self, labels, predictions): return evaluate_units(labels, predictions, self.names)
     def gives(self, row): return 'numbers'
-    def noted(self): return dict(units=list(self.names), units_code=code_hash(('data.units', 'tasks')))
+    def noted(self): return dict(labels=dict(units=list(self.names), code=code_hash(('data.units', 'tasks'))))
     def ensemble(self, tables):
         tables = [check_predictions(t) for t in tables]
         mean = np.mean([t[score_columns(tables)].to_numpy(float) for t in tables], 0)
@@ -206,3 +206,19 @@ def scores_table(metrics) -> pd.DataFrame: # content of a metrics.json
     parts = {'mean': pooled} | (metrics['per_dataset'] if len(metrics['per_dataset']) > 1 else {})
     return pd.DataFrame(rows | {name: row(m['n'], *(in_three_digits(m[k], m[f'{k}_ci95']) for k in main_scores(m)))
                                 for name, m in parts.items()}).T
+
+# %% ../nbs/00e_tasks.ipynb #e74bed08
+def draw_units(metrics, title=''): # content of a metrics.json → the figure
+    "F1 of each unit with its interval over the clips that show it, and the score of who always says yes."
+    pooled = metrics['pooled']
+    each = {u: v for u, v in pooled['per_unit'].items() if v['f1'] is not None}
+    fig, ax = pyplot().subplots(figsize=(5.2, 3), dpi=72, layout='constrained')
+    clips = np.arange(1, 1.25*max(v['clips'] for v in each.values()) + 2)
+    ax.plot(clips, 2*clips/(clips + pooled['n']), color='.6', lw=1, label='always yes')
+    for u, v in each.items():
+        if v['f1_ci95'][0] is not None: ax.plot([v['clips']]*2, v['f1_ci95'], color='.8', lw=2, zorder=1)
+        ax.plot(v['clips'], v['f1'], 'o', color='C0', ms=5)
+        ax.annotate(u, (v['clips'], v['f1']), (4, 2), textcoords='offset points', fontsize=8)
+    ax.set(xlabel='clips that show the unit', ylabel='F1', ylim=(-.03, 1.03), title=title)
+    ax.legend(fontsize=8, frameon=False)
+    return fig

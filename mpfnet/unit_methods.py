@@ -178,7 +178,7 @@ def serving(
     if isinstance(method, UnitRow): method = method.name
     if not is_units(task): return method
     if str(method) in UNIT_METHODS and not isinstance(method, Method): return UNIT_METHODS[method]
-    raise ValueError(f"{method} does not serve task='au': it learns one class a clip, and a clip may show several units. "
+    raise ValueError(f"{method} does not serve task='au': it learns one class a clip, and a clip may show more units. "
                      f'Methods that do: {", ".join(UNIT_METHODS)}')
 
 def for_units(settings:Settings) -> Settings: # of a preset

@@ -65,7 +65,7 @@ def units_asked(task) -> tuple: # 'au', 'au:1+4', 'au:AU1,AU4'
     if task == AU: return ()
     listed = str(task).partition(':')[2]
     units = read_units(listed)
-    need(units, f'task={task!r}', listed or 'nothing', "numbers of action units, 'au:1+4+12', or 'au' for the usual ones")
+    need(units, f'task={task!r}', listed or 'nothing', "numbers of units, 'au:1+4+12', or 'au' for the usual ones")
     odd = [u for u in units if u not in UNIT_WORDS]
     need(not odd, f'task={task!r}', f'AU{odd[0]}' if odd else '', 'units of the face: 1, 2, 4…46')
     return units

@@ -43,7 +43,7 @@ from mpfnet.harness import (
 from .loso import run_folder, run_seed
 from .methods import Method, method_of, unused
 from .own_method import as_method
-from .parameters import DEFAULTS, Parameters, check_parameters, known, resolve, seeds_of
+from .parameters import DEFAULTS, Parameters, check_parameters, for_classes, known, resolve, seeds_of
 from .processes import engine_of
 from .results.compare import SCORES, Side
 from mpfnet.results.ranks import (
@@ -169,7 +169,7 @@ def refused(
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                  # the runs will say it
         for c, d, s in a.combinations():
-            try: resolve(check_parameters(parameters_for(a, c, d, s)))
+            try: resolve(for_classes(check_parameters(parameters_for(a, c, d, s)), 'a benchmark'))
             except ValueError as e: out[c.name, str(d), s] = e
     everything = [(c.name, str(d), s) for c, d, s in a.combinations()]
     for place in range(3):

@@ -6,8 +6,8 @@
 __all__ = ['PARAMETERS', 'DEFAULTS', 'CHOICES', 'BESIDE', 'ITEM', 'SLOW', 'Parameters', 'is_assignment', 'targets_of', 'assigned',
            'names_beside', 'given_in', 'known', 'check_known', 'meanings', 'asked_of', 'explained', 'option_at',
            'options_of', 'with_own_data', 'as_whole', 'as_flag', 'as_gamma', 'check_text', 'as_folder', 'need_default',
-           'check_use', 'seeds_of', 'check_values', 'check_parameters', 'device_for', 'preset_for', 'settings_for',
-           'resolve']
+           'check_use', 'seeds_of', 'check_values', 'check_parameters', 'for_classes', 'device_for', 'preset_for',
+           'settings_for', 'resolve']
 
 # %% ../nbs/05b_parameters.ipynb #665618b3
 import ast
@@ -291,6 +291,16 @@ def check_parameters(given:dict) -> Parameters: # name → value
     p = with_own_data(replace(p, method=serving(as_method(p.method), p.task)))
     check_known(p)
     return check_values(p)
+
+# %% ../nbs/05b_parameters.ipynb #95bfe1d9
+def for_classes(
+    p:Parameters,  # checked
+    what,          # asks: 'a search'
+) -> Parameters:   # the same
+    "A ValueError for action units where only classes are known."
+    need(not is_units(p.task), f'{what}, task', p.task, "classes: 3class, 5class. Action units: mpfnet.run, "
+         'nbs/05_loso.ipynb, mpfnet.compare')
+    return p
 
 # %% ../nbs/05b_parameters.ipynb #7ea19219
 #: methods that a preset makes large

@@ -16,7 +16,8 @@ from .core.artefacts import code_hash
 from .core.checks import need, patch, pyplot
 from .data.labels import class_names
 from .data.units import is_units, unit_labels, units_asked
-from .metrics import check_predictions, ensemble, evaluate, metrics_table, score_columns, summarise
+from .metrics import check_predictions, ensemble, evaluate, metrics_table, score_columns
+from .metrics import summarise as summarise_classes
 
 # %% ../nbs/00e_tasks.ipynb #06c53adb
 def unit_counts(
@@ -102,7 +103,7 @@ class Task:
     def scores(self): return 'uf1', 'uar', 'acc', 'f1_weighted'
     def decide(self, scores): return np.asarray(scores).argmax(1)
     def evaluate(self, labels, predictions): return evaluate(labels, predictions, self.k)
-    def summarise(self, table): return summarise(table, self.k)
+    def summarise(self, table): return summarise_classes(table, self.k)
     def ensemble(self, tables): return ensemble(tables)
     def gives(self, row): return row.gives
     def written(self, table): return table

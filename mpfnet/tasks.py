@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCORE_WORDS', 'unit_counts', 'unit_scores', 'evaluate_units', 'subject_counts', 'unit_bootstrap', 'Task', 'UnitTask',
-           'task_of', 'as_units', 'as_marks', 'main_scores', 'in_three_digits', 'scores_table', 'draw_units']
+           'task_of', 'as_units', 'as_marks', 'main_scores', 'in_three_digits', 'scores_table', 'draw_unit_scores']
 
 # %% ../nbs/00e_tasks.ipynb #71158b48
 from dataclasses import dataclass
@@ -209,7 +209,7 @@ def scores_table(metrics) -> pd.DataFrame: # content of a metrics.json
                                 for name, m in parts.items()}).T
 
 # %% ../nbs/00e_tasks.ipynb #e74bed08
-def draw_units(metrics, title=''): # content of a metrics.json → the figure
+def draw_unit_scores(metrics, title=''): # content of a metrics.json → the figure
     "F1 of each unit with its interval over the clips that show it, and the score of who always says yes."
     pooled = metrics['pooled']
     each = {u: v for u, v in pooled['per_unit'].items() if v['f1'] is not None}

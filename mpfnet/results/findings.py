@@ -24,7 +24,7 @@ from .compare import AVERAGED, ONE, compare, signed
 from .records import read_config, records_in
 from .report import with_interval
 from .runs import config_of_run, configs
-from ..tasks import SCORE_WORDS, Task, as_units, draw_units, main_scores, task_of
+from ..tasks import SCORE_WORDS, Task, as_units, draw_unit_scores, main_scores, task_of
 
 # %% ../../nbs/results/06_findings.ipynb #f530667e
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +198,7 @@ def part_lines(parts) -> list: # `per_part` of metrics.json
 @patch
 def confusion_figure(self:Result):  # a matplotlib figure
     "The pooled confusion matrix: numbers are clips, shades are shares of the true class."
-    if self.task.units: return draw_units(self.metrics, f"{self.config['method']} on {self.config['dataset']}")
+    if self.task.units: return draw_unit_scores(self.metrics, f"{self.config['method']} on {self.config['dataset']}")
     counts = np.array(self.metrics['pooled']['confusion'])
     share = counts/counts.sum(1, keepdims=True).clip(1)
     size = 1.6 + .6*len(counts)

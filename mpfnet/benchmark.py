@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['RULES', 'OWN', 'SPELT', 'SHARED_PARAMETERS', 'BENCHMARK_PARAMETERS', 'NOT_YET', 'ORACLE', 'TEXT_COLUMNS',
            'RULE_COLOURS', 'Contender', 'in_brackets', 'item_of', 'contender_of', 'listed_in', 'contenders_of', 'Asked',
-           'datasets_of', 'all_different', 'shared_by_all', 'options_for', 'has_policies', 'shared_for',
-           'overrides_for', 'parameters_for', 'check_used', 'asked_for', 'failed_because', 'refused',
-           'each_warning_once', 'Cell', 'by_split', 'experiment_of', 'look_again', 'look_for_records', 'cells_wanted',
-           'seconds_by_clips', 'rates_of', 'seconds_left', 'BenchmarkPlan', 'by_place', 'jobs_of', 'names_of_folds',
-           'train_cell', 'side_of_cells', 'scores_in_columns', 'kind_in_words', 'row_of_cells', 'rows_of_cells',
-           'table_of_cells', 'whole_groups', 'pairs_of_cells', 'mean_scores', 'ranks_of_table', 'best_for_each',
-           'oracle_cells', 'said_of_oracles', 'Benchmarked', 'said_of_failures', 'sentences', 'seconds_table',
-           'asked_as_json', 'own_digests', 'read_benchmark', 'plan_benchmark', 'benchmark', 'scores_by_rule',
-           'panel_shape', 'panels', 'panel_title', 'kinds_of', 'forest_picture', 'pairs_picture', 'ranks_picture']
+           'parameters_for', 'check_used', 'asked_for', 'failed_because', 'refused', 'datasets_of', 'all_different',
+           'shared_by_all', 'options_for', 'has_policies', 'shared_for', 'overrides_for', 'each_warning_once', 'Cell',
+           'look_again', 'look_for_records', 'by_split', 'experiment_of', 'cells_wanted', 'seconds_by_clips',
+           'rates_of', 'seconds_left', 'BenchmarkPlan', 'by_place', 'jobs_of', 'names_of_folds', 'train_cell',
+           'side_of_cells', 'scores_in_columns', 'kind_in_words', 'row_of_cells', 'rows_of_cells', 'table_of_cells',
+           'whole_groups', 'pairs_of_cells', 'mean_scores', 'ranks_of_table', 'best_for_each', 'oracle_cells',
+           'said_of_oracles', 'Benchmarked', 'said_of_failures', 'sentences', 'seconds_table', 'asked_as_json',
+           'own_digests', 'read_benchmark', 'plan_benchmark', 'benchmark', 'scores_by_rule', 'panel_shape', 'panels',
+           'panel_title', 'kinds_of', 'forest_picture', 'pairs_picture', 'ranks_picture']
 
 # %% ../nbs/06_benchmark.ipynb #81fb21a1
 import re
@@ -52,6 +52,7 @@ from mpfnet.parameters import (
     as_flag,
     as_whole,
     check_parameters,
+    for_classes,
     known,
     no_use_for,
     options_of,
@@ -170,6 +171,76 @@ class Asked:
         "Everything but the seeds."
         return [(c, d, s) for c in self.contenders for d in self.datasets for s in self.splits]
 
+# %% ../nbs/06_benchmark.ipynb #7572c710
+def parameters_for(
+    a:Asked,
+    c:Contender,
+    dataset,
+    split,
+) -> dict:
+    "Parameters of a run; a method's own come first."
+    what = dict(method=c.method, dataset=dataset, split=split, overrides=overrides_for(a, c))
+    return shared_for(a, c, dataset) | c.given | what
+
+# %% ../nbs/06_benchmark.ipynb #ec55fe99
+def check_used(a:Asked):
+    "A ValueError for a shared parameter, a single setting or an option of data that no run here has a use for."
+    runs = [shared_for(a, c, d) for c in a.contenders for d in a.datasets]
+    for name in ('apex', 'length', 'features'):
+        taken = any(r[name] == a.shared[name] for r in runs)
+        need(taken, name, a.shared[name], f'{DEFAULTS[name]!r}, its default: no run here has a use for it')
+    options = {k for r in runs for k in options_of(r['data_options'])}
+    lost = [k for k in options_of(a.shared['data_options']) if k not in options]
+    need(not lost, 'data_options', known(lost), 'options that one of these datasets knows')
+    single = [p.strip() for p in str(a.shared['overrides']).split(',') if p.strip()]
+    lost = [p for p in single if all(unused(c.method, p) for c in a.contenders)]
+    need(not lost, 'overrides', known(lost), 'single settings that one of these methods has a use for')
+
+# %% ../nbs/06_benchmark.ipynb #d64a0eae
+def asked_for(
+    methods,             # 'pca_lda,mpfnet_p[gamma=inner]', or a list: names, dictionaries, methods of your own
+    datasets,            # 'smic,samm', or a list
+    splits='subject',    # who is held out together: 'subject,kfold:5', or a list
+    seeds=0,             # 0, '0,1,2' or [0, 1, 2]
+    folds=None,          # only the first so many of each run; None = all
+    draws=2000,          # of the bootstrap and the swap test
+    **shared,            # parameters that all runs share
+) -> Asked:
+    "What a benchmark is asked, checked as far as that goes without data."
+    folds, draws = None if folds is None else as_whole(folds, 'folds', 1), as_whole(draws, 'draws', 100)
+    a = Asked(contenders=contenders_of(methods), datasets=datasets_of(datasets), splits=listed_in(splits),
+              seeds=seeds_of(seeds), folds=folds, draws=draws, shared=shared_by_all(shared))
+    all_different(a)
+    check_used(a)
+    return a
+
+# %% ../nbs/06_benchmark.ipynb #5f548736
+def failed_because(
+    e:Exception,
+    most=300,  # characters
+) -> str:
+    "An error in one line."
+    plain = isinstance(e, (ValueError, OSError, ImportError)) and str(e)
+    text = printable(' '.join((str(e) if plain else f'{type(e).__name__}: {e}').split()))
+    return text if len(text) <= most else f'{text[:most]}…'
+
+# %% ../nbs/06_benchmark.ipynb #b120fedf
+def refused(
+    a:Asked,
+) -> dict:  # (contender's name, dataset, split) → why
+    "What cannot be asked of a run. A ValueError where a method, a dataset or a split works nowhere."
+    out, asked = {}, {(c.name, str(d), s): parameters_for(a, c, d, s) for c, d, s in a.combinations()}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')                  # the runs will say it
+        for key, p in asked.items():
+            try: resolve(for_classes(check_parameters(p), 'a benchmark'))
+            except ValueError as e: out[key] = e
+    for place in range(3):
+        for name in dict.fromkeys(k[place] for k in asked):
+            mine = [k for k in asked if k[place] == name]
+            if all(k in out for k in mine): raise out[mine[0]]
+    return {k: failed_because(e) for k, e in out.items()}
+
 # %% ../nbs/06_benchmark.ipynb #edc1e681
 def datasets_of(value) -> list: # see `benchmark`
     "The datasets; a table or arrays that you have made go by their name."
@@ -235,76 +306,6 @@ def overrides_for(
     taken = [p for p in parts(a.shared['overrides']) if not unused(c.method, p) and field_of(p) not in mine]
     return ','.join([*taken, *own])
 
-# %% ../nbs/06_benchmark.ipynb #7572c710
-def parameters_for(
-    a:Asked,
-    c:Contender,
-    dataset,
-    split,
-) -> dict:
-    "Parameters of a run; a method's own come first."
-    what = dict(method=c.method, dataset=dataset, split=split, overrides=overrides_for(a, c))
-    return shared_for(a, c, dataset) | c.given | what
-
-# %% ../nbs/06_benchmark.ipynb #ec55fe99
-def check_used(a:Asked):
-    "A ValueError for a shared parameter, a single setting or an option of data that no run here has a use for."
-    runs = [shared_for(a, c, d) for c in a.contenders for d in a.datasets]
-    for name in ('apex', 'length', 'features'):
-        taken = any(r[name] == a.shared[name] for r in runs)
-        need(taken, name, a.shared[name], f'{DEFAULTS[name]!r}, its default: no run here has a use for it')
-    options = {k for r in runs for k in options_of(r['data_options'])}
-    lost = [k for k in options_of(a.shared['data_options']) if k not in options]
-    need(not lost, 'data_options', known(lost), 'options that one of these datasets knows')
-    single = [p.strip() for p in str(a.shared['overrides']).split(',') if p.strip()]
-    lost = [p for p in single if all(unused(c.method, p) for c in a.contenders)]
-    need(not lost, 'overrides', known(lost), 'single settings that one of these methods has a use for')
-
-# %% ../nbs/06_benchmark.ipynb #d64a0eae
-def asked_for(
-    methods,             # 'pca_lda,mpfnet_p[gamma=inner]', or a list: names, dictionaries, methods of your own
-    datasets,            # 'smic,samm', or a list
-    splits='subject',    # who is held out together: 'subject,kfold:5', or a list
-    seeds=0,             # 0, '0,1,2' or [0, 1, 2]
-    folds=None,          # only the first so many of each run; None = all
-    draws=2000,          # of the bootstrap and the swap test
-    **shared,            # parameters that all runs share
-) -> Asked:
-    "What a benchmark is asked, checked as far as that goes without data."
-    folds, draws = None if folds is None else as_whole(folds, 'folds', 1), as_whole(draws, 'draws', 100)
-    a = Asked(contenders=contenders_of(methods), datasets=datasets_of(datasets), splits=listed_in(splits),
-              seeds=seeds_of(seeds), folds=folds, draws=draws, shared=shared_by_all(shared))
-    all_different(a)
-    check_used(a)
-    return a
-
-# %% ../nbs/06_benchmark.ipynb #5f548736
-def failed_because(
-    e:Exception,
-    most=300,  # characters
-) -> str:
-    "An error in one line."
-    plain = isinstance(e, (ValueError, OSError, ImportError)) and str(e)
-    text = printable(' '.join((str(e) if plain else f'{type(e).__name__}: {e}').split()))
-    return text if len(text) <= most else f'{text[:most]}…'
-
-# %% ../nbs/06_benchmark.ipynb #b120fedf
-def refused(
-    a:Asked,
-) -> dict:  # (contender's name, dataset, split) → why
-    "What cannot be asked of a run. A ValueError where a method, a dataset or a split works nowhere."
-    out, asked = {}, {(c.name, str(d), s): parameters_for(a, c, d, s) for c, d, s in a.combinations()}
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')                  # the runs will say it
-        for key, p in asked.items():
-            try: resolve(check_parameters(p))
-            except ValueError as e: out[key] = e
-    for place in range(3):
-        for name in dict.fromkeys(k[place] for k in asked):
-            mine = [k for k in asked if k[place] == name]
-            if all(k in out for k in mine): raise out[mine[0]]
-    return {k: failed_because(e) for k, e in out.items()}
-
 # %% ../nbs/06_benchmark.ipynb #5610c9ca
 @contextmanager
 def each_warning_once():
@@ -340,6 +341,22 @@ class Cell:
     @property
     def place(self): return self.contender.name, self.dataset, self.split
 
+# %% ../nbs/06_benchmark.ipynb #f90bdf58
+def look_again(cell:Cell):
+    "Read the records that are there."
+    cell.records = valid_records(cell.harness, cell.wanted)
+
+def look_for_records(
+    cell:Cell,
+    folds=None,  # only the first so many
+):
+    "The run's folder, by the hash of all that decides it, and the records in it."
+    e = cell.experiment
+    config = config_of(e, cell.seed)
+    cell.harness = harness(e, cell.seed, hash_of(config), run_folder(e.asked, config))
+    cell.wanted = chosen_subjects(None, e.data.clips, cell.split)[:folds]
+    look_again(cell)
+
 # %% ../nbs/06_benchmark.ipynb #3b526dcb
 def by_split(
     e:Experiment,  # of the same parameters but for the split
@@ -360,22 +377,6 @@ def experiment_of(
     if key in known and not method_of(p.method).copies: return by_split(known[key], p)
     known[key] = experiment(p, progress=progress)
     return known[key]
-
-# %% ../nbs/06_benchmark.ipynb #f90bdf58
-def look_again(cell:Cell):
-    "Read the records that are there."
-    cell.records = valid_records(cell.harness, cell.wanted)
-
-def look_for_records(
-    cell:Cell,
-    folds=None,  # only the first so many
-):
-    "The run's folder, by the hash of all that decides it, and the records in it."
-    e = cell.experiment
-    config = config_of(e, cell.seed)
-    cell.harness = harness(e, cell.seed, hash_of(config), run_folder(e.asked, config))
-    cell.wanted = chosen_subjects(None, e.data.clips, cell.split)[:folds]
-    look_again(cell)
 
 # %% ../nbs/06_benchmark.ipynb #e0716324
 def cells_wanted(

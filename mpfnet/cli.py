@@ -61,6 +61,7 @@ from .data.frames import decode_image, header, list_frames, read_file, unlike
 from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper, named_classes
 from .data.own import is_own, own_options
 from .data.readers import MARKER, SHARED, DataError
+from .data.units import is_units
 from .results.compare import SCORES, compare, comparison_table, verdict
 from .results.published import SPLIT_WORDS, sides_of
 from .synthetic.lookalike import TREES, lookalike_truth, make_lookalike
@@ -179,10 +180,15 @@ def counts(
     modality='hs',  # SMIC's camera
 ) -> pd.DataFrame:
     "Clips, subjects and classes beside the published numbers."
-    if name not in LICENSED: pairs = _released(clips, name)
+    if name not in LICENSED and not is_units(task): pairs = _released(clips, name)
     elif task is None: pairs = _all_clips(clips, DATASETS.get(f'{name}_{modality}', DATASETS[name]))
+    elif is_units(task): pairs = _coded(clips)
     else: pairs = _protocol(clips, *clips.report['source']['expected'])
     return as_counts(task or 'all clips', pairs)
+
+def _coded(clips): # with marks: what nobody has published
+    each = [(u, n, None) for u, n in clips.report['units'].items() if u in clips.classes]
+    return [('clips', len(clips), None), ('subjects', clips['subject'].nunique(), None), *each]
 
 # %% ../nbs/08_cli.ipynb #9d2251d9
 def merged_tables(tables:dict) -> dict: # task → clips
@@ -632,7 +638,7 @@ def list_runs(args) -> int: # what argparse read
 def list_settings(args) -> int: # what argparse read
     "mpfnet settings"
     from mpfnet.settings import settings_table
-    table = settings_table(args.method, args.preset, args.released_flow)
+    table = settings_table(args.method, args.preset, args.released_flow, args.task)
     whose = args.method or 'all methods'
     print_table(table, f'-p overrides NAME=VALUE,… of {whose}; the values are those of preset {args.preset}')
     return 0
@@ -647,6 +653,7 @@ def _settings_arguments(p):
                    help='only what decides about this method, a name or file.py:Name; else everything')
     p.add_argument('--preset', choices=('paper', 'light', 'tiny'), default='paper', help='whose values to show (paper)')
     p.add_argument('--released-flow', action='store_true', help='as the preset is for megc2019_flow')
+    p.add_argument('--task', choices=('3class', '5class', 'au'), default='3class', help='au: as for action units')
 
 ABOUT_RUNS = 'A line for each run in a folder: what tells it from the others, folds done, UF1, and how old it is.'
 ABOUT_SETTINGS = 'Every setting that overrides can change: its value, what it may be, its meaning, and its page.'
@@ -965,8 +972,8 @@ def name_or_table(value:str) -> str: # what stands on the line
 
 def task_or_classes(value:str) -> str: # likewise
     "A task, or the classes of one's own table."
-    if value in TASKS or named_classes(value): return value
-    known = f'{", ".join(TASKS)}; of a table: low,high'
+    if value in TASKS or named_classes(value) or is_units(value): return value
+    known = f'{", ".join(TASKS)}, au, au:1+4; of a table: low,high'
     raise argparse.ArgumentTypeError(f'invalid choice: {value!r} (choose from {known})')
 
 def _template_arguments(p):

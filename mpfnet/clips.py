@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'COMPOSITE', 'LICENSED', 'READERS', 'NAMES', 'RELEASE', 'LICENCE', 'HELP', 'NO_ROOT', 'OTHER_LISTS',
-           'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'OPTIONS_OF_ONE', 'parts_of', 'check_joined', 'joins', 'AsTable',
-           'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere', 'counts_of', 'check_counts', 'expected_of',
-           'found_of', 'difference', 'compare_counts', 'load_clips', 'finish', 'check_options', 'tell', 'nothing_left',
-           'load_own', 'load_composite', 'joint_report']
+           'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'OPTIONS_OF_ONE', 'CODED', 'UNIT_COLUMN', 'NOT_OF_OWN', 'parts_of',
+           'check_joined', 'joins', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere', 'counts_of',
+           'check_counts', 'expected_of', 'found_of', 'difference', 'compare_counts', 'load_clips', 'finish',
+           'check_options', 'tell', 'nothing_left', 'load_own', 'load_composite', 'joint_report', 'coded_parts',
+           'well_coded', 'load_units']
 
 # %% ../nbs/00_clips.ipynb #ed77b2f2
 import os
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from .core.checks import warn
+from .core.checks import need, warn
 from .core.keep import cache_folder
 from .data.defects import Report, against, in_words, report_line
 from .data.labels import DATASETS, MEGC2019, class_names, published
@@ -25,6 +27,7 @@ from .data.own import is_own, own_data, read_arrays, read_own, with_report
 from .data.readers import DataError, check_names, read_dataset, read_megc2019_flow
 from .data.settle import POLICIES
 from .data.sheets import plain
+from .data.units import check_coded, is_units, marks, read_units, settled_units, units_task
 from .synthetic.synth import read_synth
 
 # %% ../nbs/00_clips.ipynb #d3a9fb6a
@@ -164,7 +167,9 @@ def counts_of(clips) -> dict: # `Clips`, or a table with labels → dataset → 
     classes = range(known or int(clips['label'].max()) + 1)
     return {d: (_of_classes(t['label'], classes), t['subject'].nunique()) for d, t in clips.groupby('dataset')}
 
-def _of_classes(labels, classes): return tuple(int((labels == k).sum()) for k in classes)
+def _of_classes(labels, classes): # of labels that are marks, a clip counts for each unit that it shows
+    if len(labels) and isinstance(labels.iat[0], tuple): return tuple(sum(m[k] for m in labels) for k in classes)
+    return tuple(int((labels == k).sum()) for k in classes)
 
 # %% ../nbs/00_clips.ipynb #ff453407
 def check_counts(
@@ -256,12 +261,13 @@ def load_clips(
     dataset,        # a name of `NAMES`, several licensed ones, 'casme2+samm', or your own: a table, (X, y, subjects)
     root=None,      # data root; the dataset lies in root/dataset. None = MPFNET_DATA; of your own, the table's folder
     *,
-    task='3class',  # which classes; None: every clip, without labels
+    task='3class',  # which classes; 'au', 'au:1+4': which action units; None: every clip, without labels
     apex='given',   # apex policy: given, midpoint, motion
     strict=False,   # raise where a clip was dropped or the dataset is not the published one
     **options,      # of a licensed dataset: a key of `OPTIONS`; of your own, of `mpfnet.data.own.OWN_OPTIONS`
 ) -> Clips:
     "The clips, sorted by (dataset, subject, clip); `.report` tells what was odd about the data."
+    if is_units(task): return load_units(dataset, root, task, apex, strict, options)
     if is_own(dataset): return load_own(dataset, root, task, apex, strict, options)
     if parts_of(dataset): return load_composite(dataset, root, task, apex, strict, options)
     folder = dataset_folder(dataset, root)
@@ -372,3 +378,55 @@ def joint_report(dataset, reports:list) -> dict:  # the composite's name; those 
     "One report of several."
     return dict(dataset=dataset, kind='+'.join(sorted({r['kind'] for r in reports})),
                 source={r['dataset']: r['source'] for r in reports}, findings=sum((r['findings'] for r in reports), []))
+
+# %% ../nbs/00_clips.ipynb #8b31e814
+def coded_parts(
+    dataset,  # its name, or several joined by +
+    root,     # the other arguments are those of `load_clips`
+    apex,
+    strict,
+    options,
+) -> list: # of Clips, one a dataset, each with a column `au`
+    "Every clip of each dataset, as its sheet has it. A ValueError where nobody has coded units."
+    check_coded(dataset)
+    if is_own(dataset): raise ValueError(NOT_OF_OWN.format(own_data(dataset)))
+    names = parts_of(dataset := check_joined(dataset)) or (dataset,)
+    if options and len(names) > 1: raise ValueError(OPTIONS_OF_ONE.format(dataset, ', '.join(options)))
+    task = {'synth': '3class'}
+    found = [load_clips(d, root, task=task.get(d), apex=apex, strict=strict, **options) for d in names]
+    for clips in found: clips.table = clips.table.rename(columns={'action_units': 'au'})
+    for clips in found: need('au' in clips.table, f"{clips.name}: task='au', columns of the sheet", 'none', UNIT_COLUMN)
+    return found
+
+CODED = ('synth', *(d for d in LICENSED if d != 'smic'))
+UNIT_COLUMN = 'one with action units: Action Units, or AU'
+NOT_OF_OWN = "{}: task='au' is for " + ', '.join(CODED) + ": a table of one's own has classes only"
+
+# %% ../nbs/00_clips.ipynb #daea767e
+def well_coded(clips:Clips) -> pd.DataFrame: # of one dataset, with a column `au`
+    "The clips whose units are known, with a column `units`; the report tells of the others."
+    report, rows = Report(clips.name, findings=clips.report['findings']), clips.table
+    rows = rows.assign(units=[read_units(v) for v in rows['au']])
+    for r in rows[rows['units'].isna()].itertuples():
+        decision = 'units-unread' if str(r.au).strip() else 'units-missing'
+        report.add(decision, f'{r.subject}/{r.clip}', column='au', found=r.au, done='left out')
+    return rows[rows['units'].notna()].reset_index(drop=True)
+
+# %% ../nbs/00_clips.ipynb #396b5d52
+def load_units(
+    dataset,  # as of `coded_parts`; the other arguments are those of `load_clips`
+    root,
+    task,     # 'au', 'au:1+4'
+    apex,
+    strict,
+    options,
+) -> Clips:
+    "Every clip whose units are known. Its task names those that are scored; `report['units']` counts all of them."
+    parts = coded_parts(dataset, root, apex, strict, options)
+    rows = pd.concat([well_coded(p) for p in parts]).sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
+    name = dataset if len(parts) == 1 else check_joined(dataset)
+    task = units_task(scored := settled_units(rows['units'], task, name))
+    counts = Counter(u for units in rows['units'] for u in units)
+    report = parts[0].report if len(parts) == 1 else joint_report(name, [p.report for p in parts])
+    report |= dict(task=task, units={f'AU{u}': counts[u] for u in sorted(counts)})
+    return finish(rows.assign(label=[marks(u, scored) for u in rows['units']]), name, task, report)

@@ -58,8 +58,8 @@ class Fold:
         return self._clips.iloc[self._train].reset_index(drop=True)
     @property
     def y(self):
-        "Their labels (n,)."
-        return torch.as_tensor(self._clips['label'].to_numpy()[self._train].astype(np.int64))
+        "Their labels (n,); of action units (n, U), 0 and 1."
+        return torch.as_tensor(np.array(self._clips['label'].to_numpy()[self._train].tolist(), np.int64))
     @property
     def shape(self):
         "(C, T, H, W) of one clip."
@@ -233,6 +233,19 @@ def inner(
     folds = [Fold(clips, self._features, g, self._rows[table], copies, self.n_classes, self.seed) for g in groups]
     for f in folds: f._is_inner = True
     return folds
+
+# %% ../nbs/00a_folds.ipynb #aca5f688
+@patch
+def one_unit(
+    self:Fold,
+    k,  # column of the marks
+):      # Fold
+    "The same split with one unit's marks as its two classes."
+    self._train_only(np.arange(0))
+    clips = self._clips.assign(label=[m[k] for m in self._clips['label']])
+    part = Fold(clips, self._features, self.held_out, self._rows, self._copies, 2, self.seed, self._groups)
+    part._is_inner, part._is_trunk = self._is_inner, True          # a trunk is never tested
+    return part
 
 # %% ../nbs/00a_folds.ipynb #206ccea5
 def fold_group(

@@ -25,7 +25,7 @@ from .folds import Fold, subjects_of
 from .harness import Experiment, config_of, experiment, fit_and_predict, harness
 from .methods import method_of, unused
 from .metrics import evaluate
-from .parameters import as_whole, check_parameters, known, seeds_of
+from .parameters import as_whole, check_parameters, for_classes, known, seeds_of
 from .results.records import read_record, with_hash
 
 # %% ../nbs/06c_learning_curve.ipynb #1f622ce3
@@ -176,7 +176,7 @@ def curve_experiment(
     progress,  # show a bar
 ) -> Experiment:
     "Data and settings of a method."
-    p = check_parameters(asked | dict(method=method))
+    p = for_classes(check_parameters(asked | dict(method=method)), 'a learning curve')
     taken = [o for o in overrides.split(',') if o.strip() and not unused(p.method, o)]
     e = experiment(check_parameters(asked | dict(method=method, overrides=','.join(taken))), progress=progress)
     copied = method_of(p.method).copies and e.data.store[2] == 'frames'

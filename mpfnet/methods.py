@@ -62,6 +62,7 @@ from .rivals.fmanet import FMANet, FMANetConfig, PhaseFlows, fmanet_preset
 from .rivals.ridge import POOLED, LocalMotion, Machine, RidgeConfig, restored_ridge
 from .rivals.skd_tstsan import SKDTSTSAN, SKDConfig, ThreeStreams, skd_preset
 from .rivals.svm import DescriptorSVM, SVMConfig
+from .rivals.unit_table import SEEN_BY_A_CODER, CodedUnits, UnitTable
 from .store import settings_of
 from .synthetic.unit_flow import UnitFlowConfig
 from .train import AdamConfig, ComputeConfig, seeded, stage_generator
@@ -110,6 +111,7 @@ class Settings:
     plau: PLAUConfig = field(default_factory=PLAUConfig)               # the prior that learns from them
     ridge: RidgeConfig = field(default_factory=RidgeConfig)            # on local motion
     fusion: FusionConfig = field(default_factory=FusionConfig)         # how mpfnet_a weighs three encoders
+    coded: CodedUnits = field(default_factory=CodedUnits)              # what au_table reads
 
 # %% ../nbs/04_methods.ipynb #ef61c47f
 def parse_value(
@@ -266,6 +268,7 @@ class Context:
     artefacts: Artefacts = field(default_factory=Artefacts)
     device: str = 'cpu'
     digests: list = None      # sha256 of each feature row, if the store knows them
+    units: tuple = ()         # numbers of the action units that a label's marks stand for, where it is of such
     watch: Callable = None    # the protocol audit's: (epoch, model) after every epoch; nothing else sets it
 
 # %% ../nbs/04_methods.ipynb #fbb6cb76
@@ -562,6 +565,10 @@ METHODS = dict(
     au_ridge=local_motion('unit_flow', 'plau', note=CONTROLLED_NOTE))
 METHODS |= {f'{m}_ridge': read_by_ridge(METHODS[m], m) for m in ('mpfnet_p', 'mpfnet_c')}
 METHODS |= dict(mpfnet_a=with_units(METHODS['mpfnet_p']))
+
+# %% ../nbs/04_methods.ipynb #f572d853
+METHODS |= dict(au_table=Method(fit=one(UnitTable), reads='coded', modules=(*LEARNT, 'data.units', 'rivals.unit_table'),
+                                gives='probabilities', ordered=True, note=SEEN_BY_A_CODER))
 
 # %% ../nbs/04_methods.ipynb #a21fead1
 def method_of(method) -> Method: # a name of the table, or a row of one's own

@@ -54,7 +54,16 @@ from mpfnet.methods import (
 from .methods import fit as fit_on_fold
 from .metrics import summarise
 from .motion.face import best_finder
-from .parameters import DEFAULTS, PARAMETERS, Parameters, check_parameters, need_default, resolve, seeds_of
+from mpfnet.parameters import (
+    DEFAULTS,
+    PARAMETERS,
+    Parameters,
+    check_parameters,
+    for_classes,
+    need_default,
+    resolve,
+    seeds_of,
+)
 from .plsm import copies_of
 from .preprocess import INPUTS, Job, faces_of, finder_of, is_cropped
 from .results.records import predictions_table, records_in
@@ -73,7 +82,7 @@ def asked_for_all(
     parameters:dict,   # what else was asked
 ) -> Parameters:
     "Checked parameters of a fit; a ValueError says what is wrong with one."
-    p = check_parameters(parameters | dict(dataset=dataset, method=method))
+    p = for_classes(check_parameters(parameters | dict(dataset=dataset, method=method)), 'a fitted model')
     for name, why in NO_FOLDS.items():
         if name in PARAMETERS: need_default(p, name, why)
     need('://' not in p.out_dir, 'out_dir', p.out_dir, 'a folder of this computer')

@@ -6,8 +6,8 @@
 __all__ = ['PARAMETERS', 'DEFAULTS', 'CHOICES', 'BESIDE', 'ITEM', 'SLOW', 'Parameters', 'is_assignment', 'targets_of', 'assigned',
            'names_beside', 'given_in', 'known', 'check_known', 'meanings', 'asked_of', 'explained', 'option_at',
            'options_of', 'options_text', 'with_own_data', 'as_whole', 'as_flag', 'as_gamma', 'check_text', 'as_folder',
-           'no_use_for', 'need_default', 'check_use', 'seeds_of', 'check_values', 'check_parameters', 'device_for',
-           'preset_for', 'settings_for', 'resolve']
+           'no_use_for', 'need_default', 'check_use', 'seeds_of', 'check_values', 'check_parameters', 'for_classes',
+           'device_for', 'preset_for', 'settings_for', 'resolve']
 
 # %% ../nbs/05b_parameters.ipynb #665618b3
 import ast
@@ -20,25 +20,27 @@ from pathlib import Path
 
 import torch
 
-from .clips import NAMES, OPTIONS, check_joined
+from .clips import NAMES, NOT_OF_OWN, OPTIONS, check_joined
 from .core.checks import need, warn
 from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names, named_classes
 from .data.own import OWN_OPTIONS, OwnData, is_own, own_data, own_options, task_asked
 from .data.settle import POLICIES
+from .data.units import AU, is_units
 from .inputs import AugmentConfig
 from .methods import METHODS, Method, Settings, method_of, override, settings_preset, unused
 from .mpfnet_p import GAMMA
 from .own_method import as_method
 from .splits import split_of
 from .train import ask_for_order
+from .unit_methods import for_units, serving
 
 # %% ../nbs/05b_parameters.ipynb #517e8df6
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameters:
     "What a run is asked."
     dataset: str = 'synth'               # whose clips; several as 'casme2+samm'; your own: 'clips.csv', (X, y, who)
-    task: str = '3class'                 # classes: 3class, 5class where a dataset has it; your own in order: 'low,high'
+    task: str = '3class'                 # classes: 3class, 5class; au: action units, au:1+4; your own: 'low,high'
     split: str = 'subject'               # who is held out together: subject, dataset, kfold:K, official
     method: str | Method = 'mpfnet_c'    # a key of METHODS; your own: 'package.module:Name', 'file.py:Name', an object
     features: str = 'both'               # channels: both, flow, diff
@@ -107,7 +109,7 @@ def given_in(
     return {k: page[k] for k in known if k in page}
 
 # %% ../nbs/05b_parameters.ipynb #d8f8f5be
-CHOICES = dict(dataset=NAMES, task=tuple(TASKS), method=METHODS, features=('both', 'flow', 'diff'),
+CHOICES = dict(dataset=NAMES, task=(*TASKS, AU), method=METHODS, features=('both', 'flow', 'diff'),
                preset=(None, 'paper', 'light', 'tiny'), apex=POLICIES, engine=('local', 'ray'),
                device=('auto', 'cpu', 'cuda'))
 
@@ -119,6 +121,7 @@ def check_known(p:Parameters):
     for name, choices in CHOICES.items():
         value = getattr(p, name)
         if isinstance(value, (Method, OwnData)) or name == 'task' and own and named_classes(value): continue
+        if name == 'task' and is_units(value): continue                        # class_names looks at its list
         if name == 'dataset' and '+' in str(value): check_joined(value)        # several, each of them known
         elif value not in list(choices):
             more = '; or a table of your own, .csv or .xlsx' if name == 'dataset' else ''
@@ -193,6 +196,7 @@ def options_text(options:dict) -> str: # name → text
 def with_own_data(p:Parameters) -> Parameters:
     "One's own data under a name, with the classes that their labels have; others as they are."
     if not is_own(p.dataset): return p
+    if is_units(p.task): raise ValueError(NOT_OF_OWN.format(own_data(p.dataset)))
     own, sheet = own_data(p.dataset), options_of(p.data_options).get('sheet', '')
     return replace(p, dataset=own, task=task_asked(own, str(p.task), sheet))
 
@@ -299,9 +303,19 @@ def check_parameters(given:dict) -> Parameters: # name → value
     unknown = [k for k in given if k not in PARAMETERS]
     if unknown: raise ValueError(f'unknown parameter(s) {known(unknown)}; known: {known(PARAMETERS)}')
     p = Parameters(**given)
-    p = with_own_data(replace(p, method=as_method(p.method)))
+    p = with_own_data(replace(p, method=serving(as_method(p.method), p.task)))
     check_known(p)
     return check_values(p)
+
+# %% ../nbs/05b_parameters.ipynb #95bfe1d9
+def for_classes(
+    p:Parameters,  # checked
+    what,          # asks: 'a search'
+) -> Parameters:   # the same
+    "A ValueError for action units where only classes are known."
+    need(not is_units(p.task), f'{what}, task', p.task, "classes: 3class, 5class. Action units: mpfnet.run, "
+         'nbs/05_loso.ipynb, mpfnet.compare')
+    return p
 
 # %% ../nbs/05b_parameters.ipynb #7ea19219
 #: methods that a preset makes large
@@ -340,6 +354,7 @@ def settings_for(
     if getattr(p.dataset, 'arrays', False): settings = replace(settings, augment=AugmentConfig())     # for copies
     if device == 'cuda' and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
         settings = replace(settings, compute=replace(settings.compute, precision='bf16'))
+    if is_units(p.task): settings = for_units(settings)
     return override(settings, p.overrides)
 
 # %% ../nbs/05b_parameters.ipynb #6dbe770b

@@ -33,7 +33,7 @@ from .folds import Fold
 from .harness import chosen_subjects, config_of, experiment, harness
 from .methods import fit
 from .metrics import evaluate, per_class, subject_confusions
-from .parameters import check_parameters, seeds_of
+from .parameters import check_parameters, for_classes, seeds_of
 from .results.compare import quantiles, score_stack, seed_weights, subject_draws
 from .results.records import read_config
 
@@ -169,7 +169,7 @@ def audit(
     **parameters,    # those of a run
 ) -> Path:           # the audit's folder
     "Train every fold under watch, for each seed."
-    p = check_parameters(parameters)
+    p = for_classes(check_parameters(parameters), 'an audit')
     need(p.split == 'subject', 'split', p.split, "'subject': what is audited are habits of leave one subject out")
     e = experiment(p)
     configs = {s: config_of(e, s) for s in seeds_of(p.seed)}

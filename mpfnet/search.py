@@ -28,7 +28,7 @@ from .harness import Harness, chosen_subjects, config_of, experiment, harness
 from .loso import run
 from .methods import unused
 from .metrics import evaluate, read_predictions
-from .parameters import check_parameters, resolve, seeds_of
+from .parameters import check_parameters, for_classes, resolve, seeds_of
 from .results.records import write_results
 from .results.report import with_interval
 from .splits import split_of
@@ -116,7 +116,8 @@ def asked_of_search(
     for text in settings:
         own = {p.partition('=')[0] for p in text.split(',')}
         kept = [p for p in base if p.partition('=')[0].strip() not in own]
-        p = check_parameters(parameters | dict(method=method, overrides=','.join([*kept, *filter(None, [text])])))
+        given = parameters | dict(method=method, overrides=','.join([*kept, *filter(None, [text])]))
+        p = for_classes(check_parameters(given), 'a search')
         idle = unused(p.method, text)
         need(not idle, 'space', idle, f'settings that {p.method} has a use for')
         resolve(p)

@@ -19,8 +19,10 @@ from functools import cache
 
 import pandas as pd
 
+from .data.units import is_units
 from .methods import FACE, METHODS, settings_preset
 from .own_method import as_method
+from .unit_methods import for_units, serving
 
 # %% ../nbs/05h_settings.ipynb #01b047f9
 def comments_of(source:str) -> dict: # line → comment
@@ -153,9 +155,11 @@ def settings_table(
     method=None,           # a method's name, an address (file.py:Name), or one's own; None = all stages
     preset='paper',        # paper, light or tiny
     released_flow=False,   # for clips of the public flow release, whose presets differ
+    task='3class',         # 'au': as the method serves action units
 ) -> pd.DataFrame:
     "A row for each setting: override, its value in the preset, what it may be, what it means, and where to read on."
     settings, rows = settings_preset(preset, released_flow), []
+    if is_units(task): method, settings = method and serving(as_method(method), task), for_units(settings)
     for s, name in settings_rows(method, settings):
         stage = getattr(settings, s)
         row = dict(override=f'{s}.{name}', default=default_text(getattr(stage, name)), choices=choices_of(stage, name),

@@ -15,7 +15,7 @@ from .folds import inner_groups, subjects_of
 from .harness import Harness, chosen_subjects, experiment, harness, resident
 from .methods import fit, held_out_labels, method_of
 from .metrics import evaluate
-from .parameters import check_parameters, seeds_of
+from .parameters import check_parameters, for_classes, seeds_of
 from .processes import spread_out
 from .splits import split_of
 from .train import repeatable
@@ -44,7 +44,7 @@ def validate(
     **parameters,  # those of `run`
 ) -> dict:         # n, uf1, uar
     "Scores of a setting, pooled over subject-grouped folds inside the training subjects of one fold."
-    p = check_parameters(parameters)
+    p = for_classes(check_parameters(parameters), 'validate')
     seeds = seeds_of(p.seed)
     need(len(seeds) == 1, 'seed', p.seed, 'one seed')
     here = p.engine == 'local' and '://' not in p.out_dir

@@ -76,6 +76,18 @@ def test_synth_end_to_end(from_nothing):
     assert 'SYNTHETIC' in text and 'UF1' in text and 'image/png' in text
 
 
+def test_action_units_on_the_same_page(from_nothing):
+    done = papermill(from_nothing[0], '-p', 'task', 'au:1+4+12', '-p', 'method', 'majority', '-p', 'subjects',
+                     'synth/sub01,synth/sub02')
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder, = (from_nothing[0] / 'runs').glob('synth-au-majority-*')
+    metrics = json.loads((folder / 'metrics.json').read_text())
+    assert metrics['folds']['done'] == 2 and metrics['pooled']['mean_f1'] == 0
+    cells = nbformat.read(from_nothing[0] / 'out.ipynb', 4).cells
+    text = '\n'.join(str(o) for c in cells for o in c.get('outputs', []))
+    assert 'macro recall' in text and 'AU12' in text and 'image/png' in text
+
+
 def test_flow_release_and_its_parameters(flow_root, tmp_path):
     done = papermill(tmp_path, '-p', 'dataset', 'megc2019_flow', '-p', 'data_root', str(flow_root), '-p', 'method',
                      'pca_lda', '-p', 'subjects', 'samm/sa00,smic/sm01')

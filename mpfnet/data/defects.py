@@ -122,6 +122,12 @@ DECISIONS |= {
     'one-person': ('repaired', 'the subject under another spelling: one person, one name'),
 }
 
+# %% ../../nbs/data/06_defects.ipynb #e77f88ec
+DECISIONS |= {
+    'units-missing': ('protocol', 'the coder wrote no action units: the clip can neither teach nor test them'),
+    'units-unread': ('protocol', 'what stands for the action units can be read in two ways, or in none'),
+}
+
 # %% ../../nbs/data/06_defects.ipynb #889aa73c
 def as_utf8(value) -> str:
     "Text that can be printed and written whatever it came from: a file name need not be UTF-8."

@@ -11,6 +11,7 @@ __all__ = ['TASKS', 'NEGATIVE', 'POSITIVE', 'THREE', 'NOT_IN_THREE', 'DATASETS',
 from dataclasses import dataclass, field
 
 from ..core.checks import pick
+from .units import AU, check_coded, is_units, unit_labels, units_asked
 
 # %% ../../nbs/data/01_labels.ipynb #9f7e57aa
 #: task -> dataset ('' = any) -> class names, in the order of their numbers
@@ -30,15 +31,19 @@ def named_classes(task) -> tuple: # a task
     return names if len(names) > 1 and all(names) and len({n.casefold() for n in names}) == len(names) else ()
 
 def task_word(task) -> str:
-    "A task as part of a folder's name: '3class', or how many classes it names: '2own'."
+    "A task as part of a folder's name: '3class', 'au', or how many classes it names: '2own'."
+    if is_units(task): return AU
     return f'{len(named)}own' if (named := named_classes(task)) else str(task)
 
 # %% ../../nbs/data/01_labels.ipynb #323f5b95
 def class_names(
-    task:str,    # '3class', '5class', or the classes themselves: 'high,low'
+    task:str,    # '3class', '5class', 'au:1+4', or the classes themselves: 'high,low'
     dataset='',  # its name decides the five classes
 ) -> tuple:  # names
     "The classes of a task, in the order of their numbers. ValueError if the dataset has none for it."
+    if is_units(task):
+        check_coded(dataset)
+        return unit_labels(units_asked(task))
     if named := named_classes(task): return named
     by_dataset = pick(TASKS, task, 'task')
     found = by_dataset.get(dataset, by_dataset.get(''))

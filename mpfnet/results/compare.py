@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SCORES', 'EXACT', 'NOT_STATED', 'TWO_TABLES', 'MEAN', 'AVERAGED', 'ONE', 'WORDS', 'score_stack', 'subject_draws',
-           'quantiles', 'seed_weights', 'drawn', 'swaps', 'swap_test', 'verdict_of', 'drawn_gaps', 'compare_matrices',
-           'Side', 'is_plain_list', 'wrong_seeds', 'in_one_line', 'config_to_compare', 'check_scores', 'checked',
-           'run_table', 'seed_folders', 'check_part', 'classes_in', 'side_of_tables', 'read_side', 'clips_kind',
-           'same_kind', 'check_same', 'joint_stamp', 'check_labels', 'coverage', 'common_clips', 'setting_texts',
-           'differences', 'settings_note', 'Comparison', 'seed_matrices', 'dataset_masks', 'seed_rows', 'agreement',
-           'one_prediction', 'readings', 'all_rows', 'same_predictions', 'seed_notes', 'all_notes', 'compare', 'signed',
-           'row_text', 'verdict', 'share_text', 'digits', 'table_row', 'comparison_table', 'draw_difference', 'forest',
-           'without_parts', 'fitting', 'run_names', 'find_run']
+           'quantiles', 'seed_weights', 'drawn', 'swaps', 'swap_test', 'verdict_of', 'drawn_gaps', 'never_shown',
+           'compare_matrices', 'Side', 'is_plain_list', 'wrong_seeds', 'in_one_line', 'config_to_compare',
+           'check_scores', 'checked', 'run_table', 'seed_folders', 'check_part', 'classes_in', 'side_of_tables',
+           'read_side', 'clips_kind', 'same_kind', 'check_same', 'joint_stamp', 'check_labels', 'coverage',
+           'common_clips', 'setting_texts', 'differences', 'settings_note', 'Comparison', 'seed_matrices',
+           'dataset_masks', 'seed_rows', 'agreement', 'one_prediction', 'readings', 'all_rows', 'same_predictions',
+           'seed_notes', 'all_notes', 'compare', 'signed', 'row_text', 'metric_of', 'verdict', 'share_text', 'digits',
+           'table_row', 'comparison_table', 'draw_difference', 'forest', 'without_parts', 'fitting', 'run_names',
+           'find_run']
 
 # %% ../../nbs/results/03_compare.ipynb #ae5087ae
 import textwrap
@@ -36,6 +37,7 @@ from mpfnet.metrics import (
 )
 from .records import read_config
 from .words import flattened, setting_text, told_apart, words_note
+from ..tasks import SCORE_WORDS, Task, UnitTask, subject_counts, task_of, unit_scores
 
 # %% ../../nbs/results/03_compare.ipynb #23d38493
 # the scores that are compared, and their full names
@@ -43,9 +45,12 @@ SCORES = dict(uf1='UF1', uar='UAR', acc='Acc', f1_weighted='weighted F1')
 
 def score_stack(
     matrices: np.ndarray,  # (…, C, C) confusion matrices, row = true class
-    never: np.ndarray,  # (C,) bool: classes without any clip in the whole comparison
-) -> np.ndarray:  # (…, 4): UF1, UAR, Acc, weighted F1
-    "The scores of `SCORES` for many confusion matrices."
+    never: np.ndarray,  # (C,) bool: classes without any clip in the whole comparison; None: counts of action units
+) -> np.ndarray:  # (…, 4): UF1, UAR, Acc, weighted F1; of units (…, 2): mean F1, macro recall
+    "The scores of `SCORES` for many confusion matrices; of units, for counts (…, U, 4) of `unit_counts`."
+    if never is None:
+        shown = [~np.isnan(v) for v in unit_scores(matrices)]
+        return np.stack([np.nan_to_num(v).sum(-1)/s.sum(-1).clip(1) for v, s in zip(unit_scores(matrices), shown)], -1)
     f1, recall = map(np.nan_to_num, per_class(matrices))
     clips = matrices.sum(-1)
     n, there = clips.sum(-1), clips > 0
@@ -90,9 +95,9 @@ def drawn(
     never: np.ndarray,  # (C,) bool, see `score_stack`
 ) -> np.ndarray:  # (n, 4)
     "A method's scores in every draw."
-    k, s, c, _ = matrices.shape
-    flat = matrices.transpose(1, 0, 2, 3).reshape(s, -1)
-    return (score_stack((subjects @ flat).reshape(-1, k, c, c), never)*weights[..., None]).sum(1)
+    k, s, *cells = matrices.shape
+    flat = matrices.swapaxes(0, 1).reshape(s, -1)
+    return (score_stack((subjects @ flat).reshape(-1, k, *cells), never)*weights[..., None]).sum(1)
 
 # %% ../../nbs/results/03_compare.ipynb #91fccff4
 EXACT = 12  # with no more differing subjects than this, every swap is tried
@@ -119,10 +124,10 @@ def swap_test(
     if {len(a), len(b)} - {1, seeds}: return None, False
     a, b = (np.broadcast_to(m, (seeds, *m.shape[1:])) for m in (a, b))
     here = (a != b).any(axis=(0, 2, 3))
-    d, k, c = (b - a)[:, here], int(here.sum()), a.shape[-1]
-    moved = swaps(k, n, seed) @ d.transpose(1, 0, 2, 3).reshape(k, seeds*c*c)
+    d, k, cells = (b - a)[:, here], int(here.sum()), a.shape[2:]
+    moved = swaps(k, n, seed) @ d.swapaxes(0, 1).reshape(k, seeds*cells[0]*cells[1])
     def gap(m): return (score_stack(b.sum(1) - m, never) - score_stack(a.sum(1) + m, never)).mean(-2)
-    far = np.abs(gap(moved.reshape(-1, seeds, c, c))) >= np.abs(gap(np.zeros_like(d.sum(1)))) - 1e-12
+    far = np.abs(gap(moved.reshape(-1, seeds, *cells))) >= np.abs(gap(np.zeros_like(d.sum(1)))) - 1e-12
     if k <= EXACT: return far.mean(0).tolist(), True
     return ((1 + far.sum(0))/(1 + n)).tolist(), False
 
@@ -152,6 +157,14 @@ def drawn_gaps(
     of_a, of_b = (drawn(m, times, seed_weights(k, n, seed), never) for m, k in zip((a, b), seeds))
     return (of_b - of_a).round(12)  # weights of two seeds and of three sum to 1 but for the last digit
 
+# %% ../../nbs/results/03_compare.ipynb #d860dd2a
+def never_shown(
+    matrices,   # (K, S, C, C), or of units (K, S, U, 4)
+    task=None,  # Task; None: classes
+):
+    "Classes without any clip; None for units, which are left out where no clip shows them."
+    return None if task and task.units else matrices[0].sum((0, 2)) == 0
+
 # %% ../../nbs/results/03_compare.ipynb #ef00f1a1
 def compare_matrices(
     a: np.ndarray,  # (K, S, C, C): of each seed and subject
@@ -159,17 +172,19 @@ def compare_matrices(
     seeds: tuple[Sequence, Sequence],  # the K seeds of A, the L of B
     n: int,  # draws
     seed: int,  # of the draws
+    task: Task = None,  # None: classes
 ) -> list[dict]:  # one row a score
     "Difference B − A of every score, its interval, and the swap test."
-    s, never = a.shape[1], a[0].sum((0, 2)) == 0
+    s, never, names = a.shape[1], never_shown(a, task), task.scores if task else tuple(SCORES)
     mean_a, mean_b = (score_stack(m.sum(1), never).mean(0) for m in (a, b))
     p, exact = swap_test(a, b, never, n, seed)
     gaps = drawn_gaps(a, b, seeds, never, n, seed) if s > 1 else None
-    ends = np.quantile(gaps, quantiles(s), axis=0).T.tolist() if s > 1 else [(None, None)]*4
+    ends = np.quantile(gaps, quantiles(s), axis=0).T.tolist() if s > 1 else [(None, None)]*len(names)
     rows = []
-    for i, (metric, x, y, (low, high)) in enumerate(zip(SCORES, mean_a, mean_b, ends)):
+    for i, (metric, x, y, (low, high)) in enumerate(zip(names, mean_a, mean_b, ends)):
         q = p[i] if p else None
-        rows.append(dict(metric=metric, clips=int(a[0].sum()), subjects=s,
+        clips = int(a[0].sum())//(a.shape[2] if never is None else 1)
+        rows.append(dict(metric=metric, clips=clips, subjects=s,
                          a=float(x), b=float(y), difference=float(y - x), low=low, high=high,
                          share_le_0=float((gaps[:, i] <= 0).mean()) if s > 1 else None, p_swap=q, exact=exact,
                          resolution=(high - low)/2 if s > 1 else None, verdict=verdict_of(low, high, q)))
@@ -187,6 +202,10 @@ class Side:
     n_classes: int                              # of the task
     config: dict = field(default_factory=dict)  # config.json; empty for a table
     stamp: str = NOT_STATED                     # what the clips are: real, look-alike, synthetic
+    units: tuple = ()                           # numbers of the action units, where it is a task of these
+
+    @property
+    def task(self): return UnitTask(len(self.units), self.units) if self.units else Task(self.n_classes)
 
 # %% ../../nbs/results/03_compare.ipynb #3b2da60d
 def is_plain_list(
@@ -226,39 +245,43 @@ def _clip(table, where): return '/'.join(table.loc[np.asarray(where), KEY].iloc[
 
 def check_scores(
     table: pd.DataFrame,  # predictions that `check_predictions` has seen
-    n_classes: int,  # of the task
+    task,  # Task, or the number of its classes
 ):
-    "ValueError unless every prediction is the class of the largest of its n_classes finite scores."
+    "ValueError unless every prediction is the class of the largest of its finite scores, one a class."
+    task = task_of(task)
+    n_classes = task.k
     names = [c for c in table if c.startswith('score_')]
     if names != [f'score_{k}' for k in range(n_classes)]:
         raise ValueError(f'expected {n_classes} score columns, found {names}')
     scores = table[names].apply(pd.to_numeric, errors='coerce').to_numpy(float)
     lost = ~np.isfinite(scores).all(1)
     if lost.any(): raise ValueError(f'a score is missing or not finite, the first for clip {_clip(table, lost)}')
-    odd = scores.argmax(1) != table['prediction']
-    what = f'the prediction is not the class of the largest score for {odd.sum()} clips'
+    decided = task.decide(scores)
+    odd = (decided != np.array(table['prediction'].tolist())).reshape(len(table), -1).any(1)
+    what = 'the class of the largest score' if not task.units else 'what the scores above 0 say'
+    what = f'the prediction is not {what} for {odd.sum()} clips'
     if odd.any(): raise ValueError(f'{what}, the first is {_clip(table, odd)}; was the file edited?')
 
 # %% ../../nbs/results/03_compare.ipynb #78e2bd48
 def checked(
     table: pd.DataFrame,  # predictions
-    n_classes: int,  # of the task
+    task,  # Task, or the number of its classes
 ) -> pd.DataFrame:
     "The table, sorted, if it can be compared; else a ValueError."
-    table = check_predictions(table)
-    class_pairs(table['label'], table['prediction'], n_classes)
+    table, task = task_of(task).read(check_predictions(table)), task_of(task)
+    if not task.units: class_pairs(table['label'], table['prediction'], task.k)
     return table
 
 def run_table(
     folder: Path,  # of a run
-    n_classes: int,  # of its task
+    task,  # Task, or the number of its classes
 ) -> pd.DataFrame:
     "A run's predictions.csv; a ValueError names the file."
     path = folder/'predictions.csv'
     unread = f'{path}: cannot be read'
     try:
-        table = checked(read_predictions(path), n_classes)
-        check_scores(table, n_classes)
+        table = checked(read_predictions(path), task)
+        check_scores(table, task)
     except OSError as e: raise ValueError(f'{unread} ({type(e).__name__}); did any fold of the run finish?') from None
     except ValueError as e: raise ValueError(f'{path}: {in_one_line(e)}') from None
     return table
@@ -323,9 +346,9 @@ def read_side(
     folders = seed_folders(folder, config)
     if 'runs' in config:
         for part in folders.values(): check_part(folder, config, part, config_to_compare(part))
-    k = len(class_names(config['task'], config['dataset']))
-    return Side(name=folder.resolve().name, tables=[run_table(f, k) for f in folders.values()], seeds=list(folders),
-                n_classes=k, config=config, stamp=str(config['data'].get('stamp') or NOT_STATED))
+    task = task_of(config['task'], config['dataset'])
+    return Side(name=folder.resolve().name, tables=[run_table(f, task) for f in folders.values()], seeds=list(folders),
+                n_classes=task.k, units=task.units, config=config, stamp=str(config['data'].get('stamp') or NOT_STATED))
 
 # %% ../../nbs/results/03_compare.ipynb #9d8adae8
 def clips_kind(stamp) -> str:
@@ -466,10 +489,13 @@ MEAN, AVERAGED, ONE = 'mean of seeds', 'scores averaged', 'one seed'
 
 def seed_matrices(
     tables,     # of predictions, one a seed
-    n_classes,  # of the task
-) -> np.ndarray:  # (K, S, C, C)
+    task,       # Task, or the number of its classes
+) -> np.ndarray:  # (K, S, C, C); of action units (K, S, U, 4)
     "A confusion matrix of each seed and subject."
-    def of(t): return subject_confusions(t['label'], t['prediction'], list(zip(t['dataset'], t['subject'])), n_classes)
+    task = task_of(task)
+    def of(t):
+        each = t['label'], t['prediction'], list(zip(t['dataset'], t['subject']))
+        return subject_counts(*each) if task.units else subject_confusions(*each, task.k)
     return np.stack([of(t) for t in tables])
 
 def dataset_masks(table) -> dict:  # → {'pooled': all rows, 'casme2': …}, as boolean arrays
@@ -483,15 +509,16 @@ def seed_rows(
     a,          # tables of A on some clips, one a seed
     b,          # tables of B on the same clips
     seeds,      # (the seeds of A, the seeds of B)
-    n_classes,  # of the task
+    task,       # Task, or the number of its classes
 ) -> list[dict]:  # metric, seed_a, seed_b, difference
     "B − A of single seeds: pairs where both have the same seeds, else every seed of A with every one of B."
-    never = seed_matrices(a[:1], n_classes)[0].sum((0, 2)) == 0
-    of_a, of_b = (score_stack(seed_matrices(t, n_classes).sum(1), never) for t in (a, b))
+    task = task_of(task)
+    never = never_shown(seed_matrices(a[:1], task), task)
+    of_a, of_b = (score_stack(seed_matrices(t, task).sum(1), never) for t in (a, b))
     every = [(i, j) for i in range(len(a)) for j in range(len(b))]
     if sorted(seeds[0]) == sorted(seeds[1]): every = [(i, j) for i, j in every if seeds[0][i] == seeds[1][j]]
     return [dict(metric=m, seed_a=seeds[0][i], seed_b=seeds[1][j], difference=float(of_b[j, k] - of_a[i, k]))
-            for i, j in every for k, m in enumerate(SCORES)]
+            for i, j in every for k, m in enumerate(task.scores)]
 
 # %% ../../nbs/results/03_compare.ipynb #2370813d
 def agreement(
@@ -506,7 +533,11 @@ def agreement(
     return pd.DataFrame.from_dict(rows, orient='index', columns=list(counts)).astype(int)
 
 # %% ../../nbs/results/03_compare.ipynb #247715ab
-def one_prediction(tables) -> pd.DataFrame: return ensemble(tables) if len(tables) > 1 else tables[0]
+def one_prediction(tables) -> pd.DataFrame: # of predictions, one a seed
+    "Their average."
+    marks = tables[0]['label'].iat[0]
+    if len(tables) < 2: return tables[0]
+    return UnitTask(len(marks)).ensemble(tables) if isinstance(marks, tuple) else ensemble(tables)
 
 def readings(
     a,      # tables of A, one a seed
@@ -522,7 +553,7 @@ def all_rows(
     a,          # tables of A, one a seed
     b,          # tables of B, of the same clips in the same order
     seeds,      # (the seeds of A, the seeds of B)
-    n_classes,  # of the task
+    task,       # Task, or the number of its classes
     n,          # draws
     seed,       # of the draws
 ) -> tuple:  # (rows, per_seed) of a `Comparison`
@@ -531,9 +562,9 @@ def all_rows(
     for data, here in dataset_masks(a[0]).items():
         for kind, (x, y, k) in readings(a, b, seeds).items():
             x, y = [t[here] for t in x], [t[here] for t in y]
-            found = compare_matrices(seed_matrices(x, n_classes), seed_matrices(y, n_classes), k, n, seed)
+            found = compare_matrices(seed_matrices(x, task), seed_matrices(y, task), k, n, seed, task_of(task))
             rows += [dict(data=data, scores=kind) | r for r in found]
-            if kind == MEAN: dots += [dict(data=data) | r for r in seed_rows(x, y, k, n_classes)]
+            if kind == MEAN: dots += [dict(data=data) | r for r in seed_rows(x, y, k, task)]
     return pd.DataFrame(rows), pd.DataFrame(dots, columns=['data', 'metric', 'seed_a', 'seed_b', 'difference'])
 
 # %% ../../nbs/results/03_compare.ipynb #8630d175
@@ -594,7 +625,7 @@ def compare(
         if not x.config: x.n_classes = max(x.n_classes, other.n_classes)  # a table may happen to lack a class
     check_same(a, b)
     tables_a, tables_b, notes = common_clips(a, b)
-    rows, per_seed = all_rows(tables_a, tables_b, (a.seeds, b.seeds), a.n_classes, n, seed)
+    rows, per_seed = all_rows(tables_a, tables_b, (a.seeds, b.seeds), a.task, n, seed)
     first, second, subjects = one_prediction(tables_a), one_prediction(tables_b), int(rows['subjects'].iat[0])
     differ = differences(a.config, b.config) if a.config and b.config else differences({}, {})
     notes += all_notes(a, b, differ, first, second, subjects)
@@ -613,7 +644,19 @@ def row_text(r: dict) -> str:  # a row of `Comparison.rows`
     "B − A of one score, its interval and its verdict."
     none = r['low'] is None or np.isnan(r['low'])
     interval = '' if none else f" (95 % {signed(r['low'])} … {signed(r['high'])})"
-    return f"{signed(r['difference'])} {SCORES[r['metric']]}{interval}: " + WORDS[r['verdict']].format(p=r['p_swap'])
+    said = WORDS[r['verdict']].format(p=r['p_swap'])
+    return f"{signed(r['difference'])} {SCORE_WORDS[r['metric']]}{interval}: {said}"
+
+# %% ../../nbs/results/03_compare.ipynb #2a1981e4
+def metric_of(
+    c: Comparison,  # from `compare`
+    metric: str,  # a key of `SCORES`, or of a comparison of action units mean_f1, macro_recall
+) -> str:
+    "The score that is meant; for action units the usual UF1 means their mean F1. A ValueError lists those there are."
+    there = dict.fromkeys(c.rows['metric'])
+    if 'mean_f1' in there: metric = dict(uf1='mean_f1', uar='macro_recall').get(metric, metric)
+    pick(there, metric, 'metric')
+    return metric
 
 # %% ../../nbs/results/03_compare.ipynb #b4585aad
 def verdict(
@@ -621,7 +664,7 @@ def verdict(
     metric: str = 'uf1',  # uf1, uar, acc, f1_weighted
 ) -> str:
     "One sentence: the pooled difference, its interval, and whether it is more than noise."
-    pick(SCORES, metric, 'metric')
+    metric = metric_of(c, metric)
     rows = c.rows[(c.rows['data'] == 'pooled') & (c.rows['metric'] == metric)].to_dict('records')
     kinds = {MEAN: 'Mean of seeds: ', AVERAGED: 'Scores averaged: ', ONE: ''}
     return ' '.join(f'{kinds[r["scores"]]}B − A = {row_text(r)}.' for r in rows) + f' On {c.stamp}'
@@ -645,7 +688,7 @@ def table_row(
 ) -> dict:
     "A row for display."
     none = digits(r['low']) == 'n/a'
-    return {'data': r['data'], 'of': r['scores'], 'score': SCORES[r['metric']],
+    return {'data': r['data'], 'of': r['scores'], 'score': SCORE_WORDS[r['metric']],
             'A': digits(r['a']), 'B': digits(r['b']), 'B − A': signed(r['difference']),
             '95 %': 'n/a' if none else f"{signed(r['low'])} … {signed(r['high'])}",
             'draws ≤ 0': share_text(r['share_le_0'], 1/draws), 'swap p': share_text(r['p_swap']),
@@ -657,7 +700,8 @@ def comparison_table(
     metric: str | None = None,  # of the datasets' rows; None = all four
 ) -> pd.DataFrame:
     "For display: all scores pooled, then dataset by dataset. B − A with its interval, both p, resolution, verdict."
-    rows = c.rows[(c.rows['data'] == 'pooled') | c.rows['metric'].isin([metric] if metric else SCORES)]
+    chosen = [metric_of(c, metric)] if metric else SCORE_WORDS
+    rows = c.rows[(c.rows['data'] == 'pooled') | c.rows['metric'].isin(chosen)]
     out = pd.DataFrame([table_row(r, c.draws) for r in rows.to_dict('records')])
     out.columns.name = clips_kind(c.stamp)
     return out
@@ -679,6 +723,7 @@ def forest(
     metric: str = 'uf1',  # uf1, uar, acc, f1_weighted
 ):  # the matplotlib figure
     "Differences B − A of a score with their intervals, around zero; single seeds as small dots."
+    metric = metric_of(c, metric)
     rows = c.rows[c.rows['metric'] == metric].to_dict('records')
     seeds = c.per_seed[c.per_seed['metric'] == metric]
     names = [r['data'] + ('' if r['scores'] == ONE else f", {r['scores']}") for r in rows]
@@ -687,7 +732,7 @@ def forest(
     for y, r in enumerate(rows):
         draw_difference(ax, y, r, seeds[seeds['data'] == r['data']]['difference'] if r['scores'] == MEAN else [])
     ax.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - .5, -.5),
-           xlabel=f'{SCORES[metric]} of B minus {SCORES[metric]} of A')
+           xlabel=f'{SCORE_WORDS[metric]} of B minus {SCORE_WORDS[metric]} of A')
     ax.set_title('\n'.join([f'A: {c.a}', f'B: {c.b}', *textwrap.wrap(c.stamp, 76)]), fontsize=8)
     ax.locator_params(axis='x', nbins=6)
     ax.grid(axis='x', alpha=.3)

@@ -19,11 +19,12 @@ from ..core.files import hash_of, if_whole, read_json
 from ..data.defects import report_summary
 from ..data.labels import class_names
 from ..methods import method_of
-from ..metrics import evaluate, read_predictions
+from ..metrics import read_predictions
 from .compare import AVERAGED, ONE, compare, signed
 from .records import read_config, records_in
 from .report import with_interval
 from .runs import config_of_run, configs
+from ..tasks import SCORE_WORDS, Task, as_units, draw_unit_scores, main_scores, task_of
 
 # %% ../../nbs/results/06_findings.ipynb #f530667e
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,10 @@ class Result:
     @property
     def classes(self): return class_names(self.config['task'], self.config['dataset'])
     @property
+    def task(self) -> Task: return task_of(self.config['task'], self.config['dataset'])
+    @property
+    def score(self): return self.task.scores[0]
+    @property
     def stamp(self): return self.config['data']['stamp']
     @property
     def split(self): return self.config.get('split', 'subject')
@@ -50,8 +55,8 @@ def read_result(
     folder = Path(folder)
     config = read_config(folder/'config.json')
     parts = tuple(folder.parent/name for name in config.get('runs', [folder.name]))
-    return Result(folder=folder, config=config, metrics=read_json(folder/'metrics.json'),
-                  table=read_predictions(folder/'predictions.csv'), parts=parts)
+    table = task_of(config['task'], config['dataset']).read(read_predictions(folder/'predictions.csv'))
+    return Result(folder=folder, config=config, metrics=read_json(folder/'metrics.json'), table=table, parts=parts)
 
 # %% ../../nbs/results/06_findings.ipynb #011f6355
 @patch
@@ -75,9 +80,9 @@ def seed_note(self:Result) -> str:  # Markdown; '' of a single seed
     if 'seeds' not in self.metrics: return ''
     def said(score):
         s = self.metrics['seeds'][score]
-        return f"{score.upper()} {s['mean']:.3f} ± {s['std']:.3f} ({', '.join(f'{v:.3f}' for v in s['each'])})"
+        return f"{SCORE_WORDS[score]} {s['mean']:.3f} ± {s['std']:.3f} ({', '.join(f'{v:.3f}' for v in s['each'])})"
     return (f"Scores of {len(self.parts)} seeds were averaged clip by clip before the class was named. "
-            f"Seed by seed, mean ± standard deviation: {said('uf1')}; {said('uar')}.")
+            f"Seed by seed, mean ± standard deviation: {'; '.join(map(said, self.task.scores[:2]))}.")
 
 # %% ../../nbs/results/06_findings.ipynb #f5048603
 def all_but_split(config) -> dict: # of a run, or of the summary of several seeds
@@ -123,10 +128,10 @@ def _held_out_row(
     "A row of `by_held_out`."
     own = self.table if name == 'pooled' else self.table[self.table['dataset'] == name]
     row = dict(dataset=name, clips=m['n'], subjects=len(own[['dataset', 'subject']].drop_duplicates()))
-    row |= {k: m[k] for k in ('uf1', 'uf1_ci95', 'uar', 'uar_ci95')}
+    row |= {k: m[k] for score in main_scores(m) for k in (score, f'{score}_ci95')}
     if drops is None: return row
     here = drops[(drops['data'] == name) & drops['scores'].isin([ONE, AVERAGED])].set_index('metric')
-    for k in ('uf1', 'uar'):
+    for k in main_scores(m):
         row |= {f'loso_{k}': here.loc[k, 'b'], f'drop_{k}': tuple(here.loc[k, ['difference', 'low', 'high']])}
     return row
 
@@ -163,8 +168,10 @@ def held_out_cells(
 ) -> list:
     "What stands in a row."
     cells = [name, ', '.join(others), f"{r['clips']} ({r['subjects']})"]
-    cells += [with_interval(r[k], r[f'{k}_ci95']) for k in ('uf1', 'uar')]
-    if 'drop_uf1' in r: cells += [f"{r['loso_uf1']:.3f}", drop_text(r['drop_uf1']), drop_text(r['drop_uar'])]
+    first, second = main_scores(r)
+    cells += [with_interval(r[k], r[f'{k}_ci95']) for k in (first, second)]
+    if f'drop_{first}' in r:
+        cells += [f"{r[f'loso_{first}']:.3f}", drop_text(r[f'drop_{first}']), drop_text(r[f'drop_{second}'])]
     return cells
 
 def held_out_text(result) -> str: # of a run by datasets
@@ -173,22 +180,25 @@ def held_out_text(result) -> str: # of a run by datasets
     two = result.metrics['folds']['of'] == 2
     note = HELD_OUT.format(HDE if two else '', BESIDE_LOSO.format(loso.name) if loso else NO_LOSO)
     names = [d for d in t.index if d != 'pooled']
-    head = ['tested on', 'trained on', 'clips (subjects)', 'UF1', 'UAR']
-    head += ['UF1 of LOSO', 'drop of UF1', 'drop of UAR'] if loso else []
+    first, second = (SCORE_WORDS[k] for k in result.task.scores[:2])
+    head = ['tested on', 'trained on', 'clips (subjects)', first, second]
+    head += [f'{first} of LOSO', f'drop of {first}', f'drop of {second}'] if loso else []
     def others(name): return ['the others'] if name == 'pooled' else [d for d in names if d != name] or ['the others']
     rows = [head, ['---']*len(head), *(held_out_cells(name, r, others(name)) for name, r in t.iterrows())]
     return note + '\n\n' + '\n'.join(f"| {' | '.join(row)} |" for row in rows)
 
 def part_lines(parts) -> list: # `per_part` of metrics.json
     "A Markdown table of the test parts of an official split."
-    rows = [f"| {p} | {m['n']} | {with_interval(m['uf1'], m['uf1_ci95'])} | {with_interval(m['uar'], m['uar_ci95'])} |"
-            for p, m in parts.items()]
-    return ['| tested part | clips | UF1 | UAR |', '|---|---|---|---|', *rows] if rows else []
+    def cells(m): return ' | '.join(with_interval(m[k], m[f'{k}_ci95']) for k in main_scores(m))
+    rows = [f"| {p} | {m['n']} | {cells(m)} |" for p, m in parts.items()]
+    first, second = (SCORE_WORDS[k] for m in [*parts.values()][:1] for k in main_scores(m)) if parts else ('', '')
+    return [f'| tested part | clips | {first} | {second} |', '|---|---|---|---|', *rows] if rows else []
 
 # %% ../../nbs/results/06_findings.ipynb #7f7b646c
 @patch
 def confusion_figure(self:Result):  # a matplotlib figure
     "The pooled confusion matrix: numbers are clips, shades are shares of the true class."
+    if self.task.units: return draw_unit_scores(self.metrics, f"{self.config['method']} on {self.config['dataset']}")
     counts = np.array(self.metrics['pooled']['confusion'])
     share = counts/counts.sum(1, keepdims=True).clip(1)
     size = 1.6 + .6*len(counts)
@@ -205,10 +215,12 @@ def confusion_figure(self:Result):  # a matplotlib figure
 @patch
 def by_subject(self:Result) -> pd.DataFrame:  # one row a subject: clips, right, UF1_without
     "Clips that are right, and UF1 pooled over all other subjects."
-    t, k, rows = self.table, len(self.classes), []
+    t, rows = self.table, []
+    def scored(rest):
+        if not len(rest) or self.task.units and not any(map(any, rest['label'])): return np.nan
+        return self.task.evaluate(rest['label'], rest['prediction'])[self.score]
     for (dataset, subject), own in t.groupby(['dataset', 'subject'], sort=True):
-        rest = t.drop(own.index)
-        without = evaluate(rest['label'], rest['prediction'], k)['uf1'] if len(rest) else np.nan
+        without = scored(t.drop(own.index))
         right = int((own['label'] == own['prediction']).sum())
         rows.append(dict(subject=f'{dataset}/{subject}', clips=len(own), right=right, UF1_without=without))
     return pd.DataFrame(rows).set_index('subject')
@@ -231,14 +243,14 @@ def mark_datasets(
 @patch
 def subject_figure(self:Result):  # a matplotlib figure
     "Clips of each subject, right and wrong; above it UF1 without that subject beside the pooled one."
-    s, pooled = self.by_subject(), self.metrics['pooled']['uf1']
+    s, pooled, word = self.by_subject(), self.metrics['pooled'][self.score], SCORE_WORDS[self.score]
     size = (min(12, max(4, 1.5 + .28*len(s))), 3)
     fig, (top, ax) = pyplot().subplots(2, 1, figsize=size, dpi=72, sharex=True, height_ratios=(1, 1.4),
                                           layout='constrained')
     top.axhline(pooled, color='0.6', lw=1)
     top.plot(range(len(s)), s['UF1_without'], 'o', ms=3, color='C1')
     top.margins(y=.35)
-    top.set(ylabel='UF1\nwithout', title=f'pooled UF1 {pooled:.3f} (line)')
+    top.set(ylabel=f'{word}\nwithout', title=f'pooled {word} {pooled:.3f} (line)')
     ax.bar(range(len(s)), s['right'], color='C0', label='right')
     ax.bar(range(len(s)), s['clips'] - s['right'], bottom=s['right'], color='0.8', label='wrong')
     ax.set(ylabel='clips', xticks=range(len(s)), xlim=(-.8, len(s) - .2))
@@ -256,10 +268,26 @@ def surest(
 ) -> pd.DataFrame:  # clip, true, predicted, margin
     "The clips of which the model is surest: margin between its highest score and the next."
     t = self.table
+    if self.task.units: return self.surest_units(n, wrong)
     scores = np.sort(t[[c for c in t if c.startswith('score_')]].to_numpy(float), 1)
     names = dict(enumerate(self.classes))
     rows = pd.DataFrame(dict(clip=t['dataset'] + '/' + t['subject'] + '/' + t['clip'], true=t['label'].map(names),
                              predicted=t['prediction'].map(names), margin=(scores[:, -1] - scores[:, -2]).round(3)))
+    return rows[(t['label'] != t['prediction']) == wrong].nlargest(n, 'margin').reset_index(drop=True)
+
+# %% ../../nbs/results/06_findings.ipynb #41cd95e7
+@patch
+def surest_units(
+    self:Result,
+    n=3,          # rows of each kind
+    wrong=False,  # rather than right
+) -> pd.DataFrame:  # clip, true, predicted, margin
+    "`surest` for clips with marks."
+    t, units = self.table, self.task.units
+    margin = t[[c for c in t if c.startswith('score_')]].abs().min(axis=1).round(3)
+    rows = pd.DataFrame(dict(clip=t['dataset'] + '/' + t['subject'] + '/' + t['clip'], margin=margin,
+                             true=[as_units(m, units) for m in t['label']],
+                             predicted=[as_units(m, units) for m in t['prediction']]))
     return rows[(t['label'] != t['prediction']) == wrong].nlargest(n, 'margin').reset_index(drop=True)
 
 # %% ../../nbs/results/06_findings.ipynb #d3902499

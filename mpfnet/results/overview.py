@@ -21,6 +21,7 @@ from ..core.files import read_json
 from ..core.progress import duration
 from .records import read_config
 from .words import NAMED, apart, as_words, sorted_words, words_of
+from ..tasks import SCORE_WORDS, main_scores
 
 # %% ../../nbs/results/07_overview.ipynb #3d60b744
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +42,10 @@ def pooled_scores(path:Path) -> dict: # metrics.json
     metrics = read_json(path)
     pooled = metrics.get('pooled')
     def number(x): return isinstance(x, (int, float)) and not isinstance(x, bool)
-    whole = isinstance(pooled, dict) and all(number(pooled.get(k)) for k in ('uf1', 'uar', 'acc'))
-    ends = pooled.get('uf1_ci95') if whole else None
+    names = main_scores(pooled) if isinstance(pooled, dict) else ()
+    whole = names and all(number(pooled.get(k)) for k in (*names, *(['acc'] if 'uf1' in names else [])))
+    ends = pooled.get(f'{names[0]}_ci95') if whole else None
+    ends = None if ends == [None, None] and 'mean_f1' in names else ends
     if whole and (ends is None or isinstance(ends, list) and len(ends) == 2 and all(map(number, ends))): return metrics
     raise ValueError(f'{path}: uf1, uar or acc missing or of another kind. Run again to write it anew')
 
@@ -162,8 +165,10 @@ def uf1_text(r:FoundRun) -> str:
     "UF1 with its interval; of which folds, if more are done by now."
     if not r.metrics: return 'damaged' if r.wrong else ''
     pooled, told = r.metrics['pooled'], r.metrics.get('folds')
-    ends = pooled.get('uf1_ci95')
-    text = f"{pooled['uf1']:.3f}" + (f' ({ends[0]:.3f}–{ends[1]:.3f})' if ends else '')
+    score = main_scores(pooled)[0]
+    ends = pooled.get(f'{score}_ci95')
+    text = f'{pooled[score]:.3f}' + (f' ({ends[0]:.3f}–{ends[1]:.3f})' if ends and ends[0] is not None else '')
+    if score != 'uf1': text = f'{SCORE_WORDS[score]} {text}'
     fewer = isinstance(told, dict) and told.get('done') != r.done
     return text + (f", of {told.get('done')} folds" if fewer else '')
 
@@ -204,6 +209,7 @@ def rows_of_runs(o:Overview) -> pd.DataFrame:
         said = {k: r.words.get(k, '') for k in names}
         single = as_words({k: v for k, v in r.words.items() if '.' in k})
         scores = dict(uf1=pooled.get('uf1'), uf1_low=low, uf1_high=high, uar=pooled.get('uar'), acc=pooled.get('acc'))
+        if 'mean_f1' in pooled: scores |= {k: pooled[k] for k in main_scores(pooled)}
         spread = dict(uf1_mean_of_seeds=spread.get('mean'), uf1_std_of_seeds=spread.get('std'))
         when = datetime.fromtimestamp(r.changed).astimezone().isoformat(timespec='seconds')
         rows.append(dict(run=r.folder.name, kind=r.kind) | said | dict(settings=single, folds=r.done, of=r.of)
@@ -217,10 +223,13 @@ def draw_runs(o:Overview): # of a folder; → the figure
     fig, ax = pyplot().subplots(figsize=(7, .8 + .32*len(runs)), dpi=72, layout='constrained')
     for y, (r, _) in enumerate(runs):
         pooled, whole = r.metrics['pooled'], r.of in (None, r.done)
-        if pooled.get('uf1_ci95'): ax.plot(pooled['uf1_ci95'], [y, y], color='0.6', lw=2)
-        ax.plot(pooled['uf1'], y, 'o', ms=7, mec='C0', mfc='C0' if whole else 'w')
+        score = main_scores(pooled)[0]
+        ends = pooled.get(f'{score}_ci95')
+        if ends and ends[0] is not None: ax.plot(ends, [y, y], color='0.6', lw=2)
+        ax.plot(pooled[score], y, 'o', ms=7, mec='C0', mfc='C0' if whole else 'w')
     labels = [as_words(w | dict(seed=seed_text(r) if 'seed' in w else '')) or r.folder.name for r, w in runs]
-    ax.set(yticks=range(len(runs)), yticklabels=labels, ylim=(len(runs) - .5, -.5), xlabel='UF1')
+    words = dict.fromkeys(SCORE_WORDS[main_scores(r.metrics['pooled'])[0]] for r, _ in runs)
+    ax.set(yticks=range(len(runs)), yticklabels=labels, ylim=(len(runs) - .5, -.5), xlabel=' or '.join(words) or 'UF1')
     ax.set_title(in_common(o), fontsize=9)
     ax.grid(axis='x', alpha=.3)
     return fig

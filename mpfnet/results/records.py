@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.files import hash_of, if_whole, make_way, read_json, write_json
 from ..core.keep import write_atomically
 from ..data.defects import csv_text
-from ..metrics import summarise
+from ..tasks import task_of
 
 # %% ../../nbs/results/01_records.ipynb #58bd1a70
 def read_config(path) -> dict: # config.json of a run, of a summary or of an audit
@@ -91,6 +91,7 @@ def rows_of_record(r) -> list: # a fold's record
     whose, rows = r.get('who') or [(r['dataset'], r['subject'])]*len(r['clips']), []
     for (d, who), clip, y, p, s in zip(whose, r['clips'], r['labels'], r['predictions'], r['scores']):
         scores = {f'score_{k}': v for k, v in enumerate(s)}
+        y, p = (tuple(v) if isinstance(v, list) else v for v in (y, p))        # marks of action units
         rows.append(dict(dataset=d, subject=who, clip=clip, label=y, prediction=p) | scores)
     return rows
 
@@ -104,11 +105,13 @@ def predictions_table(records) -> pd.DataFrame: # of all folds
 def write_results(
     folder,    # of the run
     table,     # what `predictions_table` returned
-    n_classes, # K
+    task,      # Task, or the number of its classes
     **more,    # what metrics.json says besides: the folds that are done
 ) -> dict:     # the metrics
     "predictions.csv and metrics.json of a run."
-    write_atomically(make_way(Path(folder) / 'predictions.csv'), lambda t: csv_text(table).to_csv(t, index=False))
-    metrics = summarise(table, n_classes) | more
+    task = task_of(task)
+    text = csv_text(task.written(table))
+    write_atomically(make_way(Path(folder) / 'predictions.csv'), lambda t: text.to_csv(t, index=False))
+    metrics = task.summarise(table) | more
     write_json(Path(folder) / 'metrics.json', metrics)
     return metrics

@@ -18,6 +18,7 @@ from ..core.checks import need, pyplot
 from ..core.files import as_json, if_whole, read_json
 from ..core.keep import write_atomically, write_text
 from .records import read_config
+from ..tasks import SCORE_WORDS, main_scores
 
 # %% ../../nbs/results/05_report.ipynb #5d29e4f2
 METHOD_ORDER = ['majority', 'pca_lda', 'scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c']
@@ -38,10 +39,12 @@ def run_as_row(
     "A run as one row of a table."
     pooled, seeds, done = metrics['pooled'], metrics.get('seeds'), metrics['folds']
     seed = 'average' if seeds else str(config['seed'])
-    spread = seeds and (seeds['uf1']['mean'], seeds['uf1']['std'])
+    first, second = main_scores(pooled)
+    names = POOLED_SCORES if first == 'uf1' else ('n', first, second, f'{first}_ci95', f'{second}_ci95')
+    spread = seeds and (seeds[first]['mean'], seeds[first]['std'])
     return dict(run=name, dataset=config['dataset'], split=config.get('split', 'subject'), method=config['method'],
                 seed=seed, setting=setting_of(config),
-                complete=done['done'] == done['of'], spread=spread, **{k: pooled[k] for k in POOLED_SCORES})
+                complete=done['done'] == done['of'], spread=spread, **{k: pooled[k] for k in names})
 
 def read_run(folder): # a run's folder
     "One row: method, seeds, folds, and each pooled score with its interval. A ValueError names a file that is odd."
@@ -98,13 +101,14 @@ def best_rows(table) -> pd.DataFrame: # one row a run
 def markdown_row(r) -> str: # a row of the table, as a dict
     "A method with its seeds, its spread, and both scores with their intervals."
     seeds, spread = ('scores averaged', spread_text(*r['spread'])) if r['spread'] else (r['seed'], '–')
-    uf1, uar = (with_interval(r[k], r[f'{k}_ci95']) for k in ('uf1', 'uar'))
+    uf1, uar = (with_interval(r[k], r[f'{k}_ci95']) for k in main_scores(r))
     return f"| `{r['name']}` | {seeds} | {spread} | {uf1} | {uar} |"
 
 def as_markdown(table) -> str: # what `collect` returns
     "Single runs as mean ± spread, averages of several seeds with their 95 % interval, as a Markdown table."
     if not len(table): return '*No complete run of this dataset yet.*'
-    lines = ['| method | seeds | UF1 of a seed, mean ± sd | UF1 (95 % interval) | UAR (95 % interval) |',
+    first, second = (SCORE_WORDS[k] for k in main_scores(table))
+    lines = [f'| method | seeds | {first} of a seed, mean ± sd | {first} (95 % interval) | {second} (95 % interval) |',
              '|---|---|---|---|---|', *map(markdown_row, best_rows(table).to_dict('records'))]
     return '\n'.join(lines)
 
@@ -115,9 +119,10 @@ def drawn_row(
     rows, # runs of one method
 ):
     "A method's score and interval, and its single seeds as small dots."
-    main, single = best_rows(rows).iloc[0], rows[rows['seed'] != 'average']['uf1']
-    ax.plot(main['uf1_ci95'], [y, y], color='0.6', lw=2, zorder=1)
-    ax.plot(main['uf1'], y, 'o', color='C0', ms=7, zorder=3)
+    score = main_scores(rows)[0]
+    main, single = best_rows(rows).iloc[0], rows[rows['seed'] != 'average'][score]
+    ax.plot(main[f'{score}_ci95'], [y, y], color='0.6', lw=2, zorder=1)
+    ax.plot(main[score], y, 'o', color='C0', ms=7, zorder=3)
     ax.plot(single, [y]*len(single), 'o', color='C1', ms=3, zorder=2)
 
 def scores_picture(
@@ -129,7 +134,8 @@ def scores_picture(
     methods = list(dict.fromkeys(table['name']))
     fig, ax = plt.subplots(figsize=(5.4, .42 * len(methods) + 1.1), dpi=80, layout='constrained')
     for y, m in enumerate(methods): drawn_row(ax, y, table[table['name'] == m])
-    ax.set(yticks=range(len(methods)), yticklabels=methods, xlabel='UF1, pooled over folds', title=title)
+    word = SCORE_WORDS[main_scores(table)[0]]
+    ax.set(yticks=range(len(methods)), yticklabels=methods, xlabel=f'{word}, pooled over folds', title=title)
     ax.invert_yaxis()
     ax.grid(axis='x', alpha=.3)
     return fig

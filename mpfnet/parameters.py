@@ -20,12 +20,13 @@ from pathlib import Path
 
 import torch
 
-from .clips import NAMES, OPTIONS, check_joined
+from .clips import NAMES, OPTIONS, READY_FLOW, check_joined
 from .core.checks import need, warn
 from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names, named_classes
 from .data.own import OWN_OPTIONS, OwnData, is_own, own_data, task_asked
 from .data.settle import POLICIES
+from .data.steps import STEP_OPTIONS
 from .inputs import AugmentConfig
 from .methods import METHODS, Method, Settings, method_of, override, settings_preset, unused
 from .mpfnet_p import GAMMA
@@ -173,7 +174,7 @@ def option_at(
 # %% ../nbs/05b_parameters.ipynb #0f832829
 def options_of(text) -> dict: # 'modality=vis,variant=raw'
     "Options for `load_clips`, of whatever dataset; a ValueError lists the known names."
-    text, found, at, known_options = str(text), {}, 0, OPTIONS | OWN_OPTIONS
+    text, found, at, known_options = str(text), {}, 0, OPTIONS | STEP_OPTIONS | OWN_OPTIONS
     while text[at:].strip(' ,'):
         name, value, at = option_at(text, at)
         if name not in known_options or not value:
@@ -251,6 +252,8 @@ def check_use(p:Parameters):
     row = method_of(p.method)
     if p.method != 'mpfnet_p': need_default(p, 'gamma', 'only mpfnet_p weighs two encoders')
     if p.dataset == 'megc2019_flow': need_default(p, 'length', 'its clips are one flow field each')
+    whole = p.dataset == 'atnet_flow' and options_of(p.data_options).get('cut') == 'whole'
+    if whole: need_default(p, 'length', 'all 64 steps are read: cut=whole')
     if isinstance(p.dataset, OwnData) and p.dataset.arrays:
         for name in ('length', 'apex'): need_default(p, name, 'X is ready-made')
     if row.reads != 'preprocess': need_default(p, 'length', f'{p.method} reads no interpolated frames')
@@ -306,7 +309,7 @@ def preset_for(
     device,        # 'cpu' or 'cuda'
 ) -> str:
     "The preset asked for, or the paper's, but for made-up faces, and on a CPU for the public flow and one's own data."
-    of_any_size = p.dataset == 'megc2019_flow' or isinstance(p.dataset, OwnData)
+    of_any_size = p.dataset in READY_FLOW or isinstance(p.dataset, OwnData)
     small = p.dataset == 'synth' or of_any_size and device == 'cpu'
     preset = p.preset or ('tiny' if small else 'paper')
     if preset == 'paper' and device == 'cpu' and p.method in SLOW:
@@ -320,7 +323,7 @@ def settings_for(
 ) -> Settings:
     "Settings of the preset with this run's features, γ and L, the card's precision, and what was overridden."
     gamma = GAMMA.get(p.dataset, .7) if p.gamma is None else p.gamma
-    settings = settings_preset(preset_for(p, device), p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
+    settings = settings_preset(preset_for(p, device), p.dataset in READY_FLOW, features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
     if getattr(p.dataset, 'arrays', False): settings = replace(settings, augment=AugmentConfig())     # for copies
     if device == 'cuda' and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):

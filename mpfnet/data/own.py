@@ -61,7 +61,7 @@ class OwnData(str):
 
 # %% ../../nbs/data/08_own.ipynb #bcaad05c
 TABLE_FILES = ('.csv', '.tsv', '.xlsx', '.xls')
-TAKEN = {*DATASETS, 'synth', 'megc2019_flow', 'megc2019_cd'}
+TAKEN = {*DATASETS, 'synth', 'megc2019_flow', 'megc2019_cd', 'atnet_flow'}
 
 def own_name(stem) -> str: # of a file
     "What a run calls its data."

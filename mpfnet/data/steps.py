@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEPS_FLOW', 'STEPS_LIST', 'STEPS_BLOBS', 'STEPS_HELP', 'MAX_STEPS', 'STEPS_WINDOW', 'CELLS', 'STEPS_BEFORE',
-           'NUMBERS', 'STEP_CHOICES', 'STEP_OPTIONS', 'STEPS_VERSION', 'DECISIONS', 'blob_name', 'plain_lines',
+           'NUMBERS', 'ZEROS', 'STEP_CHOICES', 'STEP_OPTIONS', 'STEPS_VERSION', 'DECISIONS', 'blob_name', 'plain_lines',
            'named_clip', 'numbers_in', 'StepBlock', 'blocks_in', 'check_blocks', 'Listed', 'list_in', 'steps_from',
            'moving', 'step_choice', 'steps_in_order', 'of_length_one', 'resampled', 'with_magnitude', 'step_bytes',
            'steps_in', 'chosen_steps', 'unpacked', 'tell_steps', 'steps_file', 'read_steps', 'step_row',
@@ -17,6 +17,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,11 @@ def named_clip(name:str) -> tuple | None: # 'samm-6-006_1_2'
 STEPS_WINDOW, CELLS = 64, 8                # steps of a clip; cells along a side
 STEPS_BEFORE = STEPS_WINDOW//2                   # steps before the apex
 NUMBERS = 2*CELLS**2                 # of a line
+ZEROS = ' 0'*NUMBERS                 # most lines, as they are written
 
 def numbers_in(line:str) -> np.ndarray: # (128,) float32
     "The numbers of a line; a ValueError that says why they cannot be used."
+    if line == ZEROS: return np.zeros(NUMBERS, np.float32)
     words = line.split()
     if len(words) != NUMBERS: raise ValueError(f'{len(words)} numbers, expected {NUMBERS}')
     try: x = np.array(words, np.float32)
@@ -314,14 +317,21 @@ def steps_file(
 
 def read_steps(root) -> tuple: # the folder atnet_flow → ({name: Listed}, {name: (2, 64, 8, 8)}, {file: bytes})
     "Both files, checked against each other; a DataError that lists all that is wrong."
-    datas, problems = {f: steps_file(root, f) for f in STEPS_BLOBS}, []
-    listed = list_in(plain_lines(datas[STEPS_LIST], STEPS_LIST), problems)
+    datas = {f: steps_file(root, f) for f in STEPS_BLOBS}
+    listed, steps, problems = _parsed(datas[STEPS_FLOW], datas[STEPS_LIST])
+    refuse(list(problems), root, STEPS_HELP)
+    return listed, steps, datas
+
+@lru_cache(1)                       # studies read the same file again and again
+def _parsed(flow, listing):
+    "(name → Listed, name → steps, what is wrong) of the bytes of both files."
+    problems = []
+    listed = list_in(plain_lines(listing, STEPS_LIST), problems)
     wrong_list = bool(problems)
-    blocks = blocks_in(plain_lines(datas[STEPS_FLOW], STEPS_FLOW), problems)
+    blocks = blocks_in(plain_lines(flow, STEPS_FLOW), problems)
     check_blocks(blocks, dict.fromkeys(b.name for b in blocks) if wrong_list else listed, problems)
     if not blocks: problems.append(f'{STEPS_FLOW} names no clip')
-    refuse(problems, root, STEPS_HELP)
-    return listed, {b.name: steps_from(b.rows) for b in blocks}, datas
+    return listed, {} if problems else {b.name: steps_from(b.rows) for b in blocks}, tuple(problems)
 
 # %% ../../nbs/data/09_steps.ipynb #5d41ff68
 def step_row(

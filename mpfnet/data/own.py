@@ -8,7 +8,7 @@ __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', '
            'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table', 'spelling',
            'person', 'check_spelling', 'subjects_of_rows', 'label_words', 'label_word', 'sorted_classes', 'own_task',
            'own_class', 'FilmFolder', 'opened_film', 'film_of', 'note_film', 'decode_film', 'film_times',
-           'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment', 'numbers_in_film',
+           'frames_of_film', 'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment', 'numbers_in_film',
            'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'framed', 'wish_of', 'label_words_key', 'wishes',
            'tell_row', 'without_doubles', 'own_options', 'is_yes', 'check_unit', 'table_hash', 'own_clip', 'shown_by',
            'without_copies', 'read_own', 'own_source', 'with_report', 'check_enough', 'note_empty_classes', 'arrays_of',
@@ -35,7 +35,7 @@ from ..core.keep import cache_folder, write_atomically, write_text
 from .defects import Report
 from .frames import Clip
 from .labels import DATASETS, THREE, class_names, label_of, named_classes
-from .readers import EMPTY, VIDEOS, DataError, _plain_name, depth_of, frames_lister
+from .readers import EMPTY, FILM_READERS, VIDEOS, DataError, _plain_name, depth_of, frames_lister
 from .settle import FAR, LONGEST_CLIP, Draft, Refused, settle
 from .sheets import SheetError, Table, find_table, plain, read_csv_sheet, read_workbook, text
 
@@ -346,6 +346,19 @@ def film_times(
     film.times, film.length = [round(t - times[0], 6) for t in times], len(times)
     note_film(film)
     return film.times
+
+# %% ../../nbs/data/08_own.ipynb #fff1cfd1
+def frames_of_film(
+    path:Path,  # of a video
+    wanted,     # positions of frames, from 0; () = none
+) -> tuple:     # (frames in it, {position: path of a PNG file})
+    "Frames of a video that lies in place of a folder; Refused if it cannot be read."
+    film = film_of(path)
+    if film.length is None: film_times(film, path)
+    decode_film(film, path, wanted)
+    return film.length, {i: p for i in wanted if (p := film.frame(i)).exists()}
+
+FILM_READERS.append(frames_of_film)
 
 # %% ../../nbs/data/08_own.ipynb #7b9e6f24
 def spellings_of(value) -> list: # a cell with a path

@@ -65,13 +65,14 @@ def variants_of(
     return [Variant(method=m, length=n, order=o, amplitude=a) for m in names for n in numbers for o, a in given]
 
 # %% ../nbs/06d_sequence.ipynb #5d40eda0
-def planted_in(text) -> dict: # 'place=0.3,course=0.4'
+def planted_in(text) -> dict: # 'place 0.3, course 0.4', or 'place=0.3,course=0.4'
     "Strengths by name; a ValueError for what is none."
     found = {}
     for item in filter(None, (s.strip() for s in str(text).split(','))):
-        name, _, value = item.partition('=')
-        try: found[name.strip()] = float(value)
-        except ValueError: raise ValueError(f'planted={text!r}: expected name=number,…, found {item!r}') from None
+        try:
+            name, value = item.replace('=', ' ').split()
+            found[name] = float(value)
+        except ValueError: raise ValueError(f'planted={text!r}: expected name number, …, found {item!r}') from None
     return found
 
 def root_of(

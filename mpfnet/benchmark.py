@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['RULES', 'OWN', 'SPELT', 'SHARED_PARAMETERS', 'BENCHMARK_PARAMETERS', 'NOT_YET', 'ORACLE', 'TEXT_COLUMNS',
            'RULE_COLOURS', 'Contender', 'in_brackets', 'item_of', 'contender_of', 'listed_in', 'contenders_of', 'Asked',
-           'parameters_for', 'check_used', 'asked_for', 'failed_because', 'refused', 'datasets_of', 'all_different',
-           'shared_by_all', 'options_for', 'has_policies', 'shared_for', 'overrides_for', 'each_warning_once', 'Cell',
-           'look_again', 'look_for_records', 'by_split', 'experiment_of', 'cells_wanted', 'seconds_by_clips',
-           'rates_of', 'seconds_left', 'BenchmarkPlan', 'by_place', 'jobs_of', 'names_of_folds', 'train_cell',
-           'side_of_cells', 'scores_in_columns', 'kind_in_words', 'row_of_cells', 'rows_of_cells', 'table_of_cells',
-           'whole_groups', 'pairs_of_cells', 'mean_scores', 'ranks_of_table', 'best_for_each', 'oracle_cells',
-           'said_of_oracles', 'Benchmarked', 'said_of_failures', 'sentences', 'seconds_table', 'asked_as_json',
-           'own_digests', 'read_benchmark', 'plan_benchmark', 'benchmark', 'scores_by_rule', 'panel_shape', 'panels',
-           'panel_title', 'kinds_of', 'forest_picture', 'pairs_picture', 'ranks_picture']
+           'datasets_of', 'all_different', 'shared_by_all', 'options_for', 'has_policies', 'shared_for',
+           'overrides_for', 'parameters_for', 'check_used', 'asked_for', 'failed_because', 'refused',
+           'each_warning_once', 'Cell', 'by_split', 'experiment_of', 'look_again', 'look_for_records', 'cells_wanted',
+           'seconds_by_clips', 'rates_of', 'seconds_left', 'BenchmarkPlan', 'by_place', 'jobs_of', 'names_of_folds',
+           'train_cell', 'side_of_cells', 'scores_in_columns', 'kind_in_words', 'row_of_cells', 'rows_of_cells',
+           'table_of_cells', 'whole_groups', 'pairs_of_cells', 'mean_scores', 'ranks_of_table', 'best_for_each',
+           'oracle_cells', 'said_of_oracles', 'Benchmarked', 'said_of_failures', 'sentences', 'seconds_table',
+           'asked_as_json', 'own_digests', 'read_benchmark', 'plan_benchmark', 'benchmark', 'scores_by_rule',
+           'panel_shape', 'panels', 'panel_title', 'kinds_of', 'forest_picture', 'pairs_picture', 'ranks_picture']
 
 # %% ../nbs/06_benchmark.ipynb #81fb21a1
 import re
@@ -171,6 +171,71 @@ class Asked:
         "Everything but the seeds."
         return [(c, d, s) for c in self.contenders for d in self.datasets for s in self.splits]
 
+# %% ../nbs/06_benchmark.ipynb #edc1e681
+def datasets_of(value) -> list: # see `benchmark`
+    "The datasets; a table or arrays that you have made go by their name."
+    arrays = isinstance(value, tuple) and len(value) == 3 and not any(isinstance(v, str) for v in value)
+    given = [value] if arrays else listed_in(value)
+    return [own_data(v) if isinstance(v, (pd.DataFrame, tuple)) else v for v in given]
+
+def all_different(a:Asked):
+    "A ValueError for a dataset or a split that is named twice; two paths of one file are one dataset."
+    def same(v): return str(Path(v).resolve()) if is_own(v) and not isinstance(v, OwnData) else str(v)
+    for name in ('datasets', 'splits'):
+        texts = [same(v) for v in getattr(a, name)]
+        need(texts and len(set(texts)) == len(texts), name, texts, 'one or more, all different')
+
+# %% ../nbs/06_benchmark.ipynb #6ea03569
+SHARED_PARAMETERS = ('task', 'apex', 'length', 'features', 'preset', 'overrides', 'strict', 'data_options', 'data_root',
+                     'out_dir', 'workers', 'engine', 'device')
+BENCHMARK_PARAMETERS = 'methods', 'datasets', 'splits', 'seeds', 'folds', 'draws', *SHARED_PARAMETERS
+
+def shared_by_all(given:dict) -> dict: # name → value
+    "Parameters that all runs share, with their defaults; a ValueError for one that they do not."
+    lost = [k for k in given if k not in SHARED_PARAMETERS]
+    need(not lost, 'parameters', known(lost), known(BENCHMARK_PARAMETERS))
+    s = {k: DEFAULTS[k] for k in SHARED_PARAMETERS} | given
+    need('://' not in str(s['out_dir']), 'out_dir', s['out_dir'], 'a folder of this machine')
+    return s | dict(length=as_whole(s['length'], 'length', 3, 20), strict=as_flag(s['strict'], 'strict'))
+
+# %% ../nbs/06_benchmark.ipynb #df5ebd80
+def options_for(
+    options:dict,  # name → text
+    dataset,       # a name, or one's own data
+) -> dict:
+    "Those that its reader knows."
+    if is_own(dataset): its = ('kind',) if getattr(dataset, 'arrays', False) else OWN_OPTIONS
+    else: its = OPTIONS if dataset in LICENSED else ()
+    return {k: v for k, v in options.items() if k in its}
+
+def has_policies(dataset) -> bool: # likewise
+    "Whether an apex may be looked for in its frames."
+    if is_own(dataset): return not getattr(dataset, 'arrays', False)
+    return dataset in LICENSED or bool(parts_of(dataset))
+
+# %% ../nbs/06_benchmark.ipynb #674ea938
+def shared_for(
+    a:Asked,
+    c:Contender,
+    dataset,
+) -> dict:
+    "The shared parameters as far as a method and a dataset have a use for them; the others keep their defaults."
+    idle = {*no_use_for(c.method, dataset)} | (set() if has_policies(dataset) else {'apex'})
+    options = options_text(options_for(options_of(a.shared['data_options']), dataset))
+    return a.shared | {k: DEFAULTS[k] for k in a.shared if k in idle} | dict(data_options=options)
+
+def overrides_for(
+    a:Asked,
+    c:Contender,
+) -> str:
+    "Its own single settings, and of the shared ones those that it has a use for."
+    def parts(text): return [p.strip() for p in str(text).split(',') if p.strip()]
+    def field_of(part): return part.partition('=')[0].strip()
+    own = parts(c.given.get('overrides', ''))
+    mine = {*map(field_of, own)}
+    taken = [p for p in parts(a.shared['overrides']) if not unused(c.method, p) and field_of(p) not in mine]
+    return ','.join([*taken, *own])
+
 # %% ../nbs/06_benchmark.ipynb #7572c710
 def parameters_for(
     a:Asked,
@@ -241,71 +306,6 @@ def refused(
             if all(k in out for k in mine): raise out[mine[0]]
     return {k: failed_because(e) for k, e in out.items()}
 
-# %% ../nbs/06_benchmark.ipynb #edc1e681
-def datasets_of(value) -> list: # see `benchmark`
-    "The datasets; a table or arrays that you have made go by their name."
-    arrays = isinstance(value, tuple) and len(value) == 3 and not any(isinstance(v, str) for v in value)
-    given = [value] if arrays else listed_in(value)
-    return [own_data(v) if isinstance(v, (pd.DataFrame, tuple)) else v for v in given]
-
-def all_different(a:Asked):
-    "A ValueError for a dataset or a split that is named twice; two paths of one file are one dataset."
-    def same(v): return str(Path(v).resolve()) if is_own(v) and not isinstance(v, OwnData) else str(v)
-    for name in ('datasets', 'splits'):
-        texts = [same(v) for v in getattr(a, name)]
-        need(texts and len(set(texts)) == len(texts), name, texts, 'one or more, all different')
-
-# %% ../nbs/06_benchmark.ipynb #6ea03569
-SHARED_PARAMETERS = ('task', 'apex', 'length', 'features', 'preset', 'overrides', 'strict', 'data_options', 'data_root',
-                     'out_dir', 'workers', 'engine', 'device')
-BENCHMARK_PARAMETERS = 'methods', 'datasets', 'splits', 'seeds', 'folds', 'draws', *SHARED_PARAMETERS
-
-def shared_by_all(given:dict) -> dict: # name → value
-    "Parameters that all runs share, with their defaults; a ValueError for one that they do not."
-    lost = [k for k in given if k not in SHARED_PARAMETERS]
-    need(not lost, 'parameters', known(lost), known(BENCHMARK_PARAMETERS))
-    s = {k: DEFAULTS[k] for k in SHARED_PARAMETERS} | given
-    need('://' not in str(s['out_dir']), 'out_dir', s['out_dir'], 'a folder of this machine')
-    return s | dict(length=as_whole(s['length'], 'length', 3, 20), strict=as_flag(s['strict'], 'strict'))
-
-# %% ../nbs/06_benchmark.ipynb #df5ebd80
-def options_for(
-    options:dict,  # name → text
-    dataset,       # a name, or one's own data
-) -> dict:
-    "Those that its reader knows."
-    if is_own(dataset): its = ('kind',) if getattr(dataset, 'arrays', False) else OWN_OPTIONS
-    else: its = OPTIONS if dataset in LICENSED else ()
-    return {k: v for k, v in options.items() if k in its}
-
-def has_policies(dataset) -> bool: # likewise
-    "Whether an apex may be looked for in its frames."
-    if is_own(dataset): return not getattr(dataset, 'arrays', False)
-    return dataset in LICENSED or bool(parts_of(dataset))
-
-# %% ../nbs/06_benchmark.ipynb #674ea938
-def shared_for(
-    a:Asked,
-    c:Contender,
-    dataset,
-) -> dict:
-    "The shared parameters as far as a method and a dataset have a use for them; the others keep their defaults."
-    idle = {*no_use_for(c.method, dataset)} | (set() if has_policies(dataset) else {'apex'})
-    options = options_text(options_for(options_of(a.shared['data_options']), dataset))
-    return a.shared | {k: DEFAULTS[k] for k in a.shared if k in idle} | dict(data_options=options)
-
-def overrides_for(
-    a:Asked,
-    c:Contender,
-) -> str:
-    "Its own single settings, and of the shared ones those that it has a use for."
-    def parts(text): return [p.strip() for p in str(text).split(',') if p.strip()]
-    def field_of(part): return part.partition('=')[0].strip()
-    own = parts(c.given.get('overrides', ''))
-    mine = {*map(field_of, own)}
-    taken = [p for p in parts(a.shared['overrides']) if not unused(c.method, p) and field_of(p) not in mine]
-    return ','.join([*taken, *own])
-
 # %% ../nbs/06_benchmark.ipynb #5610c9ca
 @contextmanager
 def each_warning_once():
@@ -341,22 +341,6 @@ class Cell:
     @property
     def place(self): return self.contender.name, self.dataset, self.split
 
-# %% ../nbs/06_benchmark.ipynb #f90bdf58
-def look_again(cell:Cell):
-    "Read the records that are there."
-    cell.records = valid_records(cell.harness, cell.wanted)
-
-def look_for_records(
-    cell:Cell,
-    folds=None,  # only the first so many
-):
-    "The run's folder, by the hash of all that decides it, and the records in it."
-    e = cell.experiment
-    config = config_of(e, cell.seed)
-    cell.harness = harness(e, cell.seed, hash_of(config), run_folder(e.asked, config))
-    cell.wanted = chosen_subjects(None, e.data.clips, cell.split)[:folds]
-    look_again(cell)
-
 # %% ../nbs/06_benchmark.ipynb #3b526dcb
 def by_split(
     e:Experiment,  # of the same parameters but for the split
@@ -377,6 +361,22 @@ def experiment_of(
     if key in known and not method_of(p.method).copies: return by_split(known[key], p)
     known[key] = experiment(p, progress=progress)
     return known[key]
+
+# %% ../nbs/06_benchmark.ipynb #f90bdf58
+def look_again(cell:Cell):
+    "Read the records that are there."
+    cell.records = valid_records(cell.harness, cell.wanted)
+
+def look_for_records(
+    cell:Cell,
+    folds=None,  # only the first so many
+):
+    "The run's folder, by the hash of all that decides it, and the records in it."
+    e = cell.experiment
+    config = config_of(e, cell.seed)
+    cell.harness = harness(e, cell.seed, hash_of(config), run_folder(e.asked, config))
+    cell.wanted = chosen_subjects(None, e.data.clips, cell.split)[:folds]
+    look_again(cell)
 
 # %% ../nbs/06_benchmark.ipynb #e0716324
 def cells_wanted(

@@ -9,12 +9,12 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'A
            'clip_files', 'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words',
            'check_one', 'show_composite', 'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own',
            'check_own_frames', 'template', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike',
-           'what_was_made', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs', 'list_runs',
-           'list_settings', 'fit_model', 'predict_videos', 'check_a_method', 'paper_of_args', 'make_paper', 'Given',
-           'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked',
-           'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command',
-           'benchmark_command', 'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help', 'parser',
-           'main']
+           'what_was_made', 'timed_lookalike', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs',
+           'list_runs', 'list_settings', 'fit_model', 'predict_videos', 'check_a_method', 'paper_of_args', 'make_paper',
+           'Given', 'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'status_of',
+           'run_asked', 'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark',
+           'plan_command', 'benchmark_command', 'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help',
+           'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -36,6 +36,7 @@ from mpfnet.clips import (
     HELP,
     LICENSED,
     NAMES,
+    READY_FLOW,
     check_options,
     counts_of,
     dataset_folder,
@@ -65,6 +66,7 @@ from .data.units import is_units
 from .results.compare import SCORES, compare, comparison_table, verdict
 from .results.published import SPLIT_WORDS, sides_of
 from .synthetic.lookalike import TREES, lookalike_truth, make_lookalike
+from .synthetic.timed_flow import make_timed_flow
 
 # %% ../nbs/08_cli.ipynb #525befcd
 def complain(error):
@@ -169,7 +171,7 @@ def _protocol(clips, expected, subjects): # published clips of each class, and s
 def _released(clips, name): # of a dataset without a licence
     out, classes = [], clips.classes
     for d, (found, subjects) in counts_of(clips).items():
-        there, who = MEGC2019[d] if name == 'megc2019_flow' else ((None,)*len(found), None)
+        there, who = MEGC2019[d] if name in READY_FLOW else ((None,)*len(found), None)
         out += [(f'{d}: {c}', n, p) for c, n, p in zip((*classes, 'subjects'), (*found, subjects), (*there, who))]
     return out
 
@@ -251,6 +253,7 @@ def clip_files(clips) -> dict:
     "Every file of every clip, once: {path: bits that its data set was found to use; None for 8-bit files}."
     files, depths = {}, clips['depth'] if 'depth' in clips else [None]*len(clips)
     for r, depth in zip(clips.itertuples(), depths):
+        if r.input in ('flow8', 'flow64'): continue
         here = dict(r.frames)
         own_folder = r.input == 'frames' and r.dataset not in SHARED
         if own_folder: here |= list_frames(Path(next(iter(r.frames.values()))).parent)[0]
@@ -472,6 +475,7 @@ def template(args) -> int: # what argparse read
 TITLES = dict(
     synth='synthetic faces',
     megc2019_flow='MEGC 2019, flow of 28×28 (public)',
+    atnet_flow='MEGC 2019, 64 steps of flow of 8×8 (public)',
     megc2019_cd='MEGC 2019, composite')
 
 def found(
@@ -540,6 +544,7 @@ def lookalike(args) -> int: # what argparse read
     if args.name == 'all' and args.variant: args.error('--variant needs the name of one dataset: each has its own')
     names = list(TREES) if args.name == 'all' else [args.name]
     asked = {k: getattr(args, k) for k in ('scale', 'subjects', 'seed', 'size', 'variant', 'blank')}
+    if args.name == 'atnet_flow': return timed_lookalike(args)
     for name in names:
         make_lookalike(name, args.dest, progress=sys.stderr.isatty(), **asked)
         for d in COMPOSITE.get(name, (name,)): print(printable(what_was_made(args.dest/d, args.blank)))
@@ -554,6 +559,20 @@ def what_was_made(
     shown = [t for t in lookalike_truth(folder) if t['emotion']]
     people = {t['subject'] for t in shown}
     return f"{folder}: {len(shown)} clips of {len(people)} subjects, {'grey pictures' if blank else 'synthetic faces'}"
+
+# %% ../nbs/08_cli.ipynb #2e4c7b73
+def timed_lookalike(args) -> int: # what argparse read
+    "mpfnet data lookalike atnet_flow: all of it, for it has no faces to draw."
+    asked = dict(subjects=args.subjects, size=args.size, variant=args.variant, scale=args.scale != 1, blank=args.blank)
+    odd = [f'--{k}' for k, v in asked.items() if v]
+    if odd: args.error(f'{", ".join(odd)}: atnet_flow has no faces to draw')
+    make_timed_flow(args.dest, seed=args.seed)
+    people = {(t['dataset'], t['subject']) for t in lookalike_truth(args.dest/'atnet_flow')}
+    print(printable(f'{args.dest/"atnet_flow"}: 442 clips of {len(people)} subjects, made-up flow'))
+    root = shlex.quote(str(args.dest))
+    print(printable(f'\nNext:\n  mpfnet data check atnet_flow --root {root}\n'
+                    f'  mpfnet run -p dataset atnet_flow -p method pca_lda -p data_root {root}'))
+    return 0
 
 # %% ../nbs/08_cli.ipynb #9b5959bc
 GREY_NOTE = ('  Grey pictures are for trying readers and checks. '
@@ -997,7 +1016,7 @@ def _check_arguments(p):
     p.add_argument('--modality', choices=('hs', 'vis', 'nir'), help='which of SMIC\'s cameras')
 
 def _lookalike_arguments(p):
-    known = (*TREES, *COMPOSITE, 'all')
+    known = (*TREES, *COMPOSITE, 'atnet_flow', 'all')
     p.add_argument('name', metavar='NAME', choices=known, help=', '.join(known))
     p.add_argument('dest', metavar='DEST', type=Path, help='data root: DEST/NAME/ is made')
     share = p.add_mutually_exclusive_group()

@@ -750,7 +750,7 @@ def rebuilt(
 ):
     "The dataclass with the noted values; lists are tuples again."
     known = [f.name for f in fields(default)]
-    values = {k: v for k, v in values.items() if k not in ('recipe', 'code')}
+    values = {k: v for k, v in values.items() if k not in ('recipe', 'code', 'input')}
     unknown = [k for k in values if k not in known]
     if unknown: raise ValueError(UNKNOWN_FIELDS.format(where=where, names=', '.join(unknown)))
     hashed = [k for k, v in values.items() if v and k.endswith(('_weights', '_file'))]
@@ -782,5 +782,5 @@ def input_of(
 ) -> tuple:    # kind of input, (C, T, H, W) of a row
     "What the run's method read."
     recipe = config['settings'][method_of(config['method']).reads]
-    kind = 'frames' if recipe else 'flow28'                              # ready-made flow has no settings
+    kind = recipe.get('input', 'frames') if recipe else 'flow28'         # ready-made flow images have no settings
     return kind, recipe_of(config['method'], settings).shape(kind)

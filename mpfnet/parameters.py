@@ -20,12 +20,13 @@ from pathlib import Path
 
 import torch
 
-from .clips import NAMES, NOT_OF_OWN, OPTIONS, check_joined
+from .clips import NAMES, NOT_OF_OWN, OPTIONS, READY_FLOW, check_joined
 from .core.checks import need, warn
 from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names, named_classes
 from .data.own import OWN_OPTIONS, OwnData, is_own, own_data, own_options, task_asked
 from .data.settle import POLICIES
+from .data.steps import STEP_OPTIONS
 from .data.units import AU, is_units
 from .inputs import AugmentConfig
 from .methods import METHODS, Method, Settings, method_of, override, settings_preset, unused
@@ -176,7 +177,7 @@ def option_at(
 # %% ../nbs/05b_parameters.ipynb #0f832829
 def options_of(text) -> dict: # 'modality=vis,variant=raw'
     "Options for `load_clips`, of whatever dataset; a ValueError lists the known names."
-    text, found, at, known_options = str(text), {}, 0, OPTIONS | OWN_OPTIONS
+    text, found, at, known_options = str(text), {}, 0, OPTIONS | STEP_OPTIONS | OWN_OPTIONS
     while text[at:].strip(' ,'):
         name, value, at = option_at(text, at)
         if name not in known_options or not value:
@@ -273,6 +274,8 @@ def need_default(
 def check_use(p:Parameters):
     "A ValueError for a parameter that the method, or the dataset, has no use for."
     for name, why in no_use_for(p.method, p.dataset).items(): need_default(p, name, why)
+    whole = p.dataset == 'atnet_flow' and options_of(p.data_options).get('cut') == 'whole'
+    if whole: need_default(p, 'length', 'all 64 steps are read: cut=whole')
 
 # %% ../nbs/05b_parameters.ipynb #7f1dc51b
 def seeds_of(seed) -> list: # 0, '0', '0,1,2' or [0, 1, 2]
@@ -335,7 +338,7 @@ def preset_for(
     device,        # 'cpu' or 'cuda'
 ) -> str:
     "The preset asked for, or the paper's, but for made-up faces, and on a CPU for the public flow and one's own data."
-    of_any_size = p.dataset == 'megc2019_flow' or isinstance(p.dataset, OwnData)
+    of_any_size = p.dataset in READY_FLOW or isinstance(p.dataset, OwnData)
     small = p.dataset == 'synth' or of_any_size and device == 'cpu'
     preset = p.preset or ('tiny' if small else 'paper')
     if preset == 'paper' and device == 'cpu' and p.method in SLOW:
@@ -349,7 +352,7 @@ def settings_for(
 ) -> Settings:
     "Settings of the preset with this run's features, γ and L, the card's precision, and what was overridden."
     gamma = GAMMA.get(p.dataset, .7) if p.gamma is None else p.gamma
-    settings = settings_preset(preset_for(p, device), p.dataset == 'megc2019_flow', features=p.features, gamma=gamma)
+    settings = settings_preset(preset_for(p, device), p.dataset in READY_FLOW, features=p.features, gamma=gamma)
     settings = replace(settings, preprocess=replace(settings.preprocess, length=p.length))
     if getattr(p.dataset, 'arrays', False): settings = replace(settings, augment=AugmentConfig())     # for copies
     if device == 'cuda' and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):

@@ -235,7 +235,7 @@ def encoder_of(
     ctx,   # Context
 ) -> UnitEncoder:
     "The prior of a fold's run; its clips are not looked at, only how they were made."
-    s, released = ctx.settings, fold.clips['input'].iat[0] == 'flow28'
+    s, released = ctx.settings, fold.clips['input'].iat[0] != 'frames'
     return plau_prior(s.plau, s.unit_flow, fold.seed, released, ctx.artefacts, recipe_read(fold, s))
 
 # %% ../nbs/03c_plau.ipynb #adcae68e

@@ -19,6 +19,7 @@ import torch
 from .core.checks import need, patch, pick, warn
 from .core.workers import one_thread
 from .data.frames import decode_clip, read_file
+from .data.steps import STEPS_WINDOW, resampled, steps_in, with_magnitude
 from .motion.checkpoints import check_weights
 from .motion.face import FALLBACKS, FINDERS, FaceNotFound, align_clip, best_finder, blaze_lacks
 from .motion.flow import FLOWS, flow, full_precision
@@ -140,7 +141,7 @@ class PreprocessConfig(Recipe):
     interpolate_flow: str = 'dis' # between onset and apex, for interpolate=flow; ilk runs on a GPU, too
     #: where rows are made: cpu, to the same bytes everywhere, or cuda, meant to be within 1e-3 px of them
     device: str = 'cpu'
-    kinds: ClassVar[tuple] = ('frames', 'flow28', 'array')
+    kinds: ClassVar[tuple] = ('frames', 'flow28', 'flow8', 'flow64', 'array')
 
     def __post_init__(self):
         Recipe.__post_init__(self)
@@ -159,7 +160,8 @@ class PreprocessConfig(Recipe):
 # %% ../nbs/01_preprocess.ipynb #4edd5ffa
 @patch
 def shape(self:PreprocessConfig, kind):
-    return (5, self.length - 1, self.size, self.size) if kind == 'frames' else (3, 1, 28, 28)
+    ready = dict(flow8=(3, self.length - 1, 8, 8), flow64=(3, 64, 8, 8))
+    return (5, self.length - 1, self.size, self.size) if kind == 'frames' else ready.get(kind, (3, 1, 28, 28))
 
 @patch
 def features(
@@ -171,6 +173,19 @@ def features(
 ):
     "Yield F, a float16 array (5, L−1, S, S), for each φ."
     return frames_to_features(faces.to(device_of(self)), self, phis, times)
+
+# %% ../nbs/01_preprocess.ipynb #1885650e
+@patch
+def stepped(
+    self:Recipe,
+    steps, # (2, n, 8, 8): u, v of each step, of the rise or of all STEPS_WINDOW
+):
+    "The array of a clip that comes as steps of flow."
+    raise NotImplementedError
+
+@patch
+def stepped(self:PreprocessConfig, steps): # → (3, 64, 8, 8), or (3, L−1, 8, 8): u, v, magnitude
+    return with_magnitude(steps if steps.shape[1] == STEPS_WINDOW else resampled(steps, self.length - 1))
 
 # %% ../nbs/01_preprocess.ipynb #053c6264
 @patch
@@ -259,7 +274,8 @@ def features_together(
     return features_of(torch.stack([moved[phi][which[id(frames)]] for frames, phi in copies]), config, times)
 
 # %% ../nbs/01_preprocess.ipynb #4cc8d4d2
-INPUTS = dict(frames='recorded frames', flow28='ready-made flow images', array='ready-made features')
+INPUTS = dict(frames='recorded frames', flow28='ready-made flow images', flow8='ready-made flow of 8×8 with time',
+              flow64='ready-made flow of 8×8, 64 steps', array='ready-made features')
 
 def check_kind(
     recipe,
@@ -300,11 +316,11 @@ def offset_of(row) -> int:
 def files_used(
     row, # of the clip table
     recipe=None, # says which frames are read; None = onset and apex
-) -> dict: # frame number → path; {0: path} for the one image of flow28
+) -> dict: # frame number → path; {0: path} for the one file of ready-made flow
     "The files that a clip's features are made from."
     kind, frames, name = _value(row, 'input'), _value(row, 'frames'), clip_name(row)
     need(kind in INPUTS, f'{name}: input', kind, f'one of {", ".join(INPUTS)}')
-    numbers = [0] if kind == 'flow28' else onset_and_apex(row)
+    numbers = onset_and_apex(row) if kind == 'frames' else [0]
     for k in numbers:
         if k in frames: continue
         there = f'{min(frames, default=None)}…{max(frames, default=None)}'
@@ -415,9 +431,20 @@ def _checked(F, job, phi, finite=None):
     hint = ': a broken checkpoint?' if isinstance(job.recipe, PreprocessConfig) else ''
     raise ValueError(f'{job.name}, φ = {phi}: features are not finite numbers{hint}')
 
+# %% ../nbs/01_preprocess.ipynb #7b3ebd78
+def _of_steps(job, data, phis):
+    "Features of a clip that comes as steps of flow."
+    need(not any(phis), f'{job.name}: φ of ready-made flow', max(phis), '0')
+    try: steps = steps_in(data)
+    except ValueError as e: raise ValueError(f'{job.name}: {job.paths[0]}: {e}') from None
+    for _ in phis: yield _checked(job.recipe.stepped(steps).astype(np.float16), job, 0)
+
 # %% ../nbs/01_preprocess.ipynb #f296bcb0
 def _features(job, datas, phis, note):
     "Yield a clip's features for each φ, from the bytes of its files."
+    if job.kind in ('flow8', 'flow64'):
+        yield from _of_steps(job, datas[0], phis)
+        return
     images = _images(job, datas)
     if job.kind == 'flow28':
         image = _flow_image(images[0], job, phis)

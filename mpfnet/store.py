@@ -210,6 +210,9 @@ def settings_of(
     recipe, # Recipe
 ) -> dict:
     "What decides features besides the files; of a file that is named in it, the content counts."
+    if kind in ('flow8', 'flow64') and type(recipe) is PreprocessConfig:
+        length = dict(length=recipe.length) if kind == 'flow8' else {}
+        return dict(input=kind, **length, code=code_hash(('data.steps', 'preprocess')))
     if type(recipe) is PreprocessConfig and kind != 'frames': return {}  # a ready-made image passes through untouched
     def said(k, v): return fingerprint(v) if v and k.endswith(('_weights', '_file')) else v
     try: out = {k: said(k, v) for k, v in asdict(recipe).items()}

@@ -129,8 +129,8 @@ def test_videos_are_told_and_what_would_do(tmp_path):
     assert (
         all(
             s in text
-            for s in (f'{n} .avi', '.avi (the first: CASME2_RAW_selected/', 'ffmpeg -i CLIP.avi', '-start_number N',
-                      'folders there: CASME2_RAW_selected')
+            for s in (f'{n} .avi', '.avi (the first: sub', 'ffmpeg -i CLIP.avi', '-start_number N',
+                      'folders there: sub')
         )
         and len(text) < 3000
     )

@@ -8,12 +8,13 @@ __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', '
            'TWO_RATES', 'ASSUMED', 'YES_NO', 'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own',
            'own_data', 'own_table', 'spelling', 'person', 'check_spelling', 'subjects_of_rows', 'label_column',
            'label_word', 'sorted_classes', 'own_task', 'own_class', 'FilmFolder', 'film_of', 'read_film', 'decode_film',
-           'film_times', 'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment', 'numbers_in_film',
-           'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'span_there', 'no_pictures', 'framed', 'yes_or_no',
-           'wish_of', 'two_places', 'wishes', 'tell_row', 'without_doubles', 'own_options', 'check_unit', 'table_hash',
-           'own_clip', 'shown_by', 'without_copies', 'overlaps', 'without_overlaps', 'films_of', 'lost_in', 'tell_lost',
-           'rival_columns', 'tell_columns', 'own_source', 'with_report', 'check_enough', 'note_empty_classes',
-           'read_own', 'arrays_of', 'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
+           'film_times', 'frames_of_film', 'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment',
+           'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'span_there', 'no_pictures',
+           'framed', 'yes_or_no', 'wish_of', 'two_places', 'wishes', 'tell_row', 'without_doubles', 'own_options',
+           'check_unit', 'table_hash', 'own_clip', 'shown_by', 'without_copies', 'overlaps', 'without_overlaps',
+           'films_of', 'lost_in', 'tell_lost', 'rival_columns', 'tell_columns', 'own_source', 'with_report',
+           'check_enough', 'note_empty_classes', 'read_own', 'arrays_of', 'checked_arrays', 'arrays_table',
+           'task_asked', 'read_arrays']
 
 # %% ../../nbs/data/08_own.ipynb #9c6b0cd0
 import hashlib
@@ -38,7 +39,7 @@ from .defects import Report
 from .films import container_of, opened_video, places_of, stamped, why_not
 from .frames import Clip
 from .labels import DATASETS, THREE, class_names, label_of, named_classes
-from .readers import EMPTY, VIDEOS, DataError, _plain_name, depth_of, frames_lister
+from .readers import EMPTY, FILM_READERS, VIDEOS, DataError, _plain_name, depth_of, frames_lister
 from .settle import FAR, LONGEST_CLIP, Draft, Refused, settle
 from .sheets import SheetError, Table, find_table, plain, read_csv_sheet, read_workbook, text
 
@@ -64,7 +65,7 @@ class OwnData(str):
 
 # %% ../../nbs/data/08_own.ipynb #bcaad05c
 TABLE_FILES = ('.csv', '.tsv', '.xlsx', '.xls')
-TAKEN = {*DATASETS, 'synth', 'megc2019_flow', 'megc2019_cd'}
+TAKEN = {*DATASETS, 'synth', 'megc2019_flow', 'megc2019_cd', 'atnet_flow'}
 
 def own_name(stem) -> str: # of a file
     "What a run calls its data."
@@ -334,6 +335,19 @@ def film_times(
     rate = film.fps or fps
     if not film.stamps and not rate: raise Refused('bad-row', 'fps', 'an empty cell; the video says no times either')
     return film.stamps or [k/rate for k in range(film.length)]
+
+# %% ../../nbs/data/08_own.ipynb #fff1cfd1
+def frames_of_film(
+    path:Path,  # of a video
+    wanted,     # positions of frames, from 0; () = none
+) -> tuple:     # (frames in it, {position: path of a PNG file})
+    "Frames of a video that lies in place of a folder; Refused if it cannot be read."
+    film = film_of(path)
+    if film.length is None: film_times(film, path)
+    decode_film(film, path, wanted)
+    return film.length, {i: p for i in wanted if (p := film.frame(i)).exists()}
+
+FILM_READERS.append(frames_of_film)
 
 # %% ../../nbs/data/08_own.ipynb #7b9e6f24
 def spellings_of(value) -> list: # a cell with a path

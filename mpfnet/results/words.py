@@ -59,7 +59,7 @@ def _is_hash(text): return len(text) in (16, 64) and not text.strip('0123456789a
 # %% ../../nbs/results/02a_words.ipynb #61afbd0c
 def preset_of(config:dict) -> tuple: # of a run
     "(name, {setting: text} that it does not have); without a name where all presets say the same of this method."
-    texts, released = single_settings(config['settings']), config['dataset'] == 'megc2019_flow'
+    texts, released = single_settings(config['settings']), config['dataset'] in ('megc2019_flow', 'atnet_flow')
     def beyond(name): return {k: v for k, v in texts.items() if preset_texts(name, released).get(k) != v}
     apart = {name: beyond(name) for name in PRESETS}
     name = min(apart, key=lambda n: len(apart[n]))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLANES', 'SIDE', 'uniform_codes', 'ring', 'inner_volume', 'brighter', 'lbp_codes', 'block_numbers', 'lbp_top',
            'in_time', 'whole_numbers', 'LBPTOP', 'optical_strain', 'FlowRecipe', 'bi_woof', 'BiWOOF', 'stretched',
-           'FlowStrain']
+           'FlowStrain', 'displacement']
 
 # %% ../../nbs/rivals/03_descriptors.ipynb #a9831270
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
-from ..core.checks import need, pick
+from ..core.checks import need, patch, pick
 from ..motion.checkpoints import check_weights
 from ..motion.face import resize
 from ..motion.flow import FLOWS, LEARNED, flow, gray
@@ -197,7 +198,7 @@ class FlowRecipe(Recipe):
     "What starts from the flow between onset and apex."
     flow: str = 'dis'       # a key of `mpfnet.motion.flow.FLOWS`
     flow_weights: str = ''  # checkpoint of a learned flow (flownet2)
-    kinds: ClassVar[tuple] = ('frames', 'flow28')
+    kinds: ClassVar[tuple] = ('frames', 'flow28', 'flow8', 'flow64')
     modules: ClassVar[tuple] = ('motion.flow', 'motion.flownet2', 'rivals.descriptors')
 
     def __post_init__(self):
@@ -279,3 +280,22 @@ class FlowStrain(FlowRecipe):
         yield from (x for _ in phis)
 
     def released(self, image): return (image.transpose(2, 0, 1)[:, None]/np.float32(255)).astype(np.float16)
+
+# %% ../../nbs/rivals/03_descriptors.ipynb #edf24f12
+def displacement(
+    steps,  # (2, n, 8, 8) u, v of the rise; of 64 steps the first half
+) -> torch.Tensor:  # (2, 28, 28)
+    "Onset to apex."
+    rise = torch.from_numpy(np.asarray(steps, np.float32)[:, :32 if steps.shape[1] == 64 else None].sum(1))
+    return F.interpolate(rise[None], size=(SIDE, SIDE), mode='bilinear', align_corners=False)[0]
+
+@patch
+def stepped(self:FlowStrain, steps):
+    motion = displacement(steps)
+    x = torch.cat([motion, optical_strain(motion)[None]])
+    return (stretched(x) if self.stretch else x)[:, None].numpy()
+
+@patch
+def stepped(self:BiWOOF, steps):
+    motion = displacement(steps)
+    return bi_woof(motion.numpy(), optical_strain(motion).numpy(), self.grid, self.bins)

@@ -8,7 +8,7 @@ __all__ = ['LEAST', 'COUNTS', 'SPOT_SCORES', 'iou', 'matched', 'pairs_of', 'inte
            'challenge_recognition', 'left_out', 'counted_both_ways', 'ways_apart', 'froc', 'draw_froc',
            'spot_difference', 'Look', 'draw_bars', 'draw_recording']
 
-# %% ../../nbs/results/10_intervals.ipynb #54599e1b
+# %% ../../nbs/results/10_intervals.ipynb #13b0bba5
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ from ..core.checks import need, pick, pyplot
 from ..data.recordings import KINDS, VIDEO, checked_intervals, checked_recordings
 from ..metrics import evaluate
 
-# %% ../../nbs/results/10_intervals.ipynb #8da3daac
+# %% ../../nbs/results/10_intervals.ipynb #8de56950
 LEAST = .5  # IoU of a hit
 
 def iou(
@@ -32,7 +32,7 @@ def iou(
     length = np.diff(a)[:, :1] + 1 + (np.diff(b) + 1).T
     return both/(length - both)
 
-# %% ../../nbs/results/10_intervals.ipynb #525b8bd0
+# %% ../../nbs/results/10_intervals.ipynb #6fa834f0
 def matched(
     spotted: np.ndarray,  # (n, 2) first and last frame
     truth: np.ndarray,    # (m, 2)
@@ -45,7 +45,7 @@ def matched(
     pairs = zip(*linear_sum_assignment(worth, maximize=True))
     return [(int(i), int(j)) for i, j in pairs if worth[i, j] > 0]
 
-# %% ../../nbs/results/10_intervals.ipynb #9db2e231
+# %% ../../nbs/results/10_intervals.ipynb #d434a4ea
 def pairs_of(
     spotted: pd.DataFrame,  # checked
     truth: pd.DataFrame,    # checked
@@ -62,7 +62,7 @@ def pairs_of(
         found += [(marks.index[i], true.index[j]) for i, j in matched(*ends, least)]
     return found
 
-# %% ../../nbs/results/10_intervals.ipynb #d0dbb80d
+# %% ../../nbs/results/10_intervals.ipynb #ed40939e
 def interval_counts(
     spotted: pd.DataFrame,     # dataset, subject, video, kind, onset, offset (frames)
     truth: pd.DataFrame,       # the same
@@ -79,7 +79,7 @@ def interval_counts(
                          each(truth, truth['kind'] == kind))
     return rows[[*VIDEO, 'minutes']].assign(hits=hit, alarms=marked - hit, missed=true - hit)
 
-# %% ../../nbs/results/10_intervals.ipynb #4d02ea24
+# %% ../../nbs/results/10_intervals.ipynb #d2f18acb
 COUNTS = ['hits', 'alarms', 'missed', 'minutes']
 SPOT_SCORES = ['f1', 'precision', 'recall', 'alarms_a_minute']
 
@@ -96,7 +96,7 @@ def subject_counts(counts: pd.DataFrame) -> np.ndarray:  # of `interval_counts` 
     "Counts of each person."
     return counts.groupby(['dataset', 'subject'])[COUNTS].sum().to_numpy(float)
 
-# %% ../../nbs/results/10_intervals.ipynb #35e26c15
+# %% ../../nbs/results/10_intervals.ipynb #5514f3a6
 def spot_summary(
     counts: pd.DataFrame,  # of `interval_counts`
     n: int = 2000,         # draws of subjects
@@ -116,7 +116,7 @@ def spot_summary(
         found[f'{k}_ci95'] = np.nanquantile(ends[k], [.025, .975]).tolist() if there and s > 1 else None
     return found
 
-# %% ../../nbs/results/10_intervals.ipynb #804c9004
+# %% ../../nbs/results/10_intervals.ipynb #710494a4
 def recognised(
     spotted: pd.DataFrame,     # with a column emotion
     truth: pd.DataFrame,       # with a column emotion
@@ -132,7 +132,7 @@ def recognised(
     said = [spotted['emotion'][i] for i, _ in pairs]
     return truth.loc[[j for _, j in pairs], [*VIDEO, 'emotion']].assign(said=said).reset_index(drop=True)
 
-# %% ../../nbs/results/10_intervals.ipynb #a2778525
+# %% ../../nbs/results/10_intervals.ipynb #25255db3
 def strs(
     hits: pd.DataFrame,       # of `recognised`
     summary: dict,            # of `spot_summary`, of the same intervals
@@ -147,7 +147,7 @@ def strs(
     scores = evaluate(hits['emotion'].map(number).tolist(), hits['said'].map(number).tolist(), len(classes))
     return {k: scores[k] for k in ('n', 'uf1', 'uar')} | dict(strs=summary['f1']*scores['uf1'])
 
-# %% ../../nbs/results/10_intervals.ipynb #cd37cde7
+# %% ../../nbs/results/10_intervals.ipynb #22a47ae0
 def in_file_order(
     marks: pd.DataFrame,  # of one recording, in the order of the file
     true: pd.DataFrame,   # of the same
@@ -161,7 +161,7 @@ def in_file_order(
         taken, alarms = taken + mine, alarms + (not mine)
     return taken, alarms
 
-# %% ../../nbs/results/10_intervals.ipynb #c6586743
+# %% ../../nbs/results/10_intervals.ipynb #d5e457eb
 def binary_counts(
     true: np.ndarray,  # (n,) whether a hit is of the class
     said: np.ndarray,  # (n,) whether it was called so
@@ -175,7 +175,7 @@ def three(tp, fp, fn) -> tuple:  # of numbers
     p, r = tp/(tp + fp) if tp + fp else 0., tp/(tp + fn) if tp + fn else 0.
     return p, r, 2*p*r/(p + r) if p + r else 0.
 
-# %% ../../nbs/results/10_intervals.ipynb #b857bccb
+# %% ../../nbs/results/10_intervals.ipynb #e8080b8e
 def challenge_scores(
     spotted: pd.DataFrame,  # subject, video, onset, offset, emotion, in the order of the file
     truth: pd.DataFrame,    # the same
@@ -193,7 +193,7 @@ def challenge_scores(
     named = 'emotion' in truth and 'emotion' in spotted
     return spotting | (challenge_recognition(spotted, truth, pairs, f1) if named else {})
 
-# %% ../../nbs/results/10_intervals.ipynb #154c2a2d
+# %% ../../nbs/results/10_intervals.ipynb #5cb1c27c
 def challenge_recognition(
     spotted: pd.DataFrame,  # with emotion
     truth: pd.DataFrame,    # with emotion
@@ -208,7 +208,7 @@ def challenge_recognition(
     both = 2*p*r/(p + r) if p + r else np.nan
     return dict(uf1=float(uf1), uar=float(p), f1_analysis=float(both), strs=float(f1*both))
 
-# %% ../../nbs/results/10_intervals.ipynb #39a65d04
+# %% ../../nbs/results/10_intervals.ipynb #725880b8
 def left_out(
     spotted: pd.DataFrame,     # checked, of one kind
     truth: pd.DataFrame,       # checked, of one kind
@@ -221,7 +221,7 @@ def left_out(
     return dict(subjects=silent['subject'].nunique(), missed=len(silent),
                 recordings=int(calm.sum()), alarms=int(empty.sum()))
 
-# %% ../../nbs/results/10_intervals.ipynb #106872e3
+# %% ../../nbs/results/10_intervals.ipynb #7fe276b0
 def counted_both_ways(
     spotted: pd.DataFrame,     # dataset, subject, video, kind, onset, offset
     truth: pd.DataFrame,       # the same
@@ -238,7 +238,7 @@ def counted_both_ways(
                          index=['all subjects and recordings', "as the challenge's script counts"])
     return table, ways_apart(ours, theirs, out)
 
-# %% ../../nbs/results/10_intervals.ipynb #a98f72a4
+# %% ../../nbs/results/10_intervals.ipynb #a6141546
 def ways_apart(
     ours: dict,    # of `spot_summary`
     theirs: dict,  # of `challenge_scores`
@@ -257,7 +257,7 @@ def ways_apart(
                  'file, and a mark may take two.']
     return said or ['Both ways of counting agree here.']
 
-# %% ../../nbs/results/10_intervals.ipynb #ebed7ca4
+# %% ../../nbs/results/10_intervals.ipynb #f5c824a3
 def froc(
     spotted: pd.DataFrame,     # with a column score
     truth: pd.DataFrame,       # dataset, subject, video, kind, onset, offset
@@ -276,7 +276,7 @@ def froc(
         rows.append(dict(threshold=float(t)) | dict(zip(SPOT_SCORES, s.tolist())))
     return pd.DataFrame(rows, columns=['threshold', *SPOT_SCORES])
 
-# %% ../../nbs/results/10_intervals.ipynb #228b56ef
+# %% ../../nbs/results/10_intervals.ipynb #8bc6db74
 def draw_froc(
     curves: dict,    # name → table of `froc`
     ax=None,         # matplotlib's; None makes one
@@ -289,7 +289,7 @@ def draw_froc(
     ax.legend(frameon=False)
     return ax
 
-# %% ../../nbs/results/10_intervals.ipynb #c1d479d5
+# %% ../../nbs/results/10_intervals.ipynb #2ff66d2a
 def spot_difference(
     a: pd.DataFrame,   # counts of one spotter, of `interval_counts`
     b: pd.DataFrame,   # of another one, on the same recordings
@@ -306,7 +306,7 @@ def spot_difference(
     low, high = np.nanquantile(gap(times), [.025, .975]) if len(x) > 1 else (np.nan, np.nan)
     return dict(difference=float(gap(np.ones(len(x)))), low=float(low), high=float(high), subjects=len(x))
 
-# %% ../../nbs/results/10_intervals.ipynb #1ed2f9d6
+# %% ../../nbs/results/10_intervals.ipynb #236f4007
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
     "What a drawing of a recording shows."
@@ -322,14 +322,15 @@ def draw_bars(
     y: float,      # where, in axis height
     colours,       # of a hit, of any other
     fps: float,    # frames a second
+    high=.1,       # of a bar, in axis height
 ):
     "A bar an interval; the face is empty where it is no hit and has no colour of its own."
     for k, r in table.iterrows():
         colour, full = (colours[0], True) if k in good else (colours[1], colours[1] != 'none')
-        ax.axvspan(r['onset']/fps, (r['offset'] + 1)/fps, y, y + .1, facecolor=colour if full else 'none',
+        ax.axvspan(r['onset']/fps, (r['offset'] + 1)/fps, y, y + high, facecolor=colour if full else 'none',
                    edgecolor=colour if full else '.2', lw=.8)
 
-# %% ../../nbs/results/10_intervals.ipynb #90c5b03c
+# %% ../../nbs/results/10_intervals.ipynb #0c898318
 def draw_recording(
     time: np.ndarray,       # (T,) s
     signal: np.ndarray,     # (T,) what the spotter looked at

@@ -6,7 +6,7 @@
 __all__ = ['VIDEO', 'KINDS', 'NEEDED', 'has_columns', 'no_row', 'whole_numbers', 'checked_recordings', 'checked_intervals',
            'Recordings', 'draw_known']
 
-# %% ../../nbs/data/10_recordings.ipynb #d41255f2
+# %% ../../nbs/data/10_recordings.ipynb #003534e4
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core.checks import need, patch, pick, pyplot
 
-# %% ../../nbs/data/10_recordings.ipynb #b51a8f24
+# %% ../../nbs/data/10_recordings.ipynb #86531b65
 VIDEO = ['dataset', 'subject', 'video']  # what identifies a recording
 KINDS = 'micro', 'macro'                 # of expressions; an interval of one kind is no alarm of the other
 NEEDED = dict(recordings=[*VIDEO, 'frames', 'fps'], truth=[*VIDEO, 'kind', 'onset', 'offset'])
@@ -29,7 +29,7 @@ def has_columns(
     missing = [c for c in pick(NEEDED, name, 'table of intervals') if c not in table]
     need(not missing, f'{name}: columns', [*table], f'also {", ".join(missing)}')
 
-# %% ../../nbs/data/10_recordings.ipynb #2a51f5e3
+# %% ../../nbs/data/10_recordings.ipynb #1816f77c
 def no_row(
     bad,                  # (N,) whether something is wrong
     table: pd.DataFrame,  # a row an interval or a recording
@@ -43,7 +43,7 @@ def no_row(
     where = '/'.join(table[VIDEO[1:]].iloc[i].astype(str))
     need(False, f'{name}: {column} of {where}, row {i}', table[column].iloc[i], expected)
 
-# %% ../../nbs/data/10_recordings.ipynb #fe4b86b0
+# %% ../../nbs/data/10_recordings.ipynb #e43a6c48
 def whole_numbers(
     table: pd.DataFrame,      # a row an interval or a recording
     name: str,                # of the table
@@ -54,7 +54,7 @@ def whole_numbers(
         value = pd.to_numeric(table[c], errors='coerce')
         no_row(~(value >= 0) | (value % 1 != 0), table, name, c, 'a frame: a whole number from 0 on')
 
-# %% ../../nbs/data/10_recordings.ipynb #53946fb9
+# %% ../../nbs/data/10_recordings.ipynb #c226939c
 def checked_recordings(
     recordings: pd.DataFrame,  # dataset, subject, video, frames, fps; a row a recording
 ) -> pd.DataFrame:  # the same in order, with its minutes
@@ -68,7 +68,7 @@ def checked_recordings(
     minutes = recordings['frames'].astype(float)/fps/60
     return recordings.assign(minutes=minutes).sort_values(VIDEO, ignore_index=True)
 
-# %% ../../nbs/data/10_recordings.ipynb #b8796033
+# %% ../../nbs/data/10_recordings.ipynb #056d5622
 def checked_intervals(
     table: pd.DataFrame,       # dataset, subject, video, kind, onset, offset; a row an interval
     name: str,                 # truth or spotted
@@ -86,7 +86,7 @@ def checked_intervals(
     no_row(table['offset'] > last.reindex(there).to_numpy(), table, name, 'offset', 'a frame of the recording')
     return table
 
-# %% ../../nbs/data/10_recordings.ipynb #6689e40d
+# %% ../../nbs/data/10_recordings.ipynb #52357fa9
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recordings:
     "Long recordings of a dataset, with what is known to happen in them."
@@ -104,13 +104,13 @@ def subjects(self:Recordings) -> list:  # of (dataset, subject), in order
     "Everybody who was filmed."
     return sorted(set(self.recordings[['dataset', 'subject']].itertuples(index=False, name=None)))
 
-# %% ../../nbs/data/10_recordings.ipynb #158048bc
+# %% ../../nbs/data/10_recordings.ipynb #f3cb568b
 @patch
 def only(self:Recordings, subjects) -> Recordings:  # subjects: of (dataset, subject)
     "The same of some people. ValueError for somebody who is not there."
     unknown = sorted(set(subjects) - set(self.subjects()))
     need(not unknown, 'subjects', unknown, f'people of {self.name}: {self.subjects()}')
-    def of(t): return t[[k in set(subjects) for k in zip(t['dataset'], t['subject'])]]
+    def of(t): return t[np.array([k in set(subjects) for k in zip(t['dataset'], t['subject'])], bool)]
     return replace(self, recordings=of(self.recordings), truth=of(self.truth))
 
 @patch
@@ -123,7 +123,7 @@ def summary(self:Recordings) -> pd.DataFrame:
         table[kind] = n.reindex(table.index, fill_value=0)
     return table.reset_index()
 
-# %% ../../nbs/data/10_recordings.ipynb #d2fd61a4
+# %% ../../nbs/data/10_recordings.ipynb #f7b85545
 def draw_known(
     found: Recordings,  # what to draw
     most: int = 20,     # recordings, at most

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'ROI_FLOW', 'MDMD', 'READY', 'LEARNT', 'LEARNED', 'SPOTTERS', 'Known', 'Spotter', 'timed', 'as_arrays',
-           'as_signal', 'in_frames', 'roi_measure', 'roi_mark', 'mdmd_measure', 'list_or_again', 'mdmd_mark',
-           'overlaps', 'what_it_is_like', 'candidates', 'is_hit', 'weigh', 'chance', 'best_threshold', 'stacked',
-           'roi_learn', 'learned_mark', 'spotter_of']
+           'as_signal', 'in_frames', 'roi_measure', 'roi_mark', 'mdmd_measure', 'mdmd_mark', 'overlaps',
+           'what_it_is_like', 'candidates', 'is_hit', 'weigh', 'chance', 'best_threshold', 'stacked', 'roi_learn',
+           'learned_mark', 'spotter_of']
 
-# %% ../../nbs/video/06_spotters.ipynb #a8483b7b
+# %% ../../nbs/video/06_spotters.ipynb #3bb838e8
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,7 +23,7 @@ from .mdmd import MACRO, MdmdConfig, mdmd, mdmd_signal
 from .read import Frame
 from .spot import FACE_PLACES, SpotConfig, signal_of, spot
 
-# %% ../../nbs/video/06_spotters.ipynb #903c7730
+# %% ../../nbs/video/06_spotters.ipynb #5f434edc
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
     "A training recording as a spotter sees it."
@@ -37,12 +37,12 @@ class Spotter:
     "A way to mark expressions."
     name: str            # 'roi_flow'
     about: str           # a sentence
-    measure: Callable    # (images, fps) → {name: array}
+    measure: Callable    # (a function that gives the images anew, fps) → {name: array}
     mark: Callable       # (signal, fps, state) → kind, onset, apex, offset (frames), score; a row an interval
     learn: Callable = None  # (list of Known, seed) → {name: array}; None: learns nothing
     modules: tuple = field(default=('video.spot', 'video.track', 'motion.face'))  # whose code decides the numbers
 
-# %% ../../nbs/video/06_spotters.ipynb #8934d009
+# %% ../../nbs/video/06_spotters.ipynb #7eeb46b1
 def timed(images, fps):  # yields Frame
     "Frames of a recording with an even rate."
     for i, image in enumerate(images): yield Frame(i, i/fps, image)
@@ -56,7 +56,7 @@ def as_signal(arrays: dict) -> pd.DataFrame:
     whole = {k: v for k, v in dict(frame=int, face=int, sure=bool).items() if k in arrays}
     return pd.DataFrame(arrays).astype(whole)
 
-# %% ../../nbs/video/06_spotters.ipynb #6ea1c47e
+# %% ../../nbs/video/06_spotters.ipynb #f59e2c2c
 MARKS = ['kind', 'onset', 'apex', 'offset', 'score']
 
 def in_frames(
@@ -67,7 +67,7 @@ def in_frames(
     times = {k: np.maximum(np.rint(events[k].to_numpy(float)*fps), 0).astype(int) for k in ('onset', 'apex', 'offset')}
     return events.assign(**times)
 
-def roi_measure(images, fps) -> dict: return as_arrays(signal_of(timed(images, fps)))
+def roi_measure(images, fps) -> dict: return as_arrays(signal_of(timed(images(), fps)))
 
 def roi_mark(signal: dict, fps, state) -> pd.DataFrame:
     "What `spot` calls a short or a long expression."
@@ -77,21 +77,15 @@ def roi_mark(signal: dict, fps, state) -> pd.DataFrame:
 ROI_FLOW = Spotter(name='roi_flow', about='flow in twelve places of the face, rise and fall; learns nothing',
                    measure=roi_measure, mark=roi_mark)
 
-# %% ../../nbs/video/06_spotters.ipynb #c96a4db9
+# %% ../../nbs/video/06_spotters.ipynb #e7ebdfaa
 def mdmd_measure(images, fps) -> dict:
     "Both signals of MDMD; the pictures are gone through twice, so that few of them are held."
-    images, found = list_or_again(images), {}
+    found = {}
     for kind, config in zip(KINDS, (MdmdConfig(), MACRO)):
         found |= {f'{kind}_{k}': v for k, v in as_arrays(mdmd_signal(timed(images(), fps), fps, config)).items()}
     return found
 
-def list_or_again(images) -> Callable:  # () → images
-    "Images that can be gone through again: a function that begins anew, or a list."
-    if callable(images): return images
-    held = list(images)
-    return lambda: held
-
-# %% ../../nbs/video/06_spotters.ipynb #8cc9a7d4
+# %% ../../nbs/video/06_spotters.ipynb #9cad22cf
 def mdmd_mark(signal: dict, fps, state) -> pd.DataFrame:
     "Short and long expressions by MDMD."
     tables = []
@@ -103,7 +97,7 @@ def mdmd_mark(signal: dict, fps, state) -> pd.DataFrame:
 MDMD = Spotter(name='mdmd', about="main directional maximal difference, the challenge's baseline; learns nothing",
                measure=mdmd_measure, mark=mdmd_mark, modules=('video.mdmd', 'video.track', 'motion.face'))
 
-# %% ../../nbs/video/06_spotters.ipynb #59cde459
+# %% ../../nbs/video/06_spotters.ipynb #7083e12a
 READY = SpotConfig(sensitivity=2., floor=.05, hide=False)   # parts of blinks and of speech are candidates, too
 LEARNT = ['score', 'size', 'length', 'rise', 'places', 'head', 'blink', 'speech', *FACE_PLACES]
 
@@ -127,7 +121,7 @@ def what_it_is_like(
     columns += [events['place'] == p for p in FACE_PLACES]
     return np.stack([np.asarray(c, float) for c in columns], 1) if len(events) else np.zeros((0, len(LEARNT)))
 
-# %% ../../nbs/video/06_spotters.ipynb #aa666cb1
+# %% ../../nbs/video/06_spotters.ipynb #18762c4e
 def candidates(
     signal: dict,  # of `roi_measure`
     fps: float,    # frames a second
@@ -151,7 +145,7 @@ def is_hit(
         hit[np.flatnonzero(mine)] = (share >= LEAST).any(1)
     return hit
 
-# %% ../../nbs/video/06_spotters.ipynb #d31245f2
+# %% ../../nbs/video/06_spotters.ipynb #b0d73c5f
 def weigh(
     x: np.ndarray,  # (n, d)
     y: np.ndarray,  # (n,) bool
@@ -168,7 +162,7 @@ def chance(state: dict, x: np.ndarray) -> np.ndarray:  # (n, d) → (n,), 0 … 
     "How likely each candidate is an expression."
     return 1/(1 + np.exp(-((x - state['mean'])/state['scale']@state['weights'] + state['offset'])))
 
-# %% ../../nbs/video/06_spotters.ipynb #ca1d032b
+# %% ../../nbs/video/06_spotters.ipynb #b5fdc2ad
 def best_threshold(
     p: np.ndarray,    # (n,) chances of candidates
     hit: np.ndarray,  # (n,) bool
@@ -181,13 +175,13 @@ def best_threshold(
     f1 = np.where(last, 2*hits/(marked + max(there, 1)), -1)
     return float(p[order][f1.argmax()]) if len(p) and f1.max() > 0 else 2.
 
-# %% ../../nbs/video/06_spotters.ipynb #2324cbc2
+# %% ../../nbs/video/06_spotters.ipynb #3ba42dc5
 def stacked(found: list, take) -> tuple:  # of (Known, marks, like); which of them → x, hit, kind
     "Candidates of several recordings."
     mine = [(like, is_hit(marks, k.truth), marks['kind'].to_numpy(str)) for k, marks, like in found if take(k)]
     return tuple(np.concatenate(parts) for parts in zip(*mine))
 
-# %% ../../nbs/video/06_spotters.ipynb #48bbd4e4
+# %% ../../nbs/video/06_spotters.ipynb #cfa55e43
 def roi_learn(
     known: list,  # of Known, the training recordings
     seed: int,    # not used: there is no chance in it
@@ -202,7 +196,7 @@ def roi_learn(
     limits = [best_threshold(p[out_kind == n], out_hit[out_kind == n], there[n]) for n in KINDS]
     return weigh(x, hit) | dict(limits=np.array(limits))
 
-# %% ../../nbs/video/06_spotters.ipynb #e5985253
+# %% ../../nbs/video/06_spotters.ipynb #84ad9f2f
 def learned_mark(signal: dict, fps, state) -> pd.DataFrame:
     "Candidates that are likely enough for their kind."
     marks, like = candidates(signal, fps)

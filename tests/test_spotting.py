@@ -1,0 +1,197 @@
+"""Long recordings: intervals scored by any means give the same numbers; no truth of the test subject reaches what is
+learnt; a run that was stopped goes on to the same bytes."""
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpfnet import spotting
+from mpfnet.core.files import file_hash, read_json
+from mpfnet.data.recordings import Recordings, checked_intervals, checked_recordings
+from mpfnet.folds import LeakageError
+from mpfnet.results.intervals import (
+    LEAST,
+    challenge_scores,
+    counted_both_ways,
+    froc,
+    interval_counts,
+    iou,
+    matched,
+    spot_summary,
+)
+from mpfnet.spotting import SpotFold, rows_of, run_spotting, spot_fold, spot_report
+from mpfnet.video.spotters import SPOTTERS, Spotter
+
+ROWS = pd.DataFrame(dict(dataset='d', subject=['a', 'a', 'b', 'c'], video=['1', '2', '1', '1'], frames=600, fps=30.))
+spans = st.lists(st.tuples(st.integers(0, 590), st.integers(0, 40)).map(lambda p: (p[0], min(sum(p), 599))), max_size=5)
+
+
+def intervals(rows, **more):
+    "A table of (subject, video, onset, offset)."
+    t = pd.DataFrame(rows, columns=['subject', 'video', 'onset', 'offset'])
+    return t.assign(dataset='d', kind='micro', **more)
+
+
+def by_set(a, b):
+    "Intersection over union of two intervals, frame by frame."
+    a, b = (set(range(x[0], x[1] + 1)) for x in (a, b))
+    return len(a & b)/len(a | b)
+
+
+@settings(max_examples=60, deadline=None)
+@given(spans, spans)
+def test_iou_and_matching_are_those_of_sets_and_of_all_ways(a, b):
+    share = iou(a, b)
+    assert share.shape == (len(a), len(b))
+    assert np.allclose(share, np.array([[by_set(x, y) for y in b] for x in a]).reshape(share.shape))
+    pairs = matched(a, b)
+    assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
+    small = share if len(a) <= len(b) else share.T
+    ways = permutations(range(small.shape[1]), len(small))
+    most = max((sum(small[i, j] >= LEAST for i, j in enumerate(p)) for p in ways), default=0)
+    assert len(pairs) == most
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([('a', '1'), ('a', '2'), ('b', '1'), ('c', '1')]), spans), max_size=4),
+       st.lists(st.tuples(st.sampled_from([('a', '1'), ('a', '2'), ('b', '1'), ('c', '1')]), spans), max_size=4))
+def test_every_interval_is_counted_once(marked, true):
+    spotted, truth = (intervals([(*v, *s) for v, ss in t for s in ss]) for t in (marked, true))
+    c = interval_counts(spotted, truth, ROWS)
+    assert c['hits'].sum() + c['alarms'].sum() == len(spotted) and c['hits'].sum() + c['missed'].sum() == len(truth)
+    assert (c[['hits', 'alarms', 'missed']] >= 0).all(axis=None) and c['minutes'].sum() == pytest.approx(4/3)
+    shuffled = interval_counts(spotted.sample(frac=1, random_state=0), truth.sample(frac=1, random_state=1), ROWS)
+    assert shuffled['hits'].tolist() == c['hits'].tolist()
+    s = spot_summary(c, n=50)
+    assert s['f1'] is None or 0 <= s['f1_ci95'][0] <= s['f1'] + 1e-9 and s['f1_ci95'][1] <= 1
+
+
+def test_the_challenges_arithmetic_leaves_out_a_subject_and_a_recording():
+    truth = intervals([('a', '1', 10, 19), ('b', '1', 10, 19), ('c', '1', 10, 19)], emotion='negative')
+    spotted = intervals([('a', '1', 10, 19), ('a', '2', 50, 59), ('b', '1', 300, 309)], emotion='negative')
+    theirs = challenge_scores(spotted, truth)
+    assert (theirs['hits'], theirs['alarms'], theirs['missed']) == (1, 1, 1)       # c is left out, and a/2 is
+    ours = spot_summary(interval_counts(spotted, truth, ROWS))
+    assert (ours['hits'], ours['alarms'], ours['missed']) == (1, 2, 2) and ours['f1'] == pytest.approx(1/3)
+    table, words = counted_both_ways(spotted, truth, ROWS)
+    assert table['f1'].round(3).tolist() == [.333, .5]
+    assert any('1 subjects without a mark' in w for w in words) and any('without an expression' in w for w in words)
+
+
+def test_nothing_marked_and_nothing_there_have_no_score():
+    none = intervals([])
+    s = spot_summary(interval_counts(none, none, ROWS))
+    assert s['f1'] is None and s['precision'] is None and s['alarms_a_minute'] == 0
+    assert spot_summary(interval_counts(none, intervals([('a', '1', 1, 9)]), ROWS))['f1'] == 0
+    assert froc(none.assign(score=0.), none, ROWS).empty
+
+
+@pytest.mark.parametrize('wrong, words', [
+    (dict(onset=700, offset=710), 'a frame of the recording'), (dict(onset=-1), 'a whole number'),
+    (dict(onset=50), 'not after the offset'), (dict(onset=3.5), 'a whole number'),
+    (dict(onset='soon'), 'a whole number'), (dict(onset=np.nan), 'a whole number'),
+    (dict(kind='blink'), 'micro or macro'), (dict(subject='z'), 'of the list'), (dict(video=1), 'of the list')])
+def test_a_wrong_interval_is_named(wrong, words):
+    rows = checked_recordings(ROWS)
+    with pytest.raises(ValueError, match=words) as said:
+        checked_intervals(intervals([('a', '1', 10, 19)]).assign(**wrong), 'truth', rows)
+    assert 'row 0' in str(said.value)
+
+
+@pytest.mark.parametrize('wrong', [dict(fps=0.), dict(fps=np.nan), dict(fps=np.inf), dict(frames=np.nan),
+                                   dict(frames=-3), dict(frames='many'), dict(video='1', subject='a')])
+def test_wrong_recordings_are_refused(wrong):
+    with pytest.raises(ValueError, match='recordings: '): checked_recordings(ROWS.assign(**wrong))
+
+
+# a spotter that costs nothing: the signal is the mean of each frame
+
+def _dark(images, fps): return dict(mean=np.array([float(i.mean()) for i in images()]))
+
+
+def _learn(known, seed): return dict(level=np.array([np.mean([k.signal['mean'].min() for k in known])]),
+                                     there=np.array([sum(len(k.truth) for k in known)]))
+
+
+def _mark(signal, fps, state):
+    low = np.flatnonzero(signal['mean'] < state['level'][0] + 20)
+    rows = [('micro', low[0], low[len(low)//2], low[-1], 1.)] if len(low) else []
+    return pd.DataFrame(rows, columns=['kind', 'onset', 'apex', 'offset', 'score'])
+
+
+def _images(row):
+    "Grey, and dark for eight frames: later in each person."
+    k = 10*'abc'.index(row['subject'])
+    for i in range(int(row['frames'])): yield np.full((4, 4, 3), 30 if 100 + k <= i < 108 + k else 200, np.uint8)
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    monkeypatch.setitem(SPOTTERS, 'dark', Spotter(name='dark', about='', measure=_dark, mark=_mark, learn=_learn))
+    truth = intervals([('a', '1', 100, 107), ('b', '1', 110, 117), ('c', '1', 400, 410)])
+    return Recordings(name='grey', stamp='MADE UP', recordings=ROWS.assign(frames=500), truth=truth, images=_images)
+
+
+def test_a_run_stops_and_goes_on_to_the_same_bytes(cheap, tmp_path, monkeypatch):
+    whole = run_spotting(cheap, 'dark', out_dir=tmp_path/'whole', progress=False)
+    m = read_json(whole/'metrics.json')
+    assert (m['micro']['hits'], m['micro']['missed'], m['folds']) == (2, 1, dict(done=3, of=3))
+    assert m['micro']['alarms'] == 2                     # a/2, in which nothing happens, and c's
+
+    made, real = [], spotting.write_json
+    def stop(path, x):
+        if path.parent.name == 'folds':
+            if len(made) == 1: raise KeyboardInterrupt
+            made.append(path)
+        return real(path, x)
+    monkeypatch.setattr(spotting, 'write_json', stop)
+    with pytest.raises(KeyboardInterrupt): run_spotting(cheap, 'dark', out_dir=tmp_path/'cut', progress=False)
+    monkeypatch.setattr(spotting, 'write_json', real)
+    before = made[0].stat().st_mtime_ns
+    cut = run_spotting(cheap, 'dark', out_dir=tmp_path/'cut', progress=False)
+    assert made[0].stat().st_mtime_ns == before          # the finished fold was read
+    for name in ('spotted.csv', 'metrics.json', 'truth.csv', 'recordings.csv', 'config.json'):
+        assert file_hash(cut/name) == file_hash(whole/name), name
+
+
+def test_what_is_learnt_does_not_know_the_test_subject(cheap):
+    signals = {tuple(r[k] for k in ('dataset', 'subject', 'video')): _dark(lambda r=r: _images(r), 30.)
+               for r in rows_of(cheap)}
+    who = ('d', 'b')
+    def sha(found, s): return spot_fold(SpotFold(found, s, who), SPOTTERS['dark'])['weights_sha256']
+    rng, base = np.random.default_rng(0), sha(cheap, signals)
+    noise = {k: dict(mean=rng.uniform(0, 255, 500)) if k[1] == 'b' else v for k, v in signals.items()}
+    assert sha(replace(cheap, truth=cheap.truth[cheap.truth['subject'] != 'b']), noise) == base
+    other = {k: dict(mean=v['mean'] + 5) if k[1] == 'a' else v for k, v in signals.items()}
+    assert sha(cheap, other) != base
+    assert sha(replace(cheap, truth=cheap.truth[cheap.truth['subject'] != 'a']), signals) != base
+    fold = SpotFold(cheap, signals, who)
+    with pytest.raises(LeakageError): fold.test()
+    assert {k.who[1] for k in fold.known()} == {'a', 'c'}
+
+
+def test_other_data_other_truth_or_another_spotter_is_another_run(cheap, tmp_path):
+    def folder(found=cheap, **more): return run_spotting(found, 'dark', out_dir=tmp_path, progress=False, **more).name
+    names = {folder(), folder(replace(cheap, truth=cheap.truth.head(2))), folder(seed=1),
+             folder(replace(cheap, recordings=cheap.recordings.assign(fps=25.)))}
+    assert len(names) == 4 and folder() in names
+
+
+@pytest.mark.parametrize('asked, words', [
+    (dict(dataset='casme2'), 'synth_long'), (dict(method='spotme'), 'unknown spotter'),
+    (dict(subjects='s99'), 's01, s02'),
+    (dict(data_options='people=2'), 'subjects, each'), (dict(data_options='seconds=-3'), 'at least 6'),
+    (dict(data_options='subjects=1,each=1,seconds=6', method='learned'), 'two or more')])
+def test_a_wrong_request_is_refused_in_words(asked, words, tmp_path):
+    with pytest.raises(ValueError, match=words): run_spotting(out_dir=tmp_path, progress=False, **(
+        dict(data_options='subjects=2,each=1,seconds=6') | asked))
+
+
+def test_a_report_says_how_much_of_a_run_is_there(cheap, tmp_path):
+    report = spot_report(run_spotting(cheap, 'dark', subjects='a,b', out_dir=tmp_path, progress=False))
+    assert report.words[0] == 'Only 2 of 3 subjects are done.' and report.stamp == 'MADE UP'
+    assert report.table['kind'].tolist() == ['micro', 'micro', 'macro', 'macro']

@@ -135,6 +135,7 @@ class SpotConfig:
     still: float = 1.5          # px that the head may move during an event that is sure
     talk: float = 1.            # s: turns of a talking mouth follow each other within a third of it
     syllables: int = 4          # turns that make it speech
+    hide: bool = True           # what is a part of a blink or of speech is no event of its own
     def __post_init__(self):
         check_fields(self, 'spot')
         need(self.sensitivity > 0, 'sensitivity', self.sensitivity, 'a number above 0')
@@ -397,7 +398,7 @@ def face_events(
     blinks, talk = blinks_of(moves, hills, config), talk_of(hills, config)
     found = [_event('blink', face, m.onset, m.apex, m.offset, score=m.score, size=m.size, place='lids') for m in blinks]
     found += [_event('speech', face, a, (a + b)/2, b, place='mouth') for a, b in talk]
-    rest = [m for m in moves if not _hidden(m, blinks, talk)]
+    rest = [m for m in moves if not (config.hide and _hidden(m, blinks, talk))]
     found += [e for g in _groups(rest) if (e := _of_group(g, face, track, talk, config))]
     return sorted(found, key=lambda e: e['onset'])
 

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'ABOUT_RUNS', 'ABOUT_SETTINGS', 'FIT_FLAGS',
-           'WORDS_SUFFICE', 'NO_COPY', 'ABOUT_BENCHMARK', 'ABOUT', 'HELPS', 'complain', 'in_plain_words', 'print_table',
-           'protocols', 'load_tasks', 'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind', 'show_report',
-           'clip_files', 'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files', 'counts_in_words',
-           'check_one', 'show_composite', 'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own',
-           'check_own_frames', 'template', 'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike',
-           'what_was_made', 'timed_lookalike', 'next_commands', 'look_into', 'verify', 'short', 'compare_runs',
-           'list_runs', 'list_settings', 'fit_model', 'predict_videos', 'check_a_method', 'paper_of_args', 'make_paper',
-           'Given', 'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'status_of',
-           'run_asked', 'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark',
-           'plan_command', 'benchmark_command', 'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help',
-           'parser', 'main']
+           'ABOUT_SPOT', 'WORDS_SUFFICE', 'NO_COPY', 'ABOUT_BENCHMARK', 'ABOUT', 'HELPS', 'complain', 'in_plain_words',
+           'print_table', 'protocols', 'load_tasks', 'as_counts', 'counts', 'merged_tables', 'describe', 'show_kind',
+           'show_report', 'clip_files', 'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files',
+           'counts_in_words', 'check_one', 'show_composite', 'loader_options', 'check', 'own_counts',
+           'own_options_asked', 'check_own', 'check_own_frames', 'template', 'found', 'found_row', 'synth_row',
+           'how_to_get', 'where', 'lookalike', 'what_was_made', 'timed_lookalike', 'next_commands', 'look_into',
+           'verify', 'short', 'compare_runs', 'list_runs', 'list_settings', 'fit_model', 'predict_videos',
+           'spot_recordings', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line', 'forget',
+           'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked', 'run_command',
+           'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command', 'benchmark_command',
+           'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -737,6 +737,30 @@ def _predict_arguments(p):
     p.add_argument('--again', action='store_true', help='find events anew in the signals of earlier results')
     p.add_argument('--quiet', action='store_true', help='no progress')
 
+# %% ../nbs/08_cli.ipynb #06eaf904
+ABOUT_SPOT = 'Mark expressions in long recordings, subject by subject, and score the marks.'
+
+def spot_recordings(args) -> int: # what argparse read
+    "mpfnet spot"
+    from mpfnet.spotting import run_spotting, spot_report
+    asked = {k: getattr(args, k) for k in ('data_options', 'subjects', 'seed', 'out_dir', 'workers')}
+    folder = run_spotting(args.dataset, args.method, progress=not args.quiet, **asked)
+    report = spot_report(folder)
+    print_table(report.table, report.stamp)
+    print(printable('\n'.join([*report.words, f'run       {folder}'])))
+    return 0
+
+# %% ../nbs/08_cli.ipynb #0f2c863d
+def _spot_arguments(p):
+    p.add_argument('dataset', metavar='DATASET', nargs='?', default='synth_long', help='synth_long: drawn recordings')
+    p.add_argument('--method', default='roi_flow', help='roi_flow, mdmd or learned (roi_flow)')
+    p.add_argument('--data-options', default='', help='of synth_long: subjects=6,each=3,seconds=60,…')
+    p.add_argument('--subjects', help='only their folds: s01,s02')
+    p.add_argument('--seed', type=int, default=0, help='of what is learnt (0)')
+    p.add_argument('--out-dir', default='runs', help='where it goes (runs)')
+    p.add_argument('--workers', type=int, default=1, help='processes that measure (1)')
+    p.add_argument('--quiet', action='store_true', help='no bars')
+
 # %% ../nbs/08_cli.ipynb #0727e617
 def check_a_method(args) -> int: # what argparse read
     "mpfnet check-method"
@@ -1157,6 +1181,7 @@ def parser() -> argparse.ArgumentParser:
     _add(areas, 'check-method', check_a_method, _method_arguments, HELPS['method'])
     _add(areas, 'fit', fit_model, _fit_arguments, HELPS['fit'])
     _add(areas, 'predict', predict_videos, _predict_arguments, predict_videos.__doc__)
+    _add(areas, 'spot', spot_recordings, _spot_arguments, ABOUT_SPOT)
     what = 'Where it is, whether it is whole, stand-ins for it, and a table of your own.'
     data = _family(areas, 'data', what, 'check|lookalike|template|where')
     stores = _family(areas, 'features', 'The features that runs have stored.', 'verify')

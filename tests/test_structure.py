@@ -57,7 +57,8 @@ def test_there_are_notebooks_and_modules():
 PARAMETERISED = [
     p for p in NOTEBOOKS
     if p.parent.name == 'paper_figures' or p.stem in (
-        '05_loso', '06_benchmark', '06a_protocol_audit', '06c_learning_curve', '06d_sequence', '07_predict')
+        '05_loso', '06_benchmark', '06a_protocol_audit', '06c_learning_curve', '06d_sequence', '07_predict',
+        '07b_spotting')
 ]
 
 

@@ -214,7 +214,8 @@ class Move:
 def _move(time, motion, lag, out, back):
     "A move from its two hills. The flow at t is the way from t − lag to t."
     along = np.nan_to_num(motion)@(out.way/np.hypot(*out.way))
-    onset, offset = time[out.first], time[back.last] - lag
+    onset = time[out.first]
+    offset = max(time[back.last] - lag, onset)
     along = np.where(np.arange(len(time)) < out.first, 0, along)
     fine = np.arange(onset, max(offset, onset + .01), .002)
     lags = range(int(np.ceil((offset - onset)/lag)) + 1)

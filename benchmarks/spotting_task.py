@@ -19,7 +19,7 @@ from results import write_section
 from mpfnet.core.files import read_json
 from mpfnet.data.recordings import Recordings
 from mpfnet.results.intervals import interval_counts, spot_difference
-from mpfnet.spotting import Row, run_spotting
+from mpfnet.spotting import RecordingRow, run_spotting
 from mpfnet.synthetic.recordings import LongConfig, drawn_images, drawn_recordings
 from mpfnet.video.spotters import SPOTTERS
 
@@ -68,7 +68,7 @@ FEW = LongConfig(subjects=1, each=1, seconds=20, seed=1)
 
 def again(row):
     "The frames of a short drawn recording, again and again."
-    few = list(drawn_images(FEW, Row(subject='s01', video='v1')))
+    few = list(drawn_images(FEW, RecordingRow(subject='s01', video='v1')))
     return islice(cycle(few), int(row['frames']))
 
 

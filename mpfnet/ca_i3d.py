@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENCODER_PRESETS', 'FAULTY', 'EncoderConfig', 'encoder_preset', 'pointwise', 'convolve', 'frames', 'clips_of',
-           'convolve_frames', 'faulty_in_3d', 'Unit', 'cells_of', 'boxes', 'box_sums', 'box_means', 'grid_means',
+           'convolve_frames', 'faulty_in_3d', 'Unit', 'cells_along', 'boxes', 'box_sums', 'box_means', 'grid_means',
            'axes', 'AxisGate', 'CoordinateAttention', 'pool_frames', 'pool_near', 'together', 'CAInception', 'CAI3D',
            'scaled', 'initialise', 'norms_at_rest', 'made_twice', 'widen']
 
@@ -115,7 +115,7 @@ class Unit(Switched):
         return norm_relu(y, self.norm)[0] if self.fused else F.relu(self.norm(y))
 
 # %% ../nbs/02_ca_i3d.ipynb #66adb34e
-def cells_of(
+def cells_along(
     n,             # places of an axis
     k,             # cells
     device='cpu',  # of the result
@@ -134,7 +134,7 @@ def boxes(
 ):
     "Which voxels lie in each box of each grid: zeros and ones (boxes, T·H·W), and the boxes' sizes."
     def matrix(grid):
-        t, h, w = (cells_of(n, k, device) for n, k in zip(size, grid))
+        t, h, w = (cells_along(n, k, device) for n, k in zip(size, grid))
         return torch.kron(t, torch.kron(h, w))
     with torch.inference_mode(False):
         m = torch.cat([matrix(g) for g in grids])

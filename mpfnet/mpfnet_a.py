@@ -16,7 +16,7 @@ from torch import nn
 
 from .core.checks import check_fields, need
 from .metrics import evaluate
-from .plau import drawn_faces, flow_normalised, flow_rows, recipe_read, some_of, unit_loss
+from .plau import drawn_faces, drawn_part, flow_normalised, flow_rows, recipe_read, unit_loss
 from .synthetic.unit_flow import UnitClips, draw_clips
 from .train import generator
 
@@ -87,7 +87,7 @@ def synthetic_loss(
     faces = drawn_faces(s.plau, s.unit_flow, fold.seed, recipe, ctx.artefacts) if recipe else None
     def loss(k):
         n = s.fusion.synthetic
-        clips = some_of(faces, n, g) if faces else draw_clips(n, s.unit_flow, rng, released)
+        clips = drawn_part(faces, n, g) if faces else draw_clips(n, s.unit_flow, rng, released)
         clips = UnitClips(x=clips.x.to(device), labels=clips.labels.to(device), units=clips.units.to(device))
         said = matcher.units.net(flow_normalised(clips.x))
         return s.fusion.cotrain*unit_loss(said, clips, s.plau.unit_loss)

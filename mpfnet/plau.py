@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIMIT', 'ROWS', 'CHANGES', 'FACES_DRAWN', 'FOUND', 'DRAWING', 'NO_LABEL', 'rms', 'flow_normalised', 'mirror_flow',
            'as_rows', 'flow_of', 'flow_rows', 'Heads', 'conv_part', 'UnitEncoder', 'PLAUConfig', 'Rising', 'unit_loss',
-           'some_of', 'train_plau', 'by_recipe', 'drawn_faces', 'plau_prior', 'recipe_read', 'encoder_of',
+           'drawn_part', 'train_plau', 'by_recipe', 'drawn_faces', 'plau_prior', 'recipe_read', 'encoder_of',
            'check_three', 'probe_zero', 'AUZero']
 
 # %% ../nbs/03c_plau.ipynb #c4ac3bea
@@ -143,7 +143,7 @@ def unit_loss(
 # %% ../nbs/03c_plau.ipynb #020a3395
 CHANGES = AugmentConfig(noise=.1)
 
-def some_of(
+def drawn_part(
     clips,  # UnitClips
     n:int,  # how many
     g,      # torch.Generator
@@ -166,7 +166,7 @@ def train_plau(
     rng = np.random.default_rng(g.initial_seed())
     net = seeded(lambda: UnitEncoder(cfg.dropout), g).to(memory_format=torch.channels_last)
     def drawn_now(k):
-        clips = some_of(faces, cfg.batch, g) if faces else draw_clips(cfg.batch, drawn, rng, released)
+        clips = drawn_part(faces, cfg.batch, g) if faces else draw_clips(cfg.batch, drawn, rng, released)
         return flow_normalised(clips.x).contiguous(memory_format=torch.channels_last), clips    # faster on a CPU
     def loss_of(x, clips): return unit_loss(net(x), clips, cfg.unit_loss)
     with random_state_kept():

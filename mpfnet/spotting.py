@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SPOT_PARAMETERS', 'CODE', 'long_config', 'recordings_of', 'first_image', 'signal_key', 'measure_one', 'all_signals',
-           'kept_signal', 'Row', 'SpotFold', 'rows_of', 'spot_fold', 'marks_table', 'spot_metrics', 'spot_config',
-           'record_file', 'whole_record', 'wanted_people', 'run_spotting', 'spot_people', 'write_spotting',
-           'SpotReport', 'span_text', 'report_rows', 'spot_report']
+           'kept_signal', 'RecordingRow', 'SpotFold', 'recording_rows', 'spot_fold', 'marks_table', 'spot_metrics',
+           'spot_config', 'record_file', 'whole_record', 'wanted_people', 'run_spotting', 'spot_people',
+           'write_spotting', 'SpotReport', 'span_text', 'report_rows', 'spot_report']
 
 # %% ../nbs/07b_spotting.ipynb #ae5b58e7
 import time
@@ -24,7 +24,7 @@ from .core.keep import file_name, write_atomically
 from .core.progress import Progress
 from .core.workers import in_order, one_thread
 from .data.defects import csv_text
-from .data.recordings import KINDS, VIDEO, Recordings
+from .data.recordings import MICRO_MACRO, VIDEO, Recordings
 from .folds import LeakageError
 from mpfnet.results.intervals import (
     challenge_scores,
@@ -36,7 +36,7 @@ from mpfnet.results.intervals import (
 )
 from .results.records import read_record, with_hash
 from .synthetic.recordings import LongConfig, drawn_recordings
-from .video.spotters import MARKS, Known, Spotter, spotter_of
+from .video.spotters import MARKS, Spotter, TrainingRecording, spotter_of
 
 # %% ../nbs/07b_spotting.ipynb #f5ce096e
 SPOT_PARAMETERS = dict(dataset='synth_long', method='roi_flow', data_options='', subjects=None, seed=0, out_dir='runs',
@@ -100,7 +100,7 @@ def all_signals(
     progress=True,      # show how far it is
 ) -> dict:  # (dataset, subject, video) → {name: array}
     "Signals of all recordings; each is measured once."
-    rows = list(map(Row, found.recordings[[*VIDEO, 'frames', 'fps']].to_dict('records')))
+    rows = list(map(RecordingRow, found.recordings[[*VIDEO, 'frames', 'fps']].to_dict('records')))
     keys = [signal_key(found.images, identity, r, spotter) for r in rows]
     jobs = [(found.images, r, spotter.name, cache, k) for r, k in zip(rows, keys)]
     new = [j for j, k in zip(jobs, keys) if not Artefacts(cache).path('signals', k).exists()]
@@ -114,7 +114,7 @@ def kept_signal(job) -> dict:  # of `measure_one`
     state = Artefacts(job[3]).get('signals', job[4], lambda: need(False, 'signal', job[4], 'one that was kept'))
     return {k: v.numpy() for k, v in state.items()}
 
-class Row(dict):
+class RecordingRow(dict):
     "A row of a table with its cells as attributes; it crosses to another process."
     def __getattr__(self, name):
         try: return self[name]
@@ -133,22 +133,22 @@ class SpotFold:
         self.who, self._sealed = who, None
         self._train = found.only(others) if others else None
         self._known = {k: v for k, v in signals.items() if k[:2] != who}
-        self._test = [(r, signals[tuple(r[k] for k in VIDEO)]) for r in rows_of(found.only([who]))]
+        self._test = [(r, signals[tuple(r[k] for k in VIDEO)]) for r in recording_rows(found.only([who]))]
 
-def rows_of(found: Recordings) -> list:  # of Row
+def recording_rows(found: Recordings) -> list:  # of RecordingRow
     "Rows of the recordings, one by one."
-    return list(map(Row, found.recordings.to_dict('records')))
+    return list(map(RecordingRow, found.recordings.to_dict('records')))
 
 # %% ../nbs/07b_spotting.ipynb #2b5f2f4e
 @patch
-def known(self:SpotFold) -> list:  # of Known
+def known(self:SpotFold) -> list:  # of TrainingRecording
     "The training recordings with their truth; a LeakageError once training is over."
     if self._sealed: raise LeakageError(f'fold {self.who} is sealed: training is over')
     need(self._train is not None, 'people', 1, 'two or more: one to test, the others to learn from')
     truth = dict(list(self._train.truth.groupby(VIDEO)))
     none = self._train.truth.head(0)
-    names = [(tuple(r[k] for k in VIDEO), r) for r in rows_of(self._train)]
-    return [Known(signal=self._known[n], fps=r.fps, truth=truth.get(n, none), who=n[:2]) for n, r in names]
+    names = [(tuple(r[k] for k in VIDEO), r) for r in recording_rows(self._train)]
+    return [TrainingRecording(signal=self._known[n], fps=r.fps, truth=truth.get(n, none), who=n[:2]) for n, r in names]
 
 @patch
 def seal(self:SpotFold, state: dict) -> str:  # what was learnt → its hash
@@ -195,7 +195,7 @@ def spot_metrics(
 ) -> dict:  # kind → scores, `challenge` among them
     "Both kinds of expression apart: ours, and as the challenge's script counts them."
     metrics = {}
-    for kind in KINDS:
+    for kind in MICRO_MACRO:
         scores = spot_summary(interval_counts(spotted, found.truth, found.recordings, kind))
         one = (t[t['kind'] == kind].reset_index(drop=True) for t in (spotted, found.truth))
         metrics[kind] = scores | dict(challenge=challenge_scores(*one))
@@ -313,7 +313,7 @@ def span_text(value, ends) -> str:
 # %% ../nbs/07b_spotting.ipynb #82fdecc1
 def report_rows(metrics: dict):  # of metrics.json; yields dicts
     "Two rows a kind: all subjects and recordings, and as the challenge's script counts."
-    for kind in KINDS:
+    for kind in MICRO_MACRO:
         m, c = metrics[kind], metrics[kind]['challenge']
         scores = {k: span_text(m[k], m[f'{k}_ci95']) for k in ('f1', 'precision', 'recall', 'alarms_a_minute')}
         yield dict(kind=kind, counted='all') | {k: m[k] for k in ('hits', 'alarms', 'missed')} | scores

@@ -14,7 +14,7 @@ from mpfnet.core.files import file_hash, read_json
 from mpfnet.data.recordings import Recordings, checked_intervals, checked_recordings
 from mpfnet.folds import LeakageError
 from mpfnet.results.intervals import (
-    LEAST,
+    LEAST_SHARED,
     challenge_scores,
     counted_both_ways,
     froc,
@@ -23,7 +23,7 @@ from mpfnet.results.intervals import (
     matched,
     spot_summary,
 )
-from mpfnet.spotting import SpotFold, rows_of, run_spotting, spot_fold, spot_report
+from mpfnet.spotting import SpotFold, recording_rows, run_spotting, spot_fold, spot_report
 from mpfnet.video.spotters import SPOTTERS, Spotter
 
 ROWS = pd.DataFrame(dict(dataset='d', subject=['a', 'a', 'b', 'c'], video=['1', '2', '1', '1'], frames=600, fps=30.))
@@ -52,7 +52,7 @@ def test_iou_and_matching_are_those_of_sets_and_of_all_ways(a, b):
     assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
     small = share if len(a) <= len(b) else share.T
     ways = permutations(range(small.shape[1]), len(small))
-    most = max((sum(small[i, j] >= LEAST for i, j in enumerate(p)) for p in ways), default=0)
+    most = max((sum(small[i, j] >= LEAST_SHARED for i, j in enumerate(p)) for p in ways), default=0)
     assert len(pairs) == most
 
 
@@ -160,7 +160,7 @@ def test_a_run_stops_and_goes_on_to_the_same_bytes(cheap, tmp_path, monkeypatch)
 
 def test_what_is_learnt_does_not_know_the_test_subject(cheap):
     signals = {tuple(r[k] for k in ('dataset', 'subject', 'video')): _dark(lambda r=r: _images(r), 30.)
-               for r in rows_of(cheap)}
+               for r in recording_rows(cheap)}
     who = ('d', 'b')
     def sha(found, s): return spot_fold(SpotFold(found, s, who), SPOTTERS['dark'])['weights_sha256']
     rng, base = np.random.default_rng(0), sha(cheap, signals)

@@ -24,7 +24,7 @@ from .core.keep import file_name, write_atomically
 from .core.progress import Progress
 from .core.workers import in_order, one_thread
 from .data.defects import csv_text
-from .data.recordings import MICRO_MACRO, VIDEO, Recordings
+from .data.recordings import KINDS_OF_EXPRESSION, VIDEO, Recordings
 from .folds import LeakageError
 from mpfnet.results.intervals import (
     challenge_scores,
@@ -195,7 +195,7 @@ def spot_metrics(
 ) -> dict:  # kind → scores, `challenge` among them
     "Both kinds of expression apart: ours, and as the challenge's script counts them."
     metrics = {}
-    for kind in MICRO_MACRO:
+    for kind in KINDS_OF_EXPRESSION:
         scores = spot_summary(interval_counts(spotted, found.truth, found.recordings, kind))
         one = (t[t['kind'] == kind].reset_index(drop=True) for t in (spotted, found.truth))
         metrics[kind] = scores | dict(challenge=challenge_scores(*one))
@@ -313,7 +313,7 @@ def span_text(value, ends) -> str:
 # %% ../nbs/07b_spotting.ipynb #82fdecc1
 def report_rows(metrics: dict):  # of metrics.json; yields dicts
     "Two rows a kind: all subjects and recordings, and as the challenge's script counts."
-    for kind in MICRO_MACRO:
+    for kind in KINDS_OF_EXPRESSION:
         m, c = metrics[kind], metrics[kind]['challenge']
         scores = {k: span_text(m[k], m[f'{k}_ci95']) for k in ('f1', 'precision', 'recall', 'alarms_a_minute')}
         yield dict(kind=kind, counted='all') | {k: m[k] for k in ('hits', 'alarms', 'missed')} | scores

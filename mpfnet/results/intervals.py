@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.checks import need, pick, pyplot
-from ..data.recordings import MICRO_MACRO, VIDEO, checked_intervals, checked_recordings
+from ..data.recordings import KINDS_OF_EXPRESSION, VIDEO, checked_intervals, checked_recordings
 from ..metrics import evaluate
 
 # %% ../../nbs/results/10_intervals.ipynb #8de56950
@@ -53,7 +53,7 @@ def pairs_of(
     least: float = LEAST_SHARED,   # IoU of a hit
 ) -> list:  # of (row of spotted, row of truth)
     "The hits of all recordings, by the rows' labels."
-    need(kind in MICRO_MACRO, 'kind', kind, ' or '.join(MICRO_MACRO))
+    need(kind in KINDS_OF_EXPRESSION, 'kind', kind, ' or '.join(KINDS_OF_EXPRESSION))
     tables = [t[t['kind'] == kind] for t in (spotted, truth)]
     there, found = dict(list(tables[1].groupby(VIDEO))), []
     for video, marks in tables[0].groupby(VIDEO):

@@ -17,7 +17,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from ..core.checks import pick
-from ..data.recordings import MICRO_MACRO
+from ..data.recordings import KINDS_OF_EXPRESSION
 from ..results.intervals import LEAST_SHARED, iou
 from .mdmd import MACRO, MdmdConfig, mdmd, mdmd_signal
 from .read import Frame
@@ -72,7 +72,7 @@ def roi_measure(images, fps) -> dict: return as_arrays(signal_of(timed(images(),
 def roi_mark(signal: dict, fps, state) -> pd.DataFrame:
     "What `spot` calls a short or a long expression."
     events = in_frames(spot(as_signal(signal), SpotConfig()), fps)
-    return events[events['kind'].isin(MICRO_MACRO)][MARKS].reset_index(drop=True)
+    return events[events['kind'].isin(KINDS_OF_EXPRESSION)][MARKS].reset_index(drop=True)
 
 ROI_FLOW = Spotter(name='roi_flow', about='flow in twelve places of the face, rise and fall; learns nothing',
                    measure=roi_measure, mark=roi_mark)
@@ -81,7 +81,7 @@ ROI_FLOW = Spotter(name='roi_flow', about='flow in twelve places of the face, ri
 def mdmd_measure(images, fps) -> dict:
     "Both signals of MDMD; the pictures are gone through twice, so that few of them are held."
     found = {}
-    for kind, config in zip(MICRO_MACRO, (MdmdConfig(), MACRO)):
+    for kind, config in zip(KINDS_OF_EXPRESSION, (MdmdConfig(), MACRO)):
         found |= {f'{kind}_{k}': v for k, v in as_arrays(mdmd_signal(timed(images(), fps), fps, config)).items()}
     return found
 
@@ -89,7 +89,7 @@ def mdmd_measure(images, fps) -> dict:
 def mdmd_mark(signal: dict, fps, state) -> pd.DataFrame:
     "Short and long expressions by MDMD."
     tables = []
-    for kind, config in zip(MICRO_MACRO, (MdmdConfig(), MACRO)):
+    for kind, config in zip(KINDS_OF_EXPRESSION, (MdmdConfig(), MACRO)):
         mine = {k.partition('_')[2]: v for k, v in signal.items() if k.startswith(kind)}
         tables.append(mdmd(as_signal(mine), fps, config).assign(kind=kind))
     return pd.concat(tables, ignore_index=True)[MARKS]
@@ -128,10 +128,10 @@ def candidates_in(
 ) -> tuple[pd.DataFrame, np.ndarray]:  # marks without a score that counts, (n, len(TRAITS))
     "All that moved and moved back, short or long by its length alone."
     every = spot(as_signal(signal), READY)
-    events = every[every['kind'].isin((*MICRO_MACRO, 'uncertain'))].reset_index(drop=True)
+    events = every[every['kind'].isin((*KINDS_OF_EXPRESSION, 'uncertain'))].reset_index(drop=True)
     like = what_it_is_like(events, every)
     short = (events['offset'] - events['onset']) <= SpotConfig().longest
-    return in_frames(events, fps).assign(kind=np.where(short, *MICRO_MACRO))[MARKS], like
+    return in_frames(events, fps).assign(kind=np.where(short, *KINDS_OF_EXPRESSION))[MARKS], like
 
 def is_hit(
     marks: pd.DataFrame,  # candidates
@@ -139,7 +139,7 @@ def is_hit(
 ) -> np.ndarray:  # (n,) bool
     "Whether a candidate is an expression of its own kind, by the rule of the scores."
     hit = np.zeros(len(marks), bool)
-    for kind in MICRO_MACRO:
+    for kind in KINDS_OF_EXPRESSION:
         mine, true = (t['kind'] == kind for t in (marks, truth))
         share = iou(marks[mine][['onset', 'offset']], truth[true][['onset', 'offset']])
         hit[np.flatnonzero(mine)] = (share >= LEAST_SHARED).any(1)
@@ -192,8 +192,8 @@ def roi_learn(
     out = [(chance(weigh(*stacked(found, lambda k: k.who != who)[:2]), stacked(found, lambda k: k.who == who)[0]),
             *stacked(found, lambda k: k.who == who)[1:]) for who in people if len(people) > 1]
     p, out_hit, out_kind = (np.concatenate(c) for c in zip(*out)) if out else (chance(weigh(x, hit), x), hit, kind)
-    there = {n: sum((k.truth['kind'] == n).sum() for k in known) for n in MICRO_MACRO}
-    limits = [best_threshold(p[out_kind == n], out_hit[out_kind == n], there[n]) for n in MICRO_MACRO]
+    there = {n: sum((k.truth['kind'] == n).sum() for k in known) for n in KINDS_OF_EXPRESSION}
+    limits = [best_threshold(p[out_kind == n], out_hit[out_kind == n], there[n]) for n in KINDS_OF_EXPRESSION]
     return weigh(x, hit) | dict(limits=np.array(limits))
 
 # %% ../../nbs/video/07_spotters.ipynb #84ad9f2f
@@ -201,7 +201,7 @@ def learned_mark(signal: dict, fps, state) -> pd.DataFrame:
     "Candidates that are likely enough for their kind."
     marks, like = candidates_in(signal, fps)
     marks = marks.assign(score=chance(state, like))
-    limit = marks['kind'].map(dict(zip(MICRO_MACRO, state['limits']))).to_numpy(float)
+    limit = marks['kind'].map(dict(zip(KINDS_OF_EXPRESSION, state['limits']))).to_numpy(float)
     return marks[marks['score'].to_numpy(float) >= limit].reset_index(drop=True)
 
 LEARNED = Spotter(name='learned', about='candidates of roi_flow, weighed by what training subjects show',

@@ -17,7 +17,7 @@ from ..core.checks import need, patch, pick, pyplot
 
 # %% ../../nbs/data/11_recordings.ipynb #86531b65
 VIDEO = ['dataset', 'subject', 'video']  # what identifies a recording
-KINDS_OF_EXPRESSION = 'micro', 'macro'                 # of expressions; an interval of one kind is no alarm of the other
+KINDS_OF_EXPRESSION = 'micro', 'macro'   # an interval of one kind is no alarm of the other
 COLUMNS_OF = dict(recordings=[*VIDEO, 'frames', 'fps'], truth=[*VIDEO, 'kind', 'onset', 'offset'])
 COLUMNS_OF['spotted'] = COLUMNS_OF['truth']
 

@@ -570,8 +570,10 @@ def timed_lookalike(args) -> int: # what argparse read
     people = {(t['dataset'], t['subject']) for t in lookalike_truth(args.dest/'atnet_flow')}
     print(printable(f'{args.dest/"atnet_flow"}: 442 clips of {len(people)} subjects, made-up flow'))
     root = shlex.quote(str(args.dest))
-    print(printable(f'\nNext:\n  mpfnet data check atnet_flow --root {root}\n'
-                    f'  mpfnet run -p dataset atnet_flow -p method pca_lda -p data_root {root}'))
+    print('\nNext:')
+    for command in (f'data check atnet_flow --root {root}',
+                    f'run -p dataset atnet_flow -p method pca_lda -p data_root {root}'):
+        print(printable(f'  mpfnet {command}'))
     return 0
 
 # %% ../nbs/08_cli.ipynb #9b5959bc
@@ -712,7 +714,7 @@ def predict_videos(args) -> int: # what argparse read
     if args.model and not args.again: asked['model'] = naming_model(args.model)
     done = predict_all(args.videos, args.out, args.again, args.video, progress=not args.quiet, **asked)
     for row in done.itertuples():
-        found = f'{row.micro} short movements, {row.folder}'
+        found = f'{row.micro} short movement{"s"*(row.micro != 1)}, {row.folder}'
         said = (found, 'nothing could be analysed', 'no result')[row.status]
         print(printable(f'{row.video}: {said}'))
         if row.words: print(printable(f'  {row.words}'))

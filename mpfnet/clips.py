@@ -115,7 +115,8 @@ def stamp(clips:Clips) -> str:
     kind, title = clips.report['kind'], _title(clips)
     if kind == 'synthetic': return 'SYNTHETIC clips: says nothing about real faces'
     if kind == 'own': return f'OWN DATA, {title}: no published list to compare with'
-    if kind != 'real': return f'LOOK-ALIKE of {title}: synthetic faces, says nothing about real ones'
+    drawn = 'made-up flow' if clips.name in READY_FLOW else 'synthetic faces'
+    if kind != 'real': return f'LOOK-ALIKE of {title}: {drawn}, says nothing about real ones'
     doubts = any(f['kind'] in ('doubtful', 'dropped') for f in clips.report['findings'])
     return f'REAL clips, {title}' + (', NOT the published list' if doubts else '')
 

@@ -394,6 +394,25 @@ def predict_again(
     changed |= dict(model=None, words=list(CAUTIONS))
     return Prediction(events=events, signal=signal, notes=notes, summary=summary | changed, status=summary['status'])
 
+# %% ../nbs/07_predict.ipynb #0c1520fc
+def _other_part(command, options):
+    "Flags that say what to look at, and that a command did not have."
+    names = 'fps', 'rotate', 'start', 'stop', 'face', 'finder'
+    flags = [predict_command('x', **{k: options.get(k)}).partition(' x ')[2] for k in names]
+    return [f for f in flags if f and f' {f} ' not in f'{command} ']
+
+def _again(path, folder, options):
+    "`predict_again`, of the same video and the same part of it."
+    found = predict_again(folder, options.get('sensitivity'))
+    command, read = found.summary.get('command', ''), found.summary.get('path', path)
+    if odd := _other_part(command, options):
+        words = f'{printable(folder)}: again with {" ".join(odd)}, but its signal was read by: {command}'
+        raise VideoError(f'{words}. Read the video again')
+    found.notes[:] = [n for n in found.notes if n.code != 'other_path']
+    if Path(read).resolve() != Path(path).resolve():
+        found.notes.append(Note('other_path', f'this signal was read from {printable(read)}'))
+    return found
+
 # %% ../nbs/07_predict.ipynb #8b26504a
 def result_folder(
     out, # of all results
@@ -420,7 +439,7 @@ def _check_room(out):
 
 def _one_of_all(path, folder, again, annotated, options):
     "Analyse a video and write its files; what the table says of it."
-    found = predict_again(folder, options.get('sensitivity')) if again else predict(path, **options)
+    found = _again(path, folder, options) if again else predict(path, **options)
     found.save(folder, found.summary.get('path', path))
     if annotated and found.status == 0:
         write_overlay(found.video, found.events, found.signal, folder/'annotated.webm', options.get('progress', True))

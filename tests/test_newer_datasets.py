@@ -141,6 +141,18 @@ def test_defects_of_casme_are_met_one_by_one(tmp_path):
     assert Counter(clips['part']) == {'section A': 96, 'section B': 93}
 
 
+def test_the_folder_that_is_named_is_one_that_is_there(tmp_path):
+    "Of a dataset in parts, too: CASME_raw_selected has the word of a part in its name."
+    make_lookalike('casme', tmp_path, subjects=2, blank=True, progress=False)
+    clips = quiet('casme', tmp_path)
+    assert clips.report['source']['frames'] == 'CASME_raw_selected'
+    for folder in (tmp_path/'casme'/'CASME_raw_selected').glob('*/*'):
+        shutil.rmtree(folder)
+        folder.with_suffix('.avi').write_bytes(b'')
+    with pytest.raises(DataError, match=rf'CASME_raw_selected.*files there: {len(clips)} .avi'):
+        quiet('casme', tmp_path)
+
+
 def test_several_emotions_are_one_class_or_none(tmp_path):
     make_lookalike('4dme', tmp_path, blank=True, progress=False)
     every, three = (load_clips('4dme', tmp_path, task=t) for t in (None, '3class'))

@@ -149,6 +149,10 @@ def test_the_command_makes_and_checks_a_copy(timed_root, tmp_path):
     assert done.returncode == 0 and 'counts as published' in done.stdout and 'LOOK-ALIKE' in done.stdout, done.stderr
     done = mpfnet('data', 'lookalike', 'atnet_flow', tmp_path, '--blank')
     assert done.returncode != 0 and 'no faces to draw' in done.stderr
+    done = mpfnet('data', 'lookalike', 'atnet_flow', tmp_path)
+    following = done.stdout.partition('Next:')[2].splitlines()[1:]
+    assert [line.split()[:2] for line in following] == [['mpfnet', 'data'], ['mpfnet', 'run']], done.stdout
+    assert 'made-up flow' in done.stdout
 
 
 # ---- the real sample

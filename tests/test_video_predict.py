@@ -81,10 +81,24 @@ def test_again_needs_a_result_and_goes_on_without_one(folder, frown, capsys):
     predict(frown, progress=False).save(result_folder(folder/'kept', frown), frown)
     assert main(['predict', 'never seen.mp4', str(frown), '--out', str(folder/'kept'), '--again']) == 2
     said = capsys.readouterr().out
-    assert 'the folder of a result' in said and '1 short movements' in said
+    assert 'the folder of a result' in said and '1 short movement,' in said
     (result_folder(folder/'kept', frown)/'signal.csv').write_text('time,face\n1,x\n')
     assert main(['predict', str(frown), '--out', str(folder/'kept'), '--again']) == 2
     assert 'not as it was written' in capsys.readouterr().out
+
+
+def test_again_is_of_the_same_part_of_the_same_video(tmp_path, frown, capsys):
+    "Another face, other seconds: a signal has no answer. Another video of that name: its own path is said."
+    predict(frown, start=.2, progress=False).save(result_folder(tmp_path, frown), frown)
+    def again(*words, path=frown):
+        return main(['predict', str(path), '--out', str(tmp_path), '--again', *words]), capsys.readouterr().out
+    for words in (('--face', '7'), ('--from', '1'), ('--to', '1'), ('--finder', 'haar')):
+        status, said = again(*words)
+        assert status == 2 and ' '.join(words)[:8] in said and 'Read the video again' in said, words
+    assert again('--from', '0.2', '--sensitivity', '1')[0] == 0
+    assert 'was read from' not in again()[1]
+    status, said = again(path=Path('elsewhere')/frown.name)
+    assert status == 0 and f'this signal was read from {frown}' in said
 
 
 def test_two_videos_of_one_name_get_two_folders(tmp_path):

@@ -21,7 +21,7 @@ def word_and_number(
     word, number = row.text('emotion').lower(), row.whole('number')
     known = number is not None and 0 <= number < len(_WORDS)
     if not word and known: return _WORDS[number], (('label-from-number', 'number', number, _WORDS[number]),)
-    if not known or word not in _WORDS or _WORDS[number] == word: return word, ()
+    if number is None or word not in _WORDS or known and _WORDS[number] == word: return word, ()
     return word, (('number-differs', 'number', number, f'{word} is {_WORDS.index(word)}'),)
 
 # %% ../../nbs/data/01b_dfme.ipynb #76c9beb5

@@ -10,8 +10,8 @@ __all__ = ['CASME2', 'SAMM', 'CROPS', 'MMEW', 'CLASS_FOLDER', 'NO_RULES', 'CASME
            'csv_book', 'is_of_another', 'annotation_files', 'read_table', 'another', 'set_aside', 'part_files',
            'read_part', 'read_parts', 'joined_table', 'read_annotation', 'tell_annotation', 'name_like', 'not_used',
            'survey', 'what_lies', 'advice', 'no_annotation', 'is_note', 'column_of', 'row_name', 'understood',
-           'emotion_of', 'with_rates', 'check_parts', 'variant_of', 'choose_tree', 'copies_of_tree', 'of_camera',
-           'strays', 'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film',
+           'emotion_of', 'with_rates', 'check_parts', 'variant_of', 'place_of', 'choose_tree', 'copies_of_tree',
+           'of_camera', 'strays', 'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film',
            'numbered_by_rows', 'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of',
            'check_resampled', 'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'unlisted',
            'check_folders', 'read_dataset', 'source_named', 'tree_of', 'tell_more', 'flow_file', 'flow_list',
@@ -21,6 +21,7 @@ __all__ = ['CASME2', 'SAMM', 'CROPS', 'MMEW', 'CLASS_FOLDER', 'NO_RULES', 'CASME
 import hashlib
 import io
 import os
+import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -707,6 +708,13 @@ def variant_of(
     "raw or cropped."
     return 'cropped' if name in CROPS or re.search('(?<!un)(?<!un[_-])crop', base.lower()) else 'raw'
 
+# %% ../../nbs/data/02_readers.ipynb #e5f1ae04
+def place_of(
+    clips, # of one copy: key → Clip
+) -> str:
+    "The folder that holds all of them, below the dataset's own; empty if that is the dataset's own."
+    return posixpath.commonpath([c.base for c in clips.values()])
+
 # %% ../../nbs/data/02_readers.ipynb #7ac76bfb
 def choose_tree(
     name,     # of the dataset
@@ -727,11 +735,12 @@ def choose_tree(
                         f'found: {found}{not_used(tree)}')
     held = {b: sum(any(k in c for k in e.keys) for e in entries) or len(c)/1e6 for b, c in fits.items()}
     best = min(fits, key=lambda b: (-held[b], kind(b) == 'raw', len(b), b))
-    others = [b or '.' for b in copies if b != best]
-    if others: report.add('choice', column='frames', found=', '.join(others), done=f'read {best or "."}')
-    report.source |= dict(frames=as_utf8(best or '.'), variant=kind(best), folders=len(fits[best]))
+    others = [place_of(c) or '.' for b, c in copies.items() if b != best]
+    place = place_of(fits[best])
+    if others: report.add('choice', column='frames', found=', '.join(others), done=f'read {place or "."}')
+    report.source |= dict(frames=as_utf8(place or '.'), variant=kind(best), folders=len(fits[best]))
     if kind(best) == 'raw' and report.kind != 'look-alike':
-        report.add('whole-frames', column='frames', found=best or '.')
+        report.add('whole-frames', column='frames', found=place or '.')
     return fits[best]
 
 def copies_of_tree(

@@ -231,9 +231,9 @@ def overrides_of(self:Paper, w:Wanted) -> str:
 # %% ../../nbs/paper/01_plan.ipynb #c4a6def5
 def as_read_back(x): return json.loads(as_json(x))       # as it will be read back: tuples are lists
 
-def input_kind(dataset) -> str: # 'flow28' or 'frames'
+def input_kind(dataset) -> str: # 'flow28', 'flow8' or 'frames'
     "What the clips of a dataset are."
-    return 'flow28' if dataset == 'megc2019_flow' else 'frames'
+    return dict(megc2019_flow='flow28', atnet_flow='flow8').get(dataset, 'frames')
 
 # %% ../../nbs/paper/01_plan.ipynb #734ea80a
 def expected(

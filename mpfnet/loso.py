@@ -36,7 +36,7 @@ from .processes import engine_of
 from .results.machines import libraries_of, machines_of, note_environment
 from .results.records import predictions_table, write_results
 from .splits import Official, split_of
-from .tasks import task_of
+from .tasks import SCORE_WORDS, task_of
 
 # %% ../nbs/05_loso.ipynb #a6777f3e
 def run_folder(
@@ -62,11 +62,12 @@ def begin(
 def running_score(
     records:dict,   # {(dataset, subject): record}
     task,           # Task
-) -> float | None:
-    "UF1, or mean F1, of the folds so far, for the bar; None as long as there is nothing to find."
+) -> tuple | None:
+    "Name and value of UF1, or of mean F1, of the folds so far, for the bar; None as long as there is nothing to find."
     t = predictions_table(records.values())
     if task.units and not any(map(any, t['label'])): return None
-    return task.evaluate(t['label'], t['prediction'])[task.scores[0]]
+    name = task.scores[0]
+    return SCORE_WORDS[name], task.evaluate(t['label'], t['prediction'])[name]
 
 # %% ../nbs/05_loso.ipynb #90736575
 def part_scores(

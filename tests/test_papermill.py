@@ -128,7 +128,7 @@ def test_a_slip_is_an_error_on_every_page_with_parameters(tmp_path, page):
 AUDIT = ROOT / 'nbs/06a_protocol_audit.ipynb'
 PAGES = [LOSO, AUDIT,
          *(ROOT / 'nbs' / f'{n}.ipynb' for n in ('06_benchmark', '06c_learning_curve', '06d_sequence', '07_predict',
-                                                 '07b_spotting')),
+                                                   '07b_spotting')),
          *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 

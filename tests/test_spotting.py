@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpfnet import spotting
-from mpfnet.core.files import file_hash, read_json
+from mpfnet.core.files import file_hash, read_json, write_json
 from mpfnet.data.recordings import Recordings, checked_intervals, checked_recordings
 from mpfnet.folds import LeakageError
 from mpfnet.results.intervals import (
@@ -94,7 +94,8 @@ def test_nothing_marked_and_nothing_there_have_no_score():
     (dict(onset=700, offset=710), 'a frame of the recording'), (dict(onset=-1), 'a whole number'),
     (dict(onset=50), 'not after the offset'), (dict(onset=3.5), 'a whole number'),
     (dict(onset='soon'), 'a whole number'), (dict(onset=np.nan), 'a whole number'),
-    (dict(kind='blink'), 'micro or macro'), (dict(subject='z'), 'of the list'), (dict(video=1), 'of the list')])
+    (dict(kind='blink'), 'micro or macro'), (dict(subject='z'), 'of the list'),
+    (dict(video=None), 'a name'), (dict(video='9'), 'of the list')])
 def test_a_wrong_interval_is_named(wrong, words):
     rows = checked_recordings(ROWS)
     with pytest.raises(ValueError, match=words) as said:
@@ -195,3 +196,53 @@ def test_a_report_says_how_much_of_a_run_is_there(cheap, tmp_path):
     report = spot_report(run_spotting(cheap, 'dark', subjects='a,b', out_dir=tmp_path, progress=False))
     assert report.words[0] == 'Only 2 of 3 subjects are done.' and report.stamp == 'MADE UP'
     assert report.table['kind'].tolist() == ['micro', 'micro', 'macro', 'macro']
+
+
+@pytest.mark.parametrize('to', [float, 'category', str])
+def test_names_are_text_whatever_their_column_is(to):
+    "Numbers, categories and doubled row labels count as text does."
+    truth = intervals([(1, 1, 10, 20), (1, 1, 40, 50), (2, 1, 10, 20)], emotion='happy')
+    rows = pd.DataFrame(dict(dataset='d', subject=[1, 2, 10], video=1, frames='60', fps='30'))
+    wanted = spot_summary(interval_counts(truth, truth, rows.astype(dict(subject=str))), n=20)
+    truth.index = [7, 7, 7]
+    if to is str: truth['offset'] = truth['offset'].astype(float).astype(str)                       # '20.0'
+    truth, rows = (t.astype(dict(subject='category' if to == 'category' else int)) for t in (truth, rows))
+    if to is float: truth['subject'] = truth['subject'].astype(float)
+    assert spot_summary(interval_counts(truth, truth, rows), n=20) == wanted and wanted['subjects'] == 3
+    assert challenge_scores(truth, truth)['hits'] == 3
+    assert checked_recordings(rows)['subject'].tolist() == ['1', '10', '2']
+
+
+def noise(row):
+    "Pictures of a recording that says where they are."
+    return (np.full((8, 8, 3), row.level, np.uint8) for _ in range(row.frames))
+
+
+def made_up(**more):
+    "Recordings of odd people."
+    rows = pd.DataFrame(dict(dataset='d', subject=['NA', '01', '=1'], video='1', frames=30, fps=29.97, level=3))
+    return Recordings(name='own', stamp='made up', truth=intervals([('NA', '1', 3, 9)]),
+                      **dict(recordings=rows, images=noise) | more)
+
+
+def test_odd_people_are_scored_and_come_back_from_a_run(tmp_path, monkeypatch):
+    monkeypatch.setitem(SPOTTERS, 'all', Spotter(
+        name='all', about='', measure=lambda images, fps: dict(n=np.array([sum(1 for _ in images())])),
+        mark=lambda s, fps, state: pd.DataFrame(dict(kind='micro', onset=[3], apex=[5], offset=[9], score=1.))))
+    report = spot_report(run_spotting(made_up(), 'all', out_dir=tmp_path, progress=False, subjects=['NA', '01', '=1']))
+    assert sorted(report.spotted['subject']) == sorted(report.recordings['subject']) == ['01', '=1', 'NA']
+    assert report.table['hits'][0] == 1 and report.table['alarms'][0] == 2
+    for images, words in ((lambda r: [*noise(r)][:9], 'found 9'), (lambda r: [i[..., 0] for i in noise(r)], 'H, W, 3'),
+                          (lambda r: (i/255 for i in noise(r)), 'uint8'), (lambda r: [], 'found 0')):
+        with pytest.raises(ValueError, match=words):
+            run_spotting(made_up(images=images), 'all', out_dir=tmp_path/words, progress=False)
+    with pytest.raises(ValueError, match='workers=1'):
+        run_spotting(made_up(images=lambda r: noise(r)), 'all', out_dir=tmp_path/'w', workers=2, progress=False)
+
+
+def test_a_run_of_spotting_is_not_called_damaged_where_runs_are_listed(tmp_path):
+    from mpfnet.results.overview import runs_in
+    write_json(tmp_path/'own-spot'/'config.json', dict(dataset='own', task='spot', method='roi_flow', data={}))
+    (tmp_path/'broken').mkdir()
+    (tmp_path/'broken'/'config.json').write_text('{}')
+    assert [*runs_in(tmp_path).damaged] == ['broken']

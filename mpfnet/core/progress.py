@@ -111,11 +111,12 @@ def duration(seconds:float) -> str:
 
 # %% ../../nbs/core/07_progress.ipynb #6d650d54
 def score_and_left(
-    score,  # UF1 so far, or None
+    score,  # UF1 so far, or (name of another score, its value), or None
     left,   # seconds, or None
 ) -> list:
     "What there is to say besides the number of folds."
-    said = [] if score is None else [f'UF1 so far {score:.2f}']
+    name, value = score if isinstance(score, tuple) else ('UF1', score)
+    said = [] if value is None else [f'{name} so far {value:.2f}']
     return said + ([f'about {duration(left)} left'] if left else [])
 
 def fold_line(

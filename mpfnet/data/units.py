@@ -110,6 +110,7 @@ def marks(
 UNCODED = {
     'smic': 'its sheet has emotions only',
     'megc2019_flow': 'it is flow images and a list of labels, without the sheets of the datasets that it was made from',
+    'atnet_flow': 'it is flow with time and labels, without the sheets of the datasets that it was made from',
 }
 
 def check_coded(dataset): # a name, or several joined by +

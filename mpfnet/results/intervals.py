@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.checks import need, pick, pyplot
-from ..data.recordings import KINDS_OF_EXPRESSION, VIDEO, checked_intervals, checked_recordings
+from ..data.recordings import KINDS_OF_EXPRESSION, VIDEO, checked_intervals, checked_recordings, with_names
 from ..metrics import evaluate
 
 # %% ../../nbs/results/10_intervals.ipynb #8de56950
@@ -134,7 +134,7 @@ def named_hits(
 
 # %% ../../nbs/results/10_intervals.ipynb #25255db3
 def strs(
-    hits: pd.DataFrame,       # of `recognised`
+    hits: pd.DataFrame,       # of `named_hits`
     summary: dict,            # of `spot_summary`, of the same intervals
     classes: Sequence[str],   # of the task
 ) -> dict:  # n, uf1, uar of the hits, and the product; None where nothing was hit
@@ -182,7 +182,7 @@ def challenge_scores(
     least: float = LEAST_SHARED,   # IoU of a hit
 ) -> dict:  # what the script prints
     "Spotting and recognition as the challenge's script counts them (STRS-Metric, `evaluate_STRS`)."
-    pairs, alarms, missed = [], 0, 0
+    pairs, alarms, missed, (spotted, truth) = [], 0, 0, (with_names(t, 'truth') for t in (spotted, truth))
     there = dict(list(spotted.groupby(VIDEO)))
     for video, true in truth[truth['subject'].isin(spotted['subject'])].groupby(VIDEO):
         marks = there.get(video, spotted.head(0))

@@ -19,7 +19,7 @@ import pandas as pd
 from ..core.checks import need, printable, pyplot
 from ..core.files import read_json
 from ..core.progress import duration
-from .records import read_config
+from .records import Spotting, read_config
 from .words import NAMED, apart, as_words, sorted_words, words_of
 from ..tasks import SCORE_WORDS, main_scores
 
@@ -116,6 +116,7 @@ def runs_in(folder) -> Overview: # path
             if n: below[f] = n
             continue
         try: runs.append(look_at(f))
+        except Spotting: continue                                   # whole, and scored by other numbers
         except ValueError as e: damaged[f.name] = str(e)
     damaged |= {r.folder.name: r.wrong for r in runs if r.wrong}
     runs.sort(key=lambda r: (-r.changed, r.folder.name))

@@ -117,7 +117,8 @@ def item_of(
     if isinstance(item, str):
         m = SPELT.fullmatch(item)
         need(m, 'method', item, 'NAME, or NAME[name=value,…]')
-        item = dict(method=m[1], name=item.strip()) | in_brackets(m[2] or '')
+        said = (m[2] or '').replace(':', '=')               # papermill's help cannot read a default with = in it
+        item = dict(method=m[1], name=f'{m[1]}[{said}]' if said else m[1]) | in_brackets(said)
     elif not isinstance(item, dict): item = dict(method=item)
     need('method' in item, 'method', item, 'a dictionary that names its method')
     return item

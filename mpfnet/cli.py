@@ -756,7 +756,7 @@ def spot_recordings(args) -> int: # what argparse read
 def _spot_arguments(p):
     p.add_argument('dataset', metavar='DATASET', nargs='?', default='synth_long', help='synth_long: drawn recordings')
     p.add_argument('--method', default='roi_flow', help='roi_flow, mdmd or learned (roi_flow)')
-    p.add_argument('--data-options', default='', help='of synth_long: subjects=6,each=3,seconds=60,…')
+    p.add_argument('--data-options', default='', help='of synth_long: subjects=4,each=2,seconds=20,…')
     p.add_argument('--subjects', help='only their folds: s01,s02')
     p.add_argument('--seed', type=int, default=0, help='of what is learnt (0)')
     p.add_argument('--out-dir', default='runs', help='where it goes (runs)')

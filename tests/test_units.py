@@ -65,7 +65,7 @@ def test_a_dataset_without_units_is_refused_before_anything_is_read(sheets, tmp_
     'au:99': 'numbers of units', 'au:': 'numbers of units', 'au:smile': 'numbers of units',
     'au:4+51': 'units of the face',
     'au:28': 'AU28 in no clip.*In its clips are AU12 .10.',
-    'audio': 'task=.audio. is unknown; known: 3class, 5class, au',
+    'audio': 'task=.audio. is unknown; known: 3class, 5class, 7class, au',
 }.items())
 def test_units_that_nobody_has_and_that_there_are_not(sheets, tmp_path, task, said):
     with pytest.raises(ValueError, match=said):

@@ -10,7 +10,7 @@ __all__ = ['CASME2', 'SAMM', 'CROPS', 'MMEW', 'CLASS_FOLDER', 'NO_RULES', 'CASME
            'csv_book', 'is_of_another', 'annotation_files', 'read_table', 'another', 'set_aside', 'part_files',
            'read_part', 'read_parts', 'joined_table', 'read_annotation', 'tell_annotation', 'name_like', 'not_used',
            'survey', 'what_lies', 'advice', 'no_annotation', 'is_note', 'column_of', 'row_name', 'understood',
-           'emotion_of', 'with_rates', 'check_parts', 'variant_of', 'place_of', 'choose_tree', 'copies_of_tree',
+           'emotion_of', 'with_rates', 'check_parts', 'variant_of', 'where_copied', 'choose_tree', 'copies_of_tree',
            'of_camera', 'strays', 'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film',
            'numbered_by_rows', 'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of',
            'check_resampled', 'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'unlisted',
@@ -709,7 +709,7 @@ def variant_of(
     return 'cropped' if name in CROPS or re.search('(?<!un)(?<!un[_-])crop', base.lower()) else 'raw'
 
 # %% ../../nbs/data/02_readers.ipynb #e5f1ae04
-def place_of(
+def where_copied(
     clips, # of one copy: key → Clip
 ) -> str:
     "The folder that holds all of them, below the dataset's own; empty if that is the dataset's own."
@@ -735,8 +735,8 @@ def choose_tree(
                         f'found: {found}{not_used(tree)}')
     held = {b: sum(any(k in c for k in e.keys) for e in entries) or len(c)/1e6 for b, c in fits.items()}
     best = min(fits, key=lambda b: (-held[b], kind(b) == 'raw', len(b), b))
-    others = [place_of(c) or '.' for b, c in copies.items() if b != best]
-    place = place_of(fits[best])
+    others = [where_copied(c) or '.' for b, c in copies.items() if b != best]
+    place = where_copied(fits[best])
     if others: report.add('choice', column='frames', found=', '.join(others), done=f'read {place or "."}')
     report.source |= dict(frames=as_utf8(place or '.'), variant=kind(best), folders=len(fits[best]))
     if kind(best) == 'raw' and report.kind != 'look-alike':

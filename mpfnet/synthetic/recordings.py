@@ -85,9 +85,9 @@ def acts_of(
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LongConfig:
     "How many recordings of how many people, how long, how filmed."
-    subjects: int = 6
-    each: int = 3           # recordings a person; the last of them is calm
-    seconds: float = 60.    # of a recording
+    subjects: int = 4
+    each: int = 2           # recordings a person; the last of them is calm
+    seconds: float = 20.    # of a recording
     fps: float = 30.
     seed: int = 0           # decides faces, acts and noise
     size: int = 130         # side of the face's square, px

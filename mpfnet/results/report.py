@@ -21,7 +21,8 @@ from .records import read_config
 from ..tasks import SCORE_WORDS, main_scores
 
 # %% ../../nbs/results/05_report.ipynb #5d29e4f2
-METHOD_ORDER = ['majority', 'pca_lda', 'scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c']
+METHOD_ORDER = ['majority', 'pca_lda', 'scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c', 'au_zero', 'random_ridge',
+                'au_ridge']
 
 def setting_of(config) -> str:
     "A short hash of a run's config but its seeds."

@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 from tqdm import tqdm
 
@@ -78,11 +79,13 @@ class Pace:
 # %% ../../nbs/core/07_progress.ipynb #430f9e44
 @patch
 def usual(self:Pace) -> tuple:
-    "Seconds of a piece; and what was lost before the first began, and to a slow first one in each process."
+    "Seconds of a piece; and what was lost before the first began, and to slow ones, as the first of each process are."
     def mean(x): return sum(x)/len(x)
-    first, later = self.own[:self.workers], self.own[self.workers:]
-    slow = later and mean(first) > 1.5*mean(later)
-    return (mean(later), self.late + mean(first) - mean(later)) if slow else (mean(self.own), self.late)
+    typical = median(self.own[self.workers:] or self.own)
+    quick = [s for s in self.own if s <= 1.5*typical]
+    if len(self.own) <= self.workers or len(quick) == len(self.own): return mean(self.own), self.late
+    lost = sum(s - mean(quick) for s in self.own if s > 1.5*typical)
+    return mean(quick), self.late + lost/self.workers
 
 @patch
 def by_clock(self:Pace, rest) -> float | None: # pieces

@@ -37,7 +37,9 @@ SETTINGS = override(
     'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2,'
     + CHEAP_RIVALS,
 )
-EVERY = [(m, kind) for m in METHODS for kind in recipe_of(m, SETTINGS).kinds]
+#: flow of 8 × 8 is too coarse for the third encoder of mpfnet_a, which says so
+EVERY = [(m, kind) for m in METHODS for kind in recipe_of(m, SETTINGS).kinds
+         if m != 'mpfnet_a' or kind not in ('flow8', 'flow64')]
 TEST = ('demo', 's2')
 #: of the methods that one class fits on the same rows, the one with most stages: the others take a part of its way
 BY_STAGES = sorted(reversed(METHODS.items()), key=lambda item: len(item[1].stages))
@@ -122,7 +124,7 @@ def test_the_canary_covers_a_new_row(tmp_path):
     assert done.returncode == 1 and {n for n in ended if 'leaky_row' in n and ended[n] == 'FAILED'} >= canaries, (
         done.stdout[-3000:]
     )
-    assert [how for n, how in ended.items() if 'new_row' in n] == 5*['PASSED'], done.stdout[-3000:]
+    assert [how for n, how in ended.items() if 'new_row' in n] == 7*['PASSED'], done.stdout[-3000:]
 
 
 TRUNK = override(SETTINGS, 'compute.trunk=0.5,compute.group=2,pltn.epochs=2,plsm.epochs=2')

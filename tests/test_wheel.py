@@ -69,7 +69,7 @@ def test_the_wheel_holds_the_library_and_its_pages_and_nothing_else(wheel):
                                                        *ROOT.glob('mpfnet/published/*.csv'))}
     pages = {f'mpfnet/notebooks/{p.relative_to(ROOT).as_posix()}' for p in PAGES}
     assert modules | tables | pages | {'mpfnet/notebooks/nbs/images/loso.svg'} == set(names)
-    assert wheel.stat().st_size < 1_000_000, f'{wheel.stat().st_size / 1e6:.1f} MB'
+    assert wheel.stat().st_size < 1_250_000, f'{wheel.stat().st_size / 1e6:.1f} MB'
 
 
 def test_its_pages_store_nothing_and_show_the_pictures_that_they_name(wheel):

@@ -343,9 +343,9 @@ def frames_of_film(
 ) -> tuple:     # (frames in it, {position: path of a PNG file})
     "Frames of a video that lies in place of a folder; Refused if it cannot be read."
     film = film_of(path)
-    if film.length is None: film_times(film, path)
     decode_film(film, path, wanted)
-    return film.length, {i: p for i in wanted if (p := film.frame(i)).exists()}
+    pictures = {place: film.picture(k) for k, place in enumerate(film.places)}      # lost frames have a place, too
+    return max(pictures) + 1, {i: pictures[i] for i in wanted if i in pictures and pictures[i].exists()}
 
 FILM_READERS.append(frames_of_film)
 

@@ -221,7 +221,7 @@ def _move(time, motion, lag, out, back):
     lags = range(int(np.ceil((offset - onset)/lag)) + 1)
     where = np.sum([np.interp(fine - k*lag, time, along, left=0.) for k in lags], 0)    # since the onset
     top = int(np.argmax(where))
-    near = np.flatnonzero(where > .97*where[top])                       # the middle of a plateau
+    near = np.flatnonzero(where >= where[top] - .03*abs(where[top]))    # the middle of a plateau
     return Move(place=out.place, onset=onset, apex=float(fine[near].mean()), offset=offset,
                 score=min(out.score, 2*back.score), size=float(where[top]), way=out.way)
 

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['SPOT_PARAMETERS', 'CODE', 'long_config', 'recordings_of', 'RecordingRow', 'recording_rows', 'whole_film', 'travels',
-           'first_image', 'signal_key', 'measure_one', 'all_signals', 'kept_signal', 'SpotFold', 'spot_fold',
+           'first_image', 'signal_key', 'signal_kept', 'measure_one', 'all_signals', 'SpotFold', 'spot_fold',
            'marks_table', 'spot_metrics', 'spot_config', 'record_file', 'whole_record', 'wanted_people', 'run_spotting',
-           'spot_people', 'write_spotting', 'SpotReport', 'span_text', 'read_named', 'report_rows', 'spot_report']
+           'spot_people', 'write_spotting', 'SpotReport', 'read_named', 'report_rows', 'spot_report']
 
 # %% ../nbs/07b_spotting.ipynb #ae5b58e7
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -28,7 +28,12 @@ from .core.workers import in_order, one_thread
 from .data.defects import csv_read, csv_text
 from .data.recordings import KINDS_OF_EXPRESSION, VIDEO, Recordings
 from .folds import LeakageError
+from .methods import parse_value
+from .parameters import option_at
 from mpfnet.results.intervals import (
+    ALARM,
+    HIT,
+    SPOT_SCORES,
     challenge_scores,
     counted_both_ways,
     draw_bars,
@@ -37,6 +42,7 @@ from mpfnet.results.intervals import (
     spot_summary,
 )
 from .results.records import read_record, with_hash
+from .results.report import with_interval
 from .synthetic.recordings import LongConfig, drawn_recordings
 from .video.spotters import MARKS, Spotter, TrainingRecording, spotter_of
 
@@ -46,12 +52,11 @@ SPOT_PARAMETERS = dict(dataset='synth_long', method='roi_flow', data_options='',
 
 def long_config(options: str) -> LongConfig:  # 'subjects=6,seconds=60'
     "Settings of the drawn recordings; a ValueError that lists them for an unknown one."
-    kinds, found = {f.name: type(f.default) for f in fields(LongConfig)}, {}
-    for part in filter(None, (o.strip() for o in options.split(','))):
-        name, _, value = part.partition('=')
-        need(name in kinds, 'data_options', name, f'of synth_long: {", ".join(kinds)}')
-        try: found[name] = kinds[name](float(value)) if kinds[name] is not int else int(value)
-        except ValueError: need(False, f'data_options: {name}', value, 'a number')
+    usual, found, k = asdict(LongConfig()), {}, 0
+    while options[k:].strip(' ,'):
+        name, value, k = option_at(options, k)
+        need(name in usual and value, 'data_options', name, f'one of {", ".join(usual)}, with its value')
+        found[name] = parse_value(value, usual[name], name)
     return LongConfig(**found)
 
 def recordings_of(
@@ -114,14 +119,19 @@ def signal_key(
     return key_of(identity, [getattr(row, k) for k in VIDEO], row.frames, row.fps, name, first_image(images, row),
                   code_hash(('video.spotters', 'synthetic.films', 'synthetic.recordings', *spotter.modules)))
 
-def measure_one(job) -> str:  # (images, row, name of the spotter, folder of the cache, key)
-    "Measure a recording unless that has been done; its name."
+# %% ../nbs/07b_spotting.ipynb #07f77bc8
+def signal_kept(job) -> dict:  # (images, row, name of the spotter, folder of the cache, key) → name → array
+    "A recording's signal: found by its key, or measured and kept."
     images, row, name, cache, key = job
     def make():
         with one_thread(): signal = spotter_of(name).measure(lambda: images(row), row.fps)
         return {k: torch.tensor(np.asarray(v)) for k, v in signal.items()}
-    Artefacts(cache).get('signals', key, make)
-    return f'{row.subject}/{row.video}'
+    return {k: v.numpy() for k, v in Artefacts(cache).get('signals', key, make).items()}
+
+def measure_one(job) -> str:  # likewise → the recording's name
+    "Measure a recording unless that has been done."
+    signal_kept(job)
+    return f'{job[1].subject}/{job[1].video}'
 
 # %% ../nbs/07b_spotting.ipynb #b91e0c0f
 def all_signals(
@@ -140,13 +150,7 @@ def all_signals(
     new = [j for j, k in zip(jobs, keys) if not Artefacts(cache).path('signals', k).exists()]
     with Progress(len(new), f'measure {found.name}', 'recording', workers=workers, show=progress and bool(new)) as bar:
         for name in in_order(measure_one, new, workers): bar.step(name)
-    return {tuple(getattr(r, k) for k in VIDEO): kept_signal(j) for r, j in zip(rows, jobs)}
-
-def kept_signal(job) -> dict:  # of `measure_one`
-    "A signal that was kept; made again if it is damaged."
-    measure_one(job)
-    state = Artefacts(job[3]).get('signals', job[4], lambda: need(False, 'signal', job[4], 'one that was kept'))
-    return {k: v.numpy() for k, v in state.items()}
+    return {tuple(getattr(r, k) for k in VIDEO): signal_kept(j) for r, j in zip(rows, jobs)}
 
 # %% ../nbs/07b_spotting.ipynb #e826f0f2
 class SpotFold:
@@ -330,11 +334,6 @@ class SpotReport:
     truth: pd.DataFrame     # what is known
     recordings: pd.DataFrame
 
-def span_text(value, ends) -> str:
-    "A score with its interval, for a table."
-    if value is None: return 'n/a'
-    return f'{value:.3f}' + (f' ({ends[0]:.3f}–{ends[1]:.3f})' if ends else '')
-
 # %% ../nbs/07b_spotting.ipynb #7d289fde
 def read_named(path) -> pd.DataFrame:  # a CSV of a run
     "The table as it was: a person called NA, 01 or =1 keeps that name."
@@ -347,7 +346,7 @@ def report_rows(metrics: dict):  # of metrics.json; yields dicts
     "Two rows a kind: all subjects and recordings, and as the challenge's script counts."
     for kind in KINDS_OF_EXPRESSION:
         m, c = metrics[kind], metrics[kind]['challenge']
-        scores = {k: span_text(m[k], m[f'{k}_ci95']) for k in ('f1', 'precision', 'recall', 'alarms_a_minute')}
+        scores = {k: 'n/a' if m[k] is None else with_interval(m[k], m[f'{k}_ci95']) for k in SPOT_SCORES}
         yield dict(kind=kind, counted='all') | {k: m[k] for k in ('hits', 'alarms', 'missed')} | scores
         yield dict(kind=kind, counted='challenge') | {k: c[k] for k in ('hits', 'alarms', 'missed')} | {
             k: f'{c[k]:.3f}' for k in ('f1', 'precision', 'recall')} | dict(alarms_a_minute='not counted')
@@ -374,8 +373,8 @@ def draw(self:SpotReport, kind: str = 'micro', most: int = 8):
         here = [t[(t['kind'] == kind) & (t[VIDEO] == name).all(axis=1)].reset_index(drop=True)
                 for t in (self.spotted, self.truth)]
         pairs = matched(*(t[['onset', 'offset']].to_numpy() for t in here))
-        draw_bars(ax, here[1], [j for _, j in pairs], .55, ('#2b6cb0', 'none'), r.fps, .4)
-        draw_bars(ax, here[0], [i for i, _ in pairs], .05, ('#2b6cb0', '#c53030'), r.fps, .4)
+        draw_bars(ax, here[1], [j for _, j in pairs], .55, (HIT, 'none'), r.fps, .4)
+        draw_bars(ax, here[0], [i for i, _ in pairs], .05, (HIT, ALARM), r.fps, .4)
         ax.set(yticks=[], xlim=(0, r.frames/r.fps))
         ax.set_ylabel(f'{r.subject} {r.video}', rotation=0, ha='right', va='center', fontsize=8)
     axes[-1, 0].set_xlabel('s')

@@ -45,20 +45,18 @@ def cache(tmp_path_factory):
     else: os.environ['MPFNET_CACHE'] = old
 
 
-@pytest.fixture(scope='module')
-def licensed(tmp_path_factory):
-    "A data root whose faces nobody may see."
-    root = tmp_path_factory.mktemp('licensed')
-    make_lookalike('casme2', root, subjects=2, seed=771, progress=False)
+def drawn_root(tmp_path_factory, name, seed):
+    "A data root with two drawn people; another seed draws others."
+    make_lookalike('casme2', root := tmp_path_factory.mktemp(name), subjects=2, seed=seed, progress=False)
     return root
 
 
 @pytest.fixture(scope='module')
-def others(tmp_path_factory):
-    "Faces of other people, which may be seen."
-    root = tmp_path_factory.mktemp('others')
-    make_lookalike('casme2', root, subjects=2, seed=772, progress=False)
-    return root
+def licensed(tmp_path_factory): return drawn_root(tmp_path_factory, 'licensed', 771)    # faces that nobody may see
+
+
+@pytest.fixture(scope='module')
+def others(tmp_path_factory): return drawn_root(tmp_path_factory, 'others', 772)        # of other people: may be seen
 
 
 def frame(root, k=3): # a frame that is not the one of its folder that was looked at

@@ -24,7 +24,7 @@ from .core.keep import cache_folder
 from .data.defects import Report, against, in_words, report_line
 from .data.labels import DATASETS, MEGC2019, class_names, published
 from .data.own import is_own, own_data, read_arrays, read_own, with_report
-from .data.readers import DataError, check_names, read_dataset, read_megc2019_flow
+from .data.readers import SOURCES, DataError, check_names, read_dataset, read_megc2019_flow
 from .data.settle import POLICIES
 from .data.sheets import plain
 from .data.steps import STEP_OPTIONS, read_atnet_flow
@@ -40,7 +40,7 @@ def _steps(root, task, apex, **options): return read_atnet_flow(root, task, **op
 def _synth(root, task, apex): return read_synth(root, task)
 
 COMPOSITE = {'megc2019_cd': ('smic', 'casme2', 'samm')}
-LICENSED = ('smic', 'casme2', 'samm', 'mmew', 'casme_sq', 'casme3', 'dfme', 'casme3_c', 'casme', '4dme')
+LICENSED = ('smic', *SOURCES)
 #: name -> (folder, task, apex policy, **options) → (rows, report)
 READERS = {'synth': _synth, 'megc2019_flow': _flow, 'atnet_flow': _steps,
            **{n: partial(read_dataset, n) for n in LICENSED}}

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', 'EXAMPLE_ADVICE', 'NO_NAME', 'SPOILT', 'NO_VALUE',
-           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'FASTEST', 'NOTED',
-           'TWO_RATES', 'ASSUMED', 'YES_NO', 'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own',
-           'own_data', 'own_table', 'spelling', 'person', 'check_spelling', 'subjects_of_rows', 'label_column',
-           'label_word', 'sorted_classes', 'own_task', 'own_class', 'FilmFolder', 'film_of', 'read_film', 'decode_film',
-           'film_times', 'frames_of_film', 'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment',
+           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'TWO_RATES', 'ASSUMED',
+           'YES_NO', 'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table',
+           'spelling', 'person', 'check_spelling', 'subjects_of_rows', 'label_column', 'label_word', 'sorted_classes',
+           'own_task', 'own_class', 'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment',
            'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'span_there', 'no_pictures',
            'framed', 'yes_or_no', 'wish_of', 'two_places', 'wishes', 'tell_row', 'without_doubles', 'own_options',
            'check_unit', 'table_hash', 'own_clip', 'shown_by', 'without_copies', 'overlaps', 'without_overlaps',
@@ -27,19 +26,17 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from ..core.checks import need
 from ..core.files import file_hash
-from ..core.keep import cache_folder, write_atomically, write_text
 from .defects import Report
-from .films import container_of, opened_video, places_of, stamped, why_not
+from .film_frames import FASTEST, FilmFolder, decode_film, film_of, film_times
 from .frames import Clip
 from .labels import DATASETS, THREE, class_names, label_of, named_classes
-from .readers import EMPTY, FILM_READERS, VIDEOS, DataError, _plain_name, depth_of, frames_lister
+from .readers import EMPTY, VIDEOS, DataError, _plain_name, depth_of, frames_lister
 from .settle import FAR, LONGEST_CLIP, Draft, Refused, settle
 from .sheets import SheetError, Table, find_table, plain, read_csv_sheet, read_workbook, text
 
@@ -256,98 +253,6 @@ def own_class(
 
 #: emotions of which nobody says whether they are negative
 WITHOUT_CLASS = {'other', 'others', 'neutral', 'unknown', 'tense', 'helpless', 'confusion', 'pain', 'sleepy'}
-
-# %% ../../nbs/data/08_own.ipynb #902bdec4
-FASTEST = 100_000        # frames a second
-
-@dataclass(slots=True)
-class FilmFolder:
-    "What is known of a video."
-    folder: Path           # of its pictures, which are made when they are asked for
-    fps: float = 0         # as it says; 0 if it does not
-    stated: int = 0        # frames that it says it has
-    counted: bool = False  # its container counts frames and has no times: a lost one leaves no trace (AVI)
-    length: int = None     # pictures that can be decoded; None: not read yet
-    stamps: list = None    # s, of each picture; empty: it has none
-
-    def picture(self, k): return self.folder/f'{k:06d}.png'           # the k-th that can be decoded
-    @property
-    def places(self): return places_of(self.stamps) if self.stamps else [*range(self.length)]
-
-# %% ../../nbs/data/08_own.ipynb #57f99ea5
-NOTED = 'fps', 'stated', 'counted', 'length', 'stamps'
-
-def film_of(
-    path:Path,      # of a video
-    cache=None,     # folder for frames; None = frames/ in the user's cache
-) -> FilmFolder:
-    "A video, and what earlier runs have found out about it; Refused if it cannot be read."
-    film = FilmFolder(Path(cache or cache_folder()/'frames')/file_hash(path)[:32])
-    try: noted = json.loads((film.folder/'film.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError): noted = {}
-    if {*noted} == {*NOTED}: return FilmFolder(film.folder, **noted)
-    with open(path, 'rb') as f: kind = container_of(f.read(200))
-    cap = opened_video(path) if kind else None
-    if cap is None: raise Refused('video-damaged', 'video', f'{path.name} {why_not(path)}')
-    fps, film.stated = cap.get(cv2.CAP_PROP_FPS), int(max(cap.get(cv2.CAP_PROP_FRAME_COUNT), 0))
-    cap.release()
-    film.fps, film.counted = fps if 1 <= fps <= FASTEST else 0, kind == 'avi'
-    return film
-
-# %% ../../nbs/data/08_own.ipynb #9e70754c
-def read_film(
-    film:FilmFolder,  # of `film_of`
-    path:Path,        # of the video
-    wanted=(),        # positions of pictures, from 0
-):
-    "Go through a video once: when each frame is shown, and PNG files of the wanted ones."
-    stamps, wanted = [], {k for k in wanted if not film.picture(k).exists()}
-    for k, seconds, image in stamped(path, wanted):
-        stamps.append(seconds)
-        if image is not None: _keep_picture(film.picture(k), image)
-    film.length, rising = len(stamps), all(a < b for a, b in zip(stamps, stamps[1:]))
-    if not stamps: raise Refused('video-damaged', 'video', f'{path.name} {why_not(path)}')
-    film.stamps = [round(s - stamps[0], 6) for s in stamps] if rising else []
-    write_text(film.folder/'film.json', json.dumps({k: getattr(film, k) for k in NOTED}))
-
-def _keep_picture(place, image):
-    _, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    write_atomically(place, lambda t: Path(t).write_bytes(data.tobytes()))
-
-# %% ../../nbs/data/08_own.ipynb #6d34dae8
-def decode_film(
-    film:FilmFolder,  # of `film_of`
-    path:Path,        # of the video
-    wanted,           # places of frames, from 0, lost ones counted
-):
-    "Make the PNG files of some frames, unless they are there."
-    if film.length is None: read_film(film, path, wanted)                   # as if none were lost
-    todo = [k for k, place in enumerate(film.places) if place in wanted and not film.picture(k).exists()]
-    if todo: read_film(film, path, todo)
-
-def film_times(
-    film:FilmFolder,  # of `film_of`
-    path:Path,        # of the video
-    fps=None,         # frames a second, where the video has no times
-) -> list:
-    "When each frame is shown, s after the first: frames need not follow each other at one pace."
-    if film.length is None: read_film(film, path)
-    rate = film.fps or fps
-    if not film.stamps and not rate: raise Refused('bad-row', 'fps', 'an empty cell; the video says no times either')
-    return film.stamps or [k/rate for k in range(film.length)]
-
-# %% ../../nbs/data/08_own.ipynb #fff1cfd1
-def frames_of_film(
-    path:Path,  # of a video
-    wanted,     # positions of frames, from 0; () = none
-) -> tuple:     # (frames in it, {position: path of a PNG file})
-    "Frames of a video that lies in place of a folder; Refused if it cannot be read."
-    film = film_of(path)
-    decode_film(film, path, wanted)
-    pictures = {place: film.picture(k) for k, place in enumerate(film.places)}      # lost frames have a place, too
-    return max(pictures) + 1, {i: pictures[i] for i in wanted if i in pictures and pictures[i].exists()}
-
-FILM_READERS.append(frames_of_film)
 
 # %% ../../nbs/data/08_own.ipynb #7b9e6f24
 def spellings_of(value) -> list: # a cell with a path

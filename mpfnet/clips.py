@@ -28,7 +28,7 @@ from .data.readers import SOURCES, DataError, check_names, read_dataset, read_me
 from .data.settle import POLICIES
 from .data.sheets import plain
 from .data.steps import STEP_OPTIONS, read_atnet_flow
-from .data.units import check_coded, is_units, marks, read_units, settled_units, units_task
+from .data.units import UNCODED, check_coded, is_units, marks, read_units, settled_units, units_task
 from .synthetic.synth import read_synth
 
 # %% ../nbs/00_clips.ipynb #d3a9fb6a
@@ -405,7 +405,7 @@ def coded_parts(
     for clips in found: need('au' in clips.table, f"{clips.name}: task='au', columns of the sheet", 'none', UNIT_COLUMN)
     return found
 
-CODED = ('synth', *(d for d in LICENSED if d != 'smic'))
+CODED = tuple(d for d in READERS if d not in UNCODED)
 UNIT_COLUMN = 'one with action units: Action Units, or AU'
 NOT_OF_OWN = "{}: task='au' is for " + ', '.join(CODED) + ": a table of one's own has classes only"
 

@@ -61,7 +61,8 @@ from .data.defects import DECISION_KINDS, report_line, report_summary, report_ta
 from .data.frames import decode_image, header, list_frames, read_file, unlike
 from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper, named_classes
 from .data.own import is_own, own_options
-from .data.readers import MARKER, SHARED, DataError
+from .data.readers import MARKER, DataError
+from .data.steps import STEP_INPUTS
 from .data.units import is_units
 from .results.compare import SCORES, compare, comparison_table, verdict
 from .results.published import SPLIT_WORDS, sides_of
@@ -253,9 +254,9 @@ def clip_files(clips) -> dict:
     "Every file of every clip, once: {path: bits that its data set was found to use; None for 8-bit files}."
     files, depths = {}, clips['depth'] if 'depth' in clips else [None]*len(clips)
     for r, depth in zip(clips.itertuples(), depths):
-        if r.input in ('flow8', 'flow64'): continue
+        if r.input in STEP_INPUTS.values(): continue
         here = dict(r.frames)
-        own_folder = r.input == 'frames' and r.dataset not in SHARED
+        own_folder = r.input == 'frames' and not (r.dataset in DATASETS and DATASETS[r.dataset].recordings)
         if own_folder: here |= list_frames(Path(next(iter(r.frames.values()))).parent)[0]
         files |= dict.fromkeys(map(str, here.values()), depth)
     return files

@@ -24,11 +24,11 @@ from .core.keep import cache_folder
 from .data.defects import Report, against, in_words, report_line
 from .data.labels import DATASETS, MEGC2019, class_names, published
 from .data.own import is_own, own_data, read_arrays, read_own, with_report
-from .data.readers import DataError, check_names, read_dataset, read_megc2019_flow
+from .data.readers import SOURCES, DataError, check_names, read_dataset, read_megc2019_flow
 from .data.settle import POLICIES
 from .data.sheets import plain
 from .data.steps import STEP_OPTIONS, read_atnet_flow
-from .data.units import check_coded, is_units, marks, read_units, settled_units, units_task
+from .data.units import UNCODED, check_coded, is_units, marks, read_units, settled_units, units_task
 from .synthetic.synth import read_synth
 
 # %% ../nbs/00_clips.ipynb #d3a9fb6a
@@ -40,7 +40,7 @@ def _steps(root, task, apex, **options): return read_atnet_flow(root, task, **op
 def _synth(root, task, apex): return read_synth(root, task)
 
 COMPOSITE = {'megc2019_cd': ('smic', 'casme2', 'samm')}
-LICENSED = ('smic', 'casme2', 'samm', 'mmew', 'casme_sq', 'casme3', 'dfme', 'casme3_c', 'casme', '4dme')
+LICENSED = ('smic', *SOURCES)
 #: name -> (folder, task, apex policy, **options) → (rows, report)
 READERS = {'synth': _synth, 'megc2019_flow': _flow, 'atnet_flow': _steps,
            **{n: partial(read_dataset, n) for n in LICENSED}}
@@ -405,7 +405,7 @@ def coded_parts(
     for clips in found: need('au' in clips.table, f"{clips.name}: task='au', columns of the sheet", 'none', UNIT_COLUMN)
     return found
 
-CODED = ('synth', *(d for d in LICENSED if d != 'smic'))
+CODED = tuple(d for d in READERS if d not in UNCODED)
 UNIT_COLUMN = 'one with action units: Action Units, or AU'
 NOT_OF_OWN = "{}: task='au' is for " + ', '.join(CODED) + ": a table of one's own has classes only"
 

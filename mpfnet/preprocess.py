@@ -19,7 +19,7 @@ import torch
 from .core.checks import need, patch, pick, warn
 from .core.workers import one_thread
 from .data.frames import decode_clip, read_file
-from .data.steps import STEPS_WINDOW, resampled, steps_in, with_magnitude
+from .data.steps import STEP_INPUTS, STEPS_WINDOW, resampled, steps_in, with_magnitude
 from .motion.checkpoints import check_weights
 from .motion.face import FALLBACKS, FINDERS, FaceNotFound, align_clip, best_finder, blaze_lacks
 from .motion.flow import FLOWS, flow, full_precision
@@ -442,7 +442,7 @@ def _of_steps(job, data, phis):
 # %% ../nbs/01_preprocess.ipynb #f296bcb0
 def _features(job, datas, phis, note):
     "Yield a clip's features for each φ, from the bytes of its files."
-    if job.kind in ('flow8', 'flow64'):
+    if job.kind in STEP_INPUTS.values():
         yield from _of_steps(job, datas[0], phis)
         return
     images = _images(job, datas)

@@ -28,6 +28,7 @@ from .core.checks import need, patch, warn
 from .core.keep import locked, say_once, tell_versions, told, versions, write_text
 from .core.progress import with_progress
 from .core.workers import in_order, one_thread
+from .data.steps import STEP_INPUTS
 from .motion.checkpoints import fingerprint
 from .motion.flow import CHUNK
 from mpfnet.preprocess import (
@@ -210,7 +211,7 @@ def settings_of(
     recipe, # Recipe
 ) -> dict:
     "What decides features besides the files; of a file that is named in it, the content counts."
-    if kind in ('flow8', 'flow64') and type(recipe) is PreprocessConfig:
+    if kind in STEP_INPUTS.values() and type(recipe) is PreprocessConfig:
         length = dict(length=recipe.length) if kind == 'flow8' else {}
         return dict(input=kind, **length, code=code_hash(('data.steps', 'preprocess')))
     if type(recipe) is PreprocessConfig and kind != 'frames': return {}  # a ready-made image passes through untouched

@@ -29,12 +29,11 @@ def by_position(
 
 # %% ../../nbs/data/01c_casme.ipynb #b9949afc
 def _casme_table(book, columns, needed, file, prefer):
-    "The table, each row with its place in it."
-    try: table = find_table(book, columns, needed, file, prefer)
+    "The table by the names of its columns, or else by their places."
+    try: return find_table(book, columns, needed, file, prefer)
     except SheetError:
         if (table := by_position(book, file)) is None: raise
-    for nth, row in enumerate(table.rows): row.cells['nth'] = nth
-    return table
+        return table
 
 # %% ../../nbs/data/01c_casme.ipynb #3432998a
 SECTION_A = 96      # rows in its sheet; the known slips are counted through both
@@ -57,7 +56,7 @@ def _casme(row):
     clip = 'EP' + part(row, 'clip', r'EP([0-9]+\w*)')[1].lower()
     notes = tuple(_peaks(row))
     word = row.text('emotion').lower().replace('comtempt', 'contempt')
-    nth = row.cells.get('nth', -1) + (SECTION_A if row.place == 'section B' else 0)
+    nth = row.nth + (SECTION_A if row.place == 'section B' else 0)
     known = CASME_KNOWN.get(nth, {})
     return Entry(f'sub{n:02d}', clip, [(n, clip.lower())], word, notes, known=known)
 

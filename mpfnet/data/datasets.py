@@ -25,8 +25,8 @@ class Card:
 
 _E = 'http://casme.psych.ac.cn/casme/e{}'
 _CASME = 'Institute of Psychology, Chinese Academy of Sciences'
-_OULU = ('https://www.oulu.fi/en/university/faculties-and-units/faculty-information-technology-and-electrical-engineering/'
-         'center-machine-vision-and-signal-analysis')
+_OULU = ('https://www.oulu.fi/en/university/faculties-and-units/'
+         'faculty-information-technology-and-electrical-engineering/center-machine-vision-and-signal-analysis')
 
 # %% ../../nbs/data/09_datasets.ipynb #5953ccd4
 #: dataset -> its card
@@ -35,7 +35,8 @@ CARDS = {
     'casme2': Card(owner=_CASME, size='640×480', page=_E.format(2)),
     'samm': Card(owner='Manchester Metropolitan University', size='2040×1088',
                  page='https://personalpages.manchester.ac.uk/staff/adrian.davison/SAMM.html'),
-    'mmew': Card(owner='Shandong University', size='1920×1080; crops of 231×231', page='http://www.dpailab.com/database.html'),
+    'mmew': Card(owner='Shandong University', size='1920×1080; crops of 231×231',
+                 page='http://www.dpailab.com/database.html'),
     'casme_sq': Card(owner=_CASME, size='640×480', page=_E.format(3)),
     'casme3': Card(owner=_CASME, size='1280×720', page=_E.format(4)),
 }

@@ -9,7 +9,6 @@ __all__ = ['SWAPPED', 'FOUR_DME', 'emotion_words']
 import re
 
 from .labels import DATASETS
-from .sheets import find_table
 from .sources import SHEET_COLUMNS, Entry, Source, part
 
 # %% ../../nbs/data/01d_four_dme.ipynb #82a4506a
@@ -45,21 +44,15 @@ def _four_dme(row):
     words, notes = _emotions(row)
     if told[:1] and int(told[0]) != int(name[1]):
         notes = (*notes, ('subject-from-name', 'subject', row.text('subject'), subject))
-    if row.cells.get('nth') in SWAPPED: notes = (*notes, ('units-doubtful', 'au', row.text('au'), ''))
+    if row.nth in SWAPPED: notes = (*notes, ('units-doubtful', 'au', row.text('au'), ''))
     return Entry(subject, clip, [clip.lower()], words, notes)
 
 # %% ../../nbs/data/01d_four_dme.ipynb #689b8445
-def _four_dme_table(book, columns, needed, file, prefer):
-    "The table, each row with its place in it."
-    table = find_table(book, columns, needed, file, prefer)
-    for nth, row in enumerate(table.rows): row.cells['nth'] = nth
-    return table
-
 _CLIP = '(?P<clip>S[0-9]{1,3}(?:_[0-9a-z]+){3,5})'
 FOUR_DME = Source(
     sheets=(r'4DME_Labelling_Micro_release v1\.xlsx?', '4DME.*Micro.*', '.*4DME.*'), never='.*Macro.*',
     example='micro short gray video/S13/S13_1st_001_01_1/Frame_000000123.jpg',
-    table=_four_dme_table, identify=_four_dme,
+    identify=_four_dme,
     columns=SHEET_COLUMNS | dict(subject=('subid', 'subject'), clip=('foldname', 'foldername'), au=('aus', 'au'))
         | {w: (w,) for w in DATASETS['4dme'].emotions},
     patterns=(('(?:S|sub)?[0-9]{1,3}', _CLIP), (_CLIP,)), locate=lambda n: n['clip'].lower())

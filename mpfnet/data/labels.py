@@ -97,6 +97,9 @@ class Facts:
     rates: tuple = ()       # frames a second, where people were filmed at different ones
     several: bool = False   # a clip may show several emotions at once: 'positive+surprise'
     unsure: str = ''        # what these numbers rest on, where no sheet was seen
+    recordings: bool = False  # a folder is a whole recording, not just a clip
+    from_zero: bool = False   # frames are counted from 0: an apex or offset of 0 is a number
+    crop: int = 0             # px: the largest face, where its owners give out crops; 0 = whole frames
 
 #: name -> what a complete copy holds
 DATASETS = {
@@ -109,10 +112,13 @@ DATASETS = {
             dict(anger=57, other=26, happiness=26, surprise=15, contempt=12, disgust=9, fear=8, sadness=6),
             dict(subjects=32)),
     'mmew': Facts('MMEW', 90, 300, 30,
-            dict(surprise=89, disgust=72, others=66, happiness=36, fear=16, sadness=13, anger=8), dict(subjects=36)),
-    'casme_sq': Facts('CAS(ME)²', 30, 57, 14, dict(negative=21, others=19, surprise=9, positive=8), dict(subjects=22)),
+            dict(surprise=89, disgust=72, others=66, happiness=36, fear=16, sadness=13, anger=8), dict(subjects=36),
+            crop=231),
+    'casme_sq': Facts('CAS(ME)²', 30, 57, 14, dict(negative=21, others=19, surprise=9, positive=8), dict(subjects=22),
+            recordings=True),
     'casme3': Facts('CAS(ME)³ A', 30, 860, 94,
-            dict(disgust=250, surprise=187, others=161, fear=86, anger=64, sad=57, happy=55), dict(subjects=100)),
+            dict(disgust=250, surprise=187, others=161, fear=86, anger=64, sad=57, happy=55), dict(subjects=100),
+            recordings=True),
 }
 
 # %% ../../nbs/data/01_labels.ipynb #5633d296
@@ -122,9 +128,9 @@ _AT_ONCE = dict.fromkeys(('positive', 'negative', 'surprise', 'repression', 'oth
 DATASETS |= {
     'dfme': Facts('DFME', 500, 2629, 259,
             dict(anger=241, contempt=171, disgust=735, fear=365, happiness=311, sadness=359, surprise=447),
-            dict(clips=7526, subjects=671), rates=(200, 300, 500)),
+            dict(clips=7526, subjects=671), rates=(200, 300, 500), from_zero=True),
     'casme3_c': Facts('CAS(ME)³ C', 30, 165, 30, dict(negative=99, surprise=30, others=20, positive=16),
-            dict(subjects=31)),
+            dict(subjects=31), recordings=True),
     'casme': Facts('CASME', 60, 189, 19,
             dict(tense=69, disgust=44, repression=38, surprise=20, happiness=9, sadness=6, fear=2, contempt=1),
             dict(clips=195), unsure=f'{FROM_CODE}, the counts are from the literature'),

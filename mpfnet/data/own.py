@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', 'EXAMPLE_ADVICE', 'NO_NAME', 'SPOILT', 'NO_VALUE',
-           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'FASTEST', 'NOTED',
-           'TWO_RATES', 'ASSUMED', 'YES_NO', 'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own',
-           'own_data', 'own_table', 'spelling', 'person', 'check_spelling', 'subjects_of_rows', 'label_column',
-           'label_word', 'sorted_classes', 'own_task', 'own_class', 'FilmFolder', 'film_of', 'read_film', 'decode_film',
-           'film_times', 'frames_of_film', 'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment',
+           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'TWO_RATES', 'ASSUMED',
+           'YES_NO', 'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table',
+           'spelling', 'person', 'check_spelling', 'subjects_of_rows', 'label_column', 'label_word', 'sorted_classes',
+           'own_task', 'own_class', 'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment',
            'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'span_there', 'no_pictures',
-           'framed', 'yes_or_no', 'wish_of', 'two_places', 'wishes', 'tell_row', 'without_doubles', 'own_options',
-           'check_unit', 'table_hash', 'own_clip', 'shown_by', 'without_copies', 'overlaps', 'without_overlaps',
-           'films_of', 'lost_in', 'tell_lost', 'rival_columns', 'tell_columns', 'own_source', 'with_report',
-           'check_enough', 'note_empty_classes', 'read_own', 'arrays_of', 'checked_arrays', 'arrays_table',
-           'task_asked', 'read_arrays']
+           'framed', 'yes_or_no', 'wish_of', 'place_column', 'two_places', 'wishes', 'tell_row', 'without_doubles',
+           'own_options', 'check_unit', 'table_hash', 'own_clip', 'shown_by', 'without_copies', 'overlaps',
+           'without_overlaps', 'films_of', 'lost_in', 'tell_lost', 'rival_columns', 'tell_columns', 'own_source',
+           'with_report', 'check_enough', 'note_empty_classes', 'read_own', 'arrays_of', 'checked_arrays',
+           'arrays_table', 'task_asked', 'read_arrays']
 
 # %% ../../nbs/data/08_own.ipynb #9c6b0cd0
 import hashlib
@@ -27,19 +26,17 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from ..core.checks import need
 from ..core.files import file_hash
-from ..core.keep import cache_folder, write_atomically, write_text
 from .defects import Report
-from .films import container_of, opened_video, places_of, stamped, why_not
-from .frames import Clip
+from .film_frames import FASTEST, FilmFolder, decode_film, film_of, film_times
+from .frames import FILM_SUFFIXES, Clip, is_film
 from .labels import DATASETS, THREE, class_names, label_of, named_classes
-from .readers import EMPTY, FILM_READERS, VIDEOS, DataError, _plain_name, depth_of, frames_lister
+from .readers import EMPTY, DataError, _plain_name, depth_of, frames_lister
 from .settle import FAR, LONGEST_CLIP, Draft, Refused, settle
 from .sheets import SheetError, Table, find_table, plain, read_csv_sheet, read_workbook, text
 
@@ -257,98 +254,6 @@ def own_class(
 #: emotions of which nobody says whether they are negative
 WITHOUT_CLASS = {'other', 'others', 'neutral', 'unknown', 'tense', 'helpless', 'confusion', 'pain', 'sleepy'}
 
-# %% ../../nbs/data/08_own.ipynb #902bdec4
-FASTEST = 100_000        # frames a second
-
-@dataclass(slots=True)
-class FilmFolder:
-    "What is known of a video."
-    folder: Path           # of its pictures, which are made when they are asked for
-    fps: float = 0         # as it says; 0 if it does not
-    stated: int = 0        # frames that it says it has
-    counted: bool = False  # its container counts frames and has no times: a lost one leaves no trace (AVI)
-    length: int = None     # pictures that can be decoded; None: not read yet
-    stamps: list = None    # s, of each picture; empty: it has none
-
-    def picture(self, k): return self.folder/f'{k:06d}.png'           # the k-th that can be decoded
-    @property
-    def places(self): return places_of(self.stamps) if self.stamps else [*range(self.length)]
-
-# %% ../../nbs/data/08_own.ipynb #57f99ea5
-NOTED = 'fps', 'stated', 'counted', 'length', 'stamps'
-
-def film_of(
-    path:Path,      # of a video
-    cache=None,     # folder for frames; None = frames/ in the user's cache
-) -> FilmFolder:
-    "A video, and what earlier runs have found out about it; Refused if it cannot be read."
-    film = FilmFolder(Path(cache or cache_folder()/'frames')/file_hash(path)[:32])
-    try: noted = json.loads((film.folder/'film.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError): noted = {}
-    if {*noted} == {*NOTED}: return FilmFolder(film.folder, **noted)
-    with open(path, 'rb') as f: kind = container_of(f.read(200))
-    cap = opened_video(path) if kind else None
-    if cap is None: raise Refused('video-damaged', 'video', f'{path.name} {why_not(path)}')
-    fps, film.stated = cap.get(cv2.CAP_PROP_FPS), int(max(cap.get(cv2.CAP_PROP_FRAME_COUNT), 0))
-    cap.release()
-    film.fps, film.counted = fps if 1 <= fps <= FASTEST else 0, kind == 'avi'
-    return film
-
-# %% ../../nbs/data/08_own.ipynb #9e70754c
-def read_film(
-    film:FilmFolder,  # of `film_of`
-    path:Path,        # of the video
-    wanted=(),        # positions of pictures, from 0
-):
-    "Go through a video once: when each frame is shown, and PNG files of the wanted ones."
-    stamps, wanted = [], {k for k in wanted if not film.picture(k).exists()}
-    for k, seconds, image in stamped(path, wanted):
-        stamps.append(seconds)
-        if image is not None: _keep_picture(film.picture(k), image)
-    film.length, rising = len(stamps), all(a < b for a, b in zip(stamps, stamps[1:]))
-    if not stamps: raise Refused('video-damaged', 'video', f'{path.name} {why_not(path)}')
-    film.stamps = [round(s - stamps[0], 6) for s in stamps] if rising else []
-    write_text(film.folder/'film.json', json.dumps({k: getattr(film, k) for k in NOTED}))
-
-def _keep_picture(place, image):
-    _, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    write_atomically(place, lambda t: Path(t).write_bytes(data.tobytes()))
-
-# %% ../../nbs/data/08_own.ipynb #6d34dae8
-def decode_film(
-    film:FilmFolder,  # of `film_of`
-    path:Path,        # of the video
-    wanted,           # places of frames, from 0, lost ones counted
-):
-    "Make the PNG files of some frames, unless they are there."
-    if film.length is None: read_film(film, path, wanted)                   # as if none were lost
-    todo = [k for k, place in enumerate(film.places) if place in wanted and not film.picture(k).exists()]
-    if todo: read_film(film, path, todo)
-
-def film_times(
-    film:FilmFolder,  # of `film_of`
-    path:Path,        # of the video
-    fps=None,         # frames a second, where the video has no times
-) -> list:
-    "When each frame is shown, s after the first: frames need not follow each other at one pace."
-    if film.length is None: read_film(film, path)
-    rate = film.fps or fps
-    if not film.stamps and not rate: raise Refused('bad-row', 'fps', 'an empty cell; the video says no times either')
-    return film.stamps or [k/rate for k in range(film.length)]
-
-# %% ../../nbs/data/08_own.ipynb #fff1cfd1
-def frames_of_film(
-    path:Path,  # of a video
-    wanted,     # positions of frames, from 0; () = none
-) -> tuple:     # (frames in it, {position: path of a PNG file})
-    "Frames of a video that lies in place of a folder; Refused if it cannot be read."
-    film = film_of(path)
-    decode_film(film, path, wanted)
-    pictures = {place: film.picture(k) for k, place in enumerate(film.places)}      # lost frames have a place, too
-    return max(pictures) + 1, {i: pictures[i] for i in wanted if i in pictures and pictures[i].exists()}
-
-FILM_READERS.append(frames_of_film)
-
 # %% ../../nbs/data/08_own.ipynb #7b9e6f24
 def spellings_of(value) -> list: # a cell with a path
     "What the file may be called: as the sheet has it, in either form of an accent, or with another code page."
@@ -361,10 +266,12 @@ def spellings_of(value) -> list: # a cell with a path
 
 def found_at(path) -> str: # anywhere
     "folder, video, file, or nothing."
-    try: return 'folder' if path.is_dir() else '' if not path.is_file() else (
-        'video' if path.suffix.lower() in VIDEOS else 'file')
+    try:
+        if path.is_dir(): return 'folder'
+        return '' if not path.is_file() else 'video' if is_film(path.name) else 'file'
     except (OSError, ValueError): return ''
 
+# %% ../../nbs/data/08_own.ipynb #8e9a829c
 def place_of(
     value,      # a path as the sheet has it
     root:Path,  # resolved: the table's folder, or the one that was stated
@@ -380,10 +287,9 @@ def place_of(
         if (kind := found_at(path)) in ('folder', 'video'): return path
         if kind: break
     if kind:
-        raise Refused('no-folder', column, f'{name}: no folder, and no video ({" ".join(sorted(VIDEOS))})')
+        raise Refused('no-folder', column, f'{name}: no folder, and no video ({" ".join(sorted(FILM_SUFFIXES))})')
     beside = sorted(p.name for p in path.parent.iterdir())[:4] if found_at(path.parent) == 'folder' else []
     raise Refused('no-folder', column, f'{name}' + (f'; there are {", ".join(beside)}' if beside else ''))
-
 
 # %% ../../nbs/data/08_own.ipynb #ca2a4fa4
 def amount(value) -> float | None: # of a cell
@@ -393,6 +299,7 @@ def amount(value) -> float | None: # of a cell
     except ValueError: found = np.nan
     return found if np.isfinite(found) else np.nan
 
+# %% ../../nbs/data/08_own.ipynb #b4302aad
 def unit_of(
     row,            # `Row` of the table
     columns:dict,   # our column → the sheet's
@@ -529,7 +436,7 @@ def span_there(
 # %% ../../nbs/data/08_own.ipynb #e8048040
 def no_pictures(folder) -> str:
     "What lies in a folder without frames."
-    films = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in VIDEOS)
+    films = sorted(p.name for p in folder.iterdir() if is_film(p.name))
     return 'no numbered picture in the folder' + (f'; but a video: say {folder.name}/{films[0]}' if films else '')
 
 def framed(
@@ -588,6 +495,13 @@ def wish_of(
     return Wish(row, subject, clip, word, label, path, moments, fps, crop)
 
 # %% ../../nbs/data/08_own.ipynb #a14c8b17
+def place_column(
+    row,          # `Row` that has been understood
+    table:Table,  # of one's own
+) -> str:
+    "The column that says where its frames are, as the sheet has it."
+    return table.columns['video' if row.text('video') else 'frames']
+
 def two_places(
     row,          # `Row` of the table
     table:Table,  # of one's own
@@ -632,6 +546,15 @@ def tell_row(
     report.add(e.decision, clip, row=row.number, column=table.columns.get(e.column, e.column), found=e.found or EMPTY)
 
 # %% ../../nbs/data/08_own.ipynb #c6d9c937
+def _put_aside(same, alike, columns, report, what=''):
+    "Of rows of one clip all but the first, or all if they contradict each other; their numbers, which the report gets."
+    numbers = [w.row.number for w in same]
+    decision, done = ('repeated-row', f'as row {numbers[0]}') if alike else ('duplicate', '')
+    found = f'rows {", ".join(map(str, numbers))}{what}'
+    for w, column in [*zip(same, columns)][alike:]:
+        report.add(decision, w.name, row=w.row.number, column=column, found=found, done=done)
+    return {*numbers[alike:]}
+
 def without_doubles(
     found,          # of Wish
     table:Table,    # of one's own
@@ -647,12 +570,7 @@ def without_doubles(
             same = [w for w in same if w.row.number not in gone]
             if len(same) < 2: continue
             alike = len({(w.subject, w.label, w.path, str(w.moments)) for w in same}) == 1
-            rows = ', '.join(str(w.row.number) for w in same)
-            for w in same[alike:]:
-                gone.add(w.row.number)
-                done = f'as row {same[0].row.number}' if alike else ''
-                report.add('repeated-row' if alike else 'duplicate', w.name, row=w.row.number,
-                           column=table.columns.get(column, column), found=f'rows {rows}', done=done)
+            gone |= _put_aside(same, alike, [table.columns.get(column, column)]*len(same), report)
     return [w for w in found if w.row.number not in gone]
 
 # %% ../../nbs/data/08_own.ipynb #d7437baf
@@ -721,6 +639,7 @@ def shown_by(clip:dict): # a row of the clip table
     shown = tuple(file_hash(clip['frames'][inside[k]]) for k in (0, len(inside)//2, -1))
     return shown if len({*shown}) > 1 else None
 
+# %% ../../nbs/data/08_own.ipynb #3a889ae6
 def without_copies(
     found:list,     # of (Wish, row of the clip table)
     table:Table,    # of one's own
@@ -731,13 +650,9 @@ def without_copies(
     for w, clip in found: groups[shown_by(clip) or w.name].append(w)
     gone = set()
     for same in groups.values():
-        alike, rows = len({(w.subject, w.label) for w in same}) == 1, ', '.join(str(w.row.number) for w in same)
-        for w in same[alike:] if len(same) > 1 else ():
-            gone.add(w.row.number)
-            done = f'as row {same[0].row.number}' if alike else ''
-            report.add('repeated-row' if alike else 'duplicate', w.name, row=w.row.number,
-                       column=table.columns['video' if w.row.text('video') else 'frames'],
-                       found=f'rows {rows} show the same pictures', done=done)
+        if len(same) < 2: continue
+        alike, columns = len({(w.subject, w.label) for w in same}) == 1, [place_column(w.row, table) for w in same]
+        gone |= _put_aside(same, alike, columns, report, ' show the same pictures')
     return [clip for w, clip in found if w.row.number not in gone]
 
 # %% ../../nbs/data/08_own.ipynb #3b978e13
@@ -804,6 +719,7 @@ def lost_in(
     lost = film.stated - film.length if film.counted and film.length else 0
     return (f'{lost} of {film.stated}, nobody knows which', '') if lost > 0 else ('', '')
 
+# %% ../../nbs/data/08_own.ipynb #c6ac60c6
 def tell_lost(
     films:dict,     # of `films_of`
     found:list,     # of Wish
@@ -815,7 +731,7 @@ def tell_lost(
     row_of = {w.path: w for w in reversed(found)}
     for path, film in films.items():
         (told, done), w = lost_in(film, first), row_of[path]
-        column = table.columns['video' if w.row.text('video') else 'frames']
+        column = place_column(w.row, table)
         if told: report.add('frames-lost', row=w.row.number, column=column, found=f'{path.name}: {told}', done=done)
         if w.fps and film.fps and abs(w.fps/film.fps - 1) > .02:
             report.add('choice', row=w.row.number, column='fps', found=f'{w.fps:g} and, in {path.name}, {film.fps:g}',
@@ -991,6 +907,7 @@ def task_asked(
     "The task that the labels are for, as of `own_task`."
     return own_task(arrays_table(own) if own.arrays else own_table(own, sheet), task)
 
+# %% ../../nbs/data/08_own.ipynb #2b61e69e
 def read_arrays(
     own:OwnData,    # with arrays
     task='3class',  # or classes in their order

@@ -172,6 +172,7 @@ class Row:
     number: int    # in the sheet, from 1
     cells: dict    # our column name → raw value
     place: str = ''  # which of several sheets that are read together
+    nth: int = -1    # among the rows of its table, from 0
     def text(self, key): return text(self.cells.get(key))
     def whole(self, key): return whole(self.cells.get(key))
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STEPS_FLOW', 'STEPS_LIST', 'STEPS_BLOBS', 'STEPS_HELP', 'MAX_STEPS', 'STEPS_WINDOW', 'CELLS', 'STEPS_BEFORE',
-           'NUMBERS', 'ZEROS', 'STEP_CHOICES', 'STEP_OPTIONS', 'STEPS_VERSION', 'DECISIONS', 'blob_name', 'plain_lines',
-           'named_clip', 'numbers_in', 'StepBlock', 'blocks_in', 'check_blocks', 'Listed', 'list_in', 'steps_from',
-           'moving', 'step_choice', 'steps_in_order', 'of_length_one', 'resampled', 'with_magnitude', 'step_bytes',
-           'steps_in', 'chosen_steps', 'unpacked', 'tell_steps', 'steps_file', 'read_steps', 'step_row',
+           'NUMBERS', 'ZEROS', 'STEP_CHOICES', 'STEP_INPUTS', 'STEP_OPTIONS', 'STEPS_VERSION', 'DECISIONS', 'blob_name',
+           'plain_lines', 'named_clip', 'numbers_in', 'StepBlock', 'blocks_in', 'check_blocks', 'Listed', 'list_in',
+           'steps_from', 'moving', 'step_choice', 'steps_in_order', 'of_length_one', 'resampled', 'with_magnitude',
+           'step_bytes', 'steps_in', 'chosen_steps', 'unpacked', 'tell_steps', 'steps_file', 'read_steps', 'step_row',
            'read_atnet_flow']
 
 # %% ../../nbs/data/10_steps.ipynb #1bed27ce
@@ -183,7 +183,8 @@ def moving(
 # %% ../../nbs/data/10_steps.ipynb #e7354ee2
 #: option → what it can be, the default first
 STEP_CHOICES = dict(cut=('rise', 'whole'), order=('given', 'shuffled', 'straight'), amplitude=('kept', 'normalised'))
-#: … and what it means
+STEP_INPUTS = dict(rise='flow8', whole='flow64')      # a choice of cut → what a recipe calls such a clip
+#: option → what it means
 STEP_OPTIONS = dict(cut='onset to apex (rise, resampled to length − 1 steps), or all 64 steps (whole)',
                     order='of the steps: given, shuffled, or straight (all alike)',
                     amplitude='kept, or normalised (the displacement onset → apex has length 1)')
@@ -344,7 +345,7 @@ def step_row(
     (dataset, subject, clip), (rise, fall) = named_clip(one.name), moving(steps)
     return dict(dataset=dataset, subject=subject, clip=clip, label=one.label, emotion=class_names('3class')[one.label],
                 onset=one.apex - (STEPS_BEFORE - rise.start), apex=one.apex, offset=one.apex + fall.stop - STEPS_BEFORE,
-                apex_policy='released', frames={0: str(path)}, input='flow8' if choice['cut'] == 'rise' else 'flow64')
+                apex_policy='released', frames={0: str(path)}, input=STEP_INPUTS[choice['cut']])
 
 def read_atnet_flow(
     root,           # the folder atnet_flow

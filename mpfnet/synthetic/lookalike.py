@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUBJECTS', 'PARTICIPANTS', 'FIXED', 'MADE_UP', 'TIMES', 'RELABELLED', 'SHARES', 'PART_CASTS', 'MMEW_NUMBERS',
-           'SHOWN_VIDEOS', 'HABITS', 'MOMENTS', 'SPOKEN', 'TREES', 'WRITTEN_COLUMNS', 'DEFECTS', 'SMIC_MISSING',
-           'SIDES', 'Part', 'Habits', 'LookClip', 'Layout', 'Defect', 'lookalike_clips', 'make_lookalike',
-           'lookalike_truth']
+           'SHOWN_VIDEOS', 'HABITS', 'MOMENTS', 'SPOKEN', 'TREES', 'WRITTEN_COLUMNS', 'DEFECTS', 'SMIC_MISSING', 'Part',
+           'Habits', 'LookClip', 'Layout', 'Defect', 'lookalike_clips', 'make_lookalike', 'lookalike_truth']
 
 # %% ../../nbs/synthetic/03_lookalike.ipynb #23d74519
 import json
@@ -810,7 +809,6 @@ def _naming_rules(source, tree, rows):
     return {'naming rule1': people, 'naming rule2': films}
 
 # %% ../../nbs/synthetic/03_lookalike.ipynb #183c6cd3
-SIDES = {'mmew': 231}  # px: MMEW comes as crops of the face
 _QUALITY = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.bmp': [], '.png': []}
 
 def _link(old, new):
@@ -859,7 +857,7 @@ def _write_lookalike(root, params, progress):
     if params['subjects'] < len(SUBJECTS[source]):
         chosen = _choose(clips, dataset, SUBJECTS[source], params['subjects'])
         clips = [c for c in clips if c.subject in chosen]
-    side = params['blank'] and SIDES.get(dataset, 16)
+    side = params['blank'] and (DATASETS[source].crop or 16)
     _write_frames(root, tree, clips, blank=side, grey=source == 'samm', progress=progress)
     for part, name in tree.books.items():
         own = [c for c in clips if c.part == part]
@@ -902,7 +900,7 @@ def make_lookalike(
     "Write a tree with a real dataset's folders, sheets, counts and defects around drawn faces, or find it finished."
     asked = dict(scale=scale, subjects=subjects, seed=seed, size=size, blank=blank, xls=xls)
     if dataset == 'megc2019_cd': return _make_composite(root, variant, defects, progress=progress, **asked)
-    asked['size'] = size or SIDES.get(dataset, 128)
+    asked['size'] = size or (dataset in DATASETS and DATASETS[dataset].crop) or 128
     params = _lookalike_params(dataset, variant, defects=defects, **asked)
     return build_once(Path(root)/dataset, 'LOOKALIKE.json', params, lambda t: _write_lookalike(t, params, progress))
 

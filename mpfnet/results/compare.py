@@ -625,6 +625,8 @@ def compare(
         if not x.config: x.n_classes = max(x.n_classes, other.n_classes)  # a table may happen to lack a class
     check_same(a, b)
     tables_a, tables_b, notes = common_clips(a, b)
+    shown = not a.units or any(map(any, tables_a[0]['label']))
+    need(shown, 'clips that both have', 'none with a unit', 'one that shows a unit of the task')
     rows, per_seed = all_rows(tables_a, tables_b, (a.seeds, b.seeds), a.task, n, seed)
     first, second, subjects = one_prediction(tables_a), one_prediction(tables_b), int(rows['subjects'].iat[0])
     differ = differences(a.config, b.config) if a.config and b.config else differences({}, {})

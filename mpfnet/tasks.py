@@ -16,7 +16,15 @@ from .core.artefacts import code_hash
 from .core.checks import need, patch, pyplot
 from .data.labels import class_names
 from .data.units import is_units, unit_labels, units_asked
-from .metrics import check_predictions, ensemble, evaluate, metrics_table, score_columns
+from mpfnet.metrics import (
+    check_predictions,
+    ensemble,
+    evaluate,
+    metrics_table,
+    score_columns,
+    subject_draws,
+    subject_numbers,
+)
 from .metrics import summarise as summarise_classes
 
 # %% ../nbs/00e_tasks.ipynb #06c53adb
@@ -66,11 +74,10 @@ def subject_counts(
     subjects,     # (dataset, subject) of each clip
 ) -> np.ndarray:  # (S, U, 4), subjects in sorted order
     "The counts of each subject."
-    counts, subjects = unit_counts(labels, predictions), list(subjects)
-    need(len(subjects) == len(counts), 'subjects', len(subjects), f'one a clip, {len(counts)} of them')
-    order = {s: i for i, s in enumerate(sorted(set(subjects), key=repr))}
-    out = np.zeros((len(order), *counts.shape[1:]), np.int64)
-    np.add.at(out, [order[s] for s in subjects], counts)
+    counts = unit_counts(labels, predictions)
+    who = subject_numbers(subjects, len(counts))
+    out = np.zeros((max(who) + 1, *counts.shape[1:]), np.int64)
+    np.add.at(out, who, counts)
     return out
 
 # %% ../nbs/00e_tasks.ipynb #1f3eddb5
@@ -83,8 +90,7 @@ def unit_bootstrap(
     "95 % percentile intervals under resampling of subjects with replacement."
     s, none = len(whole), [None, None]
     if s < 2: return dict(mean_f1_ci95=none, macro_recall_ci95=none), dict.fromkeys(units, dict(f1_ci95=none))
-    times = np.random.default_rng(seed).multinomial(s, np.full(s, 1/s), size=n)
-    f1, recall = unit_scores((times @ whole.reshape(s, -1)).reshape(n, *whole.shape[1:]))
+    f1, recall = unit_scores((subject_draws(s, n, seed) @ whole.reshape(s, -1)).reshape(n, *whole.shape[1:]))
     drawn = ~np.isnan(f1).all(1)
     def interval(v): return np.nanquantile(v, [.025, .975]).tolist() if (~np.isnan(v)).any() else none
     def of_mean(v): return interval(np.nanmean(v[drawn], 1)) if drawn.any() else none

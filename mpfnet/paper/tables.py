@@ -28,9 +28,9 @@ from ..core.keep import write_atomically
 from ..data.defects import csv_text
 from ..data.labels import class_names
 from ..methods import STRATEGIES, kinds_of, settings_preset
-from ..metrics import check_predictions, per_class, read_predictions, subject_confusions
+from ..metrics import check_predictions, per_class, read_predictions, subject_confusions, subject_draws
 from .plan import find_runs, made_from, reference, runs_of
-from ..results.compare import quantiles, score_stack, seed_weights, subject_draws
+from ..results.compare import quantiles, score_stack, seed_weights
 from ..results.records import records_in
 from ..results.runs import config_of_run, kind_of, stamp_of
 

@@ -28,7 +28,7 @@ from mpfnet.core.checks import need, printable  # noqa: E402
 from mpfnet.core.files import as_json, read_json  # noqa: E402
 from mpfnet.core.keep import write_atomically, write_text  # noqa: E402
 from mpfnet.loso import run  # noqa: E402
-from mpfnet.metrics import KEY, ensemble, summarise  # noqa: E402
+from mpfnet.metrics import KEY, ensemble, subject_draws, summarise  # noqa: E402
 from mpfnet.results.compare import (  # noqa: E402
     AVERAGED,
     Side,
@@ -40,7 +40,6 @@ from mpfnet.results.compare import (  # noqa: E402
     score_stack,
     seed_matrices,
     seed_weights,
-    subject_draws,
 )
 from mpfnet.results.published import (  # noqa: E402
     SHIPPED,

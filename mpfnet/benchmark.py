@@ -73,8 +73,8 @@ from mpfnet.results.ranks import (
     scores_of_side,
 )
 from .results.records import predictions_table, records_in
-from .results.report import with_interval
 from .results.runs import configs, kind_of
+from .tasks import with_interval
 
 # %% ../nbs/06_benchmark.ipynb #333d4a3a
 #: how a method's settings were chosen → in words

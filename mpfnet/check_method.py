@@ -46,6 +46,7 @@ from mpfnet.methods import (
     Settings,
     code_deciding,
     fit,
+    kinds_of,
     method_of,
     recipe_of,
     settings_preset,
@@ -623,7 +624,7 @@ def check_method(
 ) -> pd.DataFrame:  # a row a check: passed (yes, NO, or not judged), says
     "Look for leaks, chance, traces and gaps in a method, on made-up clips."
     method, settings = as_method(method), toy_settings()
-    kind = 'frames' if 'frames' in recipe_of(method, settings).kinds else 'flow28'
+    kind = 'frames' if 'frames' in kinds_of(method, settings) else 'flow28'
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         names = secrets.token_hex(4)

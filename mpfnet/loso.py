@@ -64,10 +64,9 @@ def running_score(
     task,           # Task
 ) -> tuple | None:
     "Name and value of UF1, or of mean F1, of the folds so far, for the bar; None as long as there is nothing to find."
-    t = predictions_table(records.values())
-    if task.units and not any(map(any, t['label'])): return None
-    name = task.scores[0]
-    return SCORE_WORDS[name], task.evaluate(t['label'], t['prediction'])[name]
+    t, name = predictions_table(records.values()), task.scores[0]
+    value = task.evaluate(t['label'], t['prediction'])[name]
+    return None if value is None else (SCORE_WORDS[name], value)
 
 # %% ../nbs/05_loso.ipynb #90736575
 def part_scores(
@@ -140,11 +139,12 @@ def spread_of(
     tables,         # of the same rows
     task,           # Task, or the number of its classes
 ) -> dict:          # score → each, mean, std
-    "Each score of each seed, their mean and standard deviation."
+    "Each score of each seed, their mean and standard deviation; None where there is nothing to score."
     task = task_of(task)
     each = [task.evaluate(t['label'], t['prediction']) for t in tables]
     values = {k: [m[k] for m in each] for k in sorted(task.scores)}
-    return {k: dict(each=v, mean=float(np.mean(v)), std=float(np.std(v, ddof=1))) for k, v in values.items()}
+    def of(v): return dict(mean=float(np.mean(v)), std=float(np.std(v, ddof=1)))
+    return {k: dict(each=v) | (dict(mean=None, std=None) if None in v else of(v)) for k, v in values.items()}
 
 # %% ../nbs/05_loso.ipynb #5f0187d8
 def summarise_seeds(

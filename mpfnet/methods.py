@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['FACE', 'TINY_RELEASED_FLOW', 'FACE_SIZES', 'AUDIT_LOOKS', 'INNER_SPLITS', 'LEARNT', 'PLAIN', 'UNITS_KNOWN',
-           'CONTROL_NOTE', 'CONTROLLED_NOTE', 'MAPS_NOTE', 'FUSION_NOTE', 'METHODS', 'STRATEGIES', 'NO_WAY_BACK',
-           'UNKNOWN_FIELDS', 'PATH_WANTED', 'OwnConfig', 'Settings', 'parse_value', 'parse_override', 'override',
-           'settings_preset', 'Fitted', 'empty_matcher', 'Loaded', 'restored_matcher', 'Context', 'starting_encoder',
-           'build', 'fit_matcher', 'watch_matcher', 'inner_gamma', 'held_out_labels', 'inner_weights', 'inner_splits',
-           'last_maps', 'MapsReader', 'MapsRidge', 'restored_maps', 'Method', 'FittedBaseline', 'one', 'episodic',
-           'local_motion', 'read_by_ridge', 'with_units', 'method_of', 'fit', 'class_of', 'source_of',
-           'remember_source', 'imported_by', 'modules_behind', 'home_of', 'code_deciding', 'restored_model',
-           'recipe_of', 'check_input', 'decided_by', 'unused', 'rebuilt', 'settings_of_config', 'input_of']
+           'CONTROL_NOTE', 'CONTROLLED_NOTE', 'UNITS_READ', 'MAPS_NOTE', 'FUSION_NOTE', 'METHODS', 'STRATEGIES',
+           'NO_WAY_BACK', 'UNKNOWN_FIELDS', 'PATH_WANTED', 'OwnConfig', 'Settings', 'parse_value', 'parse_override',
+           'override', 'settings_preset', 'Fitted', 'empty_matcher', 'Loaded', 'restored_matcher', 'Context',
+           'starting_encoder', 'build', 'fit_matcher', 'watch_matcher', 'inner_gamma', 'held_out_labels',
+           'inner_weights', 'inner_splits', 'last_maps', 'MapsReader', 'MapsRidge', 'restored_maps', 'Method',
+           'FittedBaseline', 'one', 'episodic', 'local_motion', 'read_by_ridge', 'with_units', 'method_of', 'fit',
+           'class_of', 'source_of', 'remember_source', 'imported_by', 'modules_behind', 'home_of', 'code_deciding',
+           'restored_model', 'recipe_of', 'kinds_of', 'check_input', 'decided_by', 'unused', 'rebuilt',
+           'settings_of_config', 'input_of']
 
 # %% ../nbs/04_methods.ipynb #cfe90850
 import ast
@@ -447,6 +448,7 @@ class Method:
     "A row of the table."
     fit: Callable              # (name, fold, ctx) → model
     reads: str = 'preprocess'  # field of `Settings`: the recipe of its rows
+    kinds: tuple = ()          # inputs that it can read, keys of `INPUTS`; () = all that its recipe is made from
     stages: tuple = ()         # other fields of `Settings` that decide its numbers
     modules: tuple = ()        # modules of mpfnet that do; () = that of its class and all that it imports
     copies: bool = False       # whether it learns from magnified copies
@@ -512,6 +514,7 @@ UNITS_KNOWN = (
 )
 CONTROL_NOTE = 'control of au_ridge: filters that were never trained'
 CONTROLLED_NOTE = 'to be shown beside its control, random_ridge'
+UNITS_READ = ('frames', 'flow28', 'array')   # flow of 8×8 is too coarse for the third encoder
 MAPS_NOTE = 'beyond the paper: the network of {}, read by a kernel ridge'
 FUSION_NOTE = 'beyond the paper: MPFNet-P with a third encoder, of action units'
 
@@ -531,8 +534,8 @@ def read_by_ridge(row, name) -> Method: # of the matcher
 def with_units(row) -> Method: # of mpfnet_p
     "The row of MPFNet-A: the stages of MPFNet-P but γ, and those of the third encoder."
     stages = *(k for k in row.stages if k != 'gamma'), 'unit_flow', 'plau', 'fusion'
-    return replace(row, stages=stages, modules=(*row.modules, *UNITS_KNOWN, 'mpfnet_a'), probe=probe_fusion,
-                   note=FUSION_NOTE)
+    return replace(row, stages=stages, kinds=UNITS_READ,
+                   modules=(*row.modules, *UNITS_KNOWN, 'mpfnet_a'), probe=probe_fusion, note=FUSION_NOTE)
 
 # %% ../nbs/04_methods.ipynb #ea982859
 #: every method by its name
@@ -705,15 +708,22 @@ def recipe_of(
     face = {k: getattr(settings.preprocess, k) for k in FACE}
     return replace(getattr(settings, method_of(method).reads), **face)
 
+def kinds_of(
+    method,    # a name of the table, or a row of one's own
+    settings,  # Settings
+) -> tuple:    # keys of `INPUTS`
+    "What a method can be given."
+    return method_of(method).kinds or recipe_of(method, settings).kinds
+
 def check_input(
     method,    # a name of the table, or a row of one's own
     settings,  # Settings
-    kind,      # 'frames' or 'flow28'
+    kind,      # a key of `INPUTS`
 ):
     "Raise if a method cannot read what a dataset has; the message names those that can."
-    if kind in recipe_of(method, settings).kinds: return
-    can = [m for m in METHODS if kind in recipe_of(m, settings).kinds]
-    wanted = ' or '.join(INPUTS[k] for k in recipe_of(method, settings).kinds)
+    if kind in kinds_of(method, settings): return
+    can = [m for m in METHODS if kind in kinds_of(m, settings)]
+    wanted = ' or '.join(INPUTS[k] for k in kinds_of(method, settings))
     raise ValueError(f'{method} needs {wanted}, this dataset has {INPUTS[kind]}; '
                      f'methods that can take them: {", ".join(can)}')
 

@@ -32,9 +32,9 @@ from .data.labels import task_word
 from .folds import Fold
 from .harness import chosen_subjects, config_of, experiment, harness
 from .methods import fit
-from .metrics import evaluate, per_class, subject_confusions
+from .metrics import evaluate, per_class, subject_confusions, subject_draws
 from .parameters import check_parameters, for_classes, seeds_of
-from .results.compare import quantiles, score_stack, seed_weights, subject_draws
+from .results.compare import quantiles, score_stack, seed_weights
 from .results.records import read_config
 
 # %% ../nbs/06a_protocol_audit.ipynb #2f1f161f

@@ -30,8 +30,8 @@ from .methods import unused
 from .metrics import evaluate, read_predictions
 from .parameters import check_parameters, for_classes, resolve, seeds_of
 from .results.records import write_results
-from .results.report import with_interval
 from .splits import split_of
+from .tasks import with_interval
 from .validate import run_inner
 
 # %% ../nbs/06b_search.ipynb #cecd3bc1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCORE_WORDS', 'unit_counts', 'unit_scores', 'evaluate_units', 'subject_counts', 'unit_bootstrap', 'Task', 'UnitTask',
-           'task_of', 'as_units', 'as_marks', 'main_scores', 'in_three_digits', 'scores_table', 'draw_unit_scores']
+           'task_of', 'as_units', 'as_marks', 'main_scores', 'with_interval', 'scores_table', 'draw_unit_scores']
 
 # %% ../nbs/00e_tasks.ipynb #71158b48
 from dataclasses import dataclass
@@ -16,7 +16,15 @@ from .core.artefacts import code_hash
 from .core.checks import need, patch, pyplot
 from .data.labels import class_names
 from .data.units import is_units, unit_labels, units_asked
-from .metrics import check_predictions, ensemble, evaluate, metrics_table, score_columns
+from mpfnet.metrics import (
+    check_predictions,
+    ensemble,
+    evaluate,
+    metrics_table,
+    score_columns,
+    subject_draws,
+    subject_numbers,
+)
 from .metrics import summarise as summarise_classes
 
 # %% ../nbs/00e_tasks.ipynb #06c53adb
@@ -50,15 +58,14 @@ def evaluate_units(
     predictions,  # likewise
     units,        # names of the U columns
 ) -> dict:  # n, mean_f1, macro_recall, per_unit: {unit: clips, predicted, f1, recall}
-    "Scores of a set of clips; of a unit that no clip shows they are None."
+    "Scores of a set of clips; of a unit that no clip shows they are None, and so are the means where no unit is shown."
     counts = unit_counts(labels, predictions).sum(0)
     f1, recall = unit_scores(counts)
-    need((~np.isnan(f1)).any(), 'labels', 'no unit in any clip', 'a clip with one of ' + ', '.join(units))
     def number(v): return None if np.isnan(v) else float(v)
+    def mean(v): return None if np.isnan(v).all() else float(np.nanmean(v))
     each = {u: dict(clips=int(c[0] + c[2]), predicted=int(c[0] + c[1]), f1=number(a), recall=number(r))
             for u, c, a, r in zip(units, counts, f1, recall, strict=True)}
-    return dict(n=int(counts[0].sum()), mean_f1=float(np.nanmean(f1)), macro_recall=float(np.nanmean(recall)),
-                per_unit=each)
+    return dict(n=int(counts[0].sum()), mean_f1=mean(f1), macro_recall=mean(recall), per_unit=each)
 
 # %% ../nbs/00e_tasks.ipynb #8be23562
 def subject_counts(
@@ -67,11 +74,10 @@ def subject_counts(
     subjects,     # (dataset, subject) of each clip
 ) -> np.ndarray:  # (S, U, 4), subjects in sorted order
     "The counts of each subject."
-    counts, subjects = unit_counts(labels, predictions), list(subjects)
-    need(len(subjects) == len(counts), 'subjects', len(subjects), f'one a clip, {len(counts)} of them')
-    order = {s: i for i, s in enumerate(sorted(set(subjects), key=repr))}
-    out = np.zeros((len(order), *counts.shape[1:]), np.int64)
-    np.add.at(out, [order[s] for s in subjects], counts)
+    counts = unit_counts(labels, predictions)
+    who = subject_numbers(subjects, len(counts))
+    out = np.zeros((max(who) + 1, *counts.shape[1:]), np.int64)
+    np.add.at(out, who, counts)
     return out
 
 # %% ../nbs/00e_tasks.ipynb #1f3eddb5
@@ -84,8 +90,7 @@ def unit_bootstrap(
     "95 % percentile intervals under resampling of subjects with replacement."
     s, none = len(whole), [None, None]
     if s < 2: return dict(mean_f1_ci95=none, macro_recall_ci95=none), dict.fromkeys(units, dict(f1_ci95=none))
-    times = np.random.default_rng(seed).multinomial(s, np.full(s, 1/s), size=n)
-    f1, recall = unit_scores((times @ whole.reshape(s, -1)).reshape(n, *whole.shape[1:]))
+    f1, recall = unit_scores((subject_draws(s, n, seed) @ whole.reshape(s, -1)).reshape(n, *whole.shape[1:]))
     drawn = ~np.isnan(f1).all(1)
     def interval(v): return np.nanquantile(v, [.025, .975]).tolist() if (~np.isnan(v)).any() else none
     def of_mean(v): return interval(np.nanmean(v[drawn], 1)) if drawn.any() else none
@@ -188,12 +193,12 @@ def main_scores(pooled) -> tuple: # of metrics.json
     "The names of the two scores that stand for a run."
     return ('mean_f1', 'macro_recall') if 'mean_f1' in pooled else ('uf1', 'uar')
 
-def in_three_digits(
-    score,  # or None
-    ci95,   # [low, high], of None where there is none
+def with_interval(
+    score,  # 0…1; None or nan where there is nothing to score
+    ci95,   # [low, high] of its subject bootstrap; of None where there are too few subjects
 ) -> str:
     "A score and its interval."
-    if score is None: return 'n/a'
+    if pd.isna(score): return 'n/a'
     return f'{score:.3f}' + (f' ({ci95[0]:.3f}–{ci95[1]:.3f})' if ci95[0] is not None else '')
 
 # %% ../nbs/00e_tasks.ipynb #666b9dcb
@@ -202,10 +207,10 @@ def scores_table(metrics) -> pd.DataFrame: # content of a metrics.json
     pooled = metrics['pooled']
     if 'per_unit' not in pooled: return metrics_table(metrics)
     def row(clips, f1, recall): return {'clips': clips, 'F1 (95 %)': f1, 'macro recall': recall}
-    rows = {u: row(v['clips'], in_three_digits(v['f1'], v['f1_ci95']), in_three_digits(v['recall'], [None]*2))
+    rows = {u: row(v['clips'], with_interval(v['f1'], v['f1_ci95']), with_interval(v['recall'], [None]*2))
             for u, v in pooled['per_unit'].items()}
     parts = {'mean': pooled} | (metrics['per_dataset'] if len(metrics['per_dataset']) > 1 else {})
-    return pd.DataFrame(rows | {name: row(m['n'], *(in_three_digits(m[k], m[f'{k}_ci95']) for k in main_scores(m)))
+    return pd.DataFrame(rows | {name: row(m['n'], *(with_interval(m[k], m[f'{k}_ci95']) for k in main_scores(m)))
                                 for name, m in parts.items()}).T
 
 # %% ../nbs/00e_tasks.ipynb #e74bed08
@@ -214,7 +219,7 @@ def draw_unit_scores(metrics, title=''): # content of a metrics.json → the fig
     pooled = metrics['pooled']
     each = {u: v for u, v in pooled['per_unit'].items() if v['f1'] is not None}
     fig, ax = pyplot().subplots(figsize=(5.2, 3), dpi=72, layout='constrained')
-    clips = np.arange(1, 1.25*max(v['clips'] for v in each.values()) + 2)
+    clips = np.arange(1, 1.25*max((v['clips'] for v in each.values()), default=0) + 2)
     ax.plot(clips, 2*clips/(clips + pooled['n']), color='.6', lw=1, label='always yes')
     for u, v in each.items():
         if v['f1_ci95'][0] is not None: ax.plot([v['clips']]*2, v['f1_ci95'], color='.8', lw=2, zorder=1)

@@ -13,7 +13,7 @@ import pandas as pd
 from .core.checks import need, pyplot
 from .core.files import read_json, write_json
 from .results.records import read_config
-from .tasks import in_three_digits
+from .tasks import with_interval
 
 # %% ../nbs/05i_units.ipynb #13f877e0
 def units_by_emotion(clips) -> pd.DataFrame: # of `load_clips` with task='au' → a row an emotion, a column a unit
@@ -58,7 +58,7 @@ def keep_units(
 def units_table(kept) -> pd.DataFrame: # what `keep_units` wrote
     "A row a method: both means with their intervals, and the F1 of each unit."
     def row(m):
-        means = {name: in_three_digits(m[k], m[f'{k}_ci95'])
+        means = {name: with_interval(m[k], m[f'{k}_ci95'])
                  for k, name in (('mean_f1', 'mean F1'), ('macro_recall', 'macro recall'))}
-        return means | {f"{u} ({v['clips']})": in_three_digits(v['f1'], [None])[:4] for u, v in m['per_unit'].items()}
+        return means | {f"{u} ({v['clips']})": with_interval(v['f1'], [None]) for u, v in m['per_unit'].items()}
     return pd.DataFrame({name: row(m) for name, m in kept['methods'].items()}).T

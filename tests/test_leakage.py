@@ -24,6 +24,7 @@ from mpfnet.methods import (
     class_of,
     fit,
     inner_gamma,
+    kinds_of,
     one,
     override,
     recipe_of,
@@ -37,9 +38,7 @@ SETTINGS = override(
     'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=2,meta.updates=2,encoder.width=0.125,meta.shot=2,meta.queries=2,'
     + CHEAP_RIVALS,
 )
-#: flow of 8 × 8 is too coarse for the third encoder of mpfnet_a, which says so
-EVERY = [(m, kind) for m in METHODS for kind in recipe_of(m, SETTINGS).kinds
-         if m != 'mpfnet_a' or kind not in ('flow8', 'flow64')]
+EVERY = [(m, kind) for m in METHODS for kind in kinds_of(m, SETTINGS)]
 TEST = ('demo', 's2')
 #: of the methods that one class fits on the same rows, the one with most stages: the others take a part of its way
 BY_STAGES = sorted(reversed(METHODS.items()), key=lambda item: len(item[1].stages))

@@ -12,7 +12,16 @@ from mpfnet import methods
 from mpfnet.core.artefacts import Artefacts
 from mpfnet.folds import Fold
 from mpfnet.loso import run
-from mpfnet.methods import METHODS, Context, fit, fit_matcher, inner_weights, override, restored_matcher
+from mpfnet.methods import (
+    METHODS,
+    Context,
+    check_input,
+    fit,
+    fit_matcher,
+    inner_weights,
+    override,
+    restored_matcher,
+)
 from mpfnet.mpfnet_a import best_weights, grid_of
 
 FIXED = override(SETTINGS, 'fusion.chosen=false')
@@ -70,6 +79,9 @@ def test_what_has_no_flow_is_refused_before_a_run(synth_root, tmp_path):
     with pytest.raises(ValueError, match='mpfnet_a, rows and features: expected u and v'):
         run(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method='mpfnet_a', features='diff',
             device='cpu', progress=False)
+    for kind in ('flow8', 'flow64'):
+        with pytest.raises(ValueError, match='mpfnet_a needs recorded .*, this dataset has .* of 8×8.*: .*mpfnet_p'):
+            check_input('mpfnet_a', SETTINGS, kind)
     with pytest.raises(ValueError, match='fusion.units: expected 0 or more'): override(SETTINGS, 'fusion.units=-1')
     assert not list(tmp_path.glob('synth-*'))
 

@@ -19,9 +19,10 @@ from mpfnet.methods import Context, fit, override, settings_preset
 from mpfnet.parameters import check_parameters
 from mpfnet.results.compare import compare, verdict
 from mpfnet.results.findings import read_result
+from mpfnet.results.overview import draw_runs, runs_in, table_of_runs
 from mpfnet.synthetic.lookalike import make_lookalike
 from mpfnet.synthetic.unit_flow import UNITS, UnitFlowConfig, draw_clips
-from mpfnet.tasks import task_of
+from mpfnet.tasks import scores_table, task_of
 from mpfnet.unit_methods import UNIT_METHODS
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*(partial-copy|nobody else shows)')
@@ -122,6 +123,23 @@ def test_a_unit_of_one_person_is_told_of_and_never_found(synth_root, tmp_path, m
     each = json.loads((folder/'metrics.json').read_text())['pooled']['per_unit']
     assert each['AU12'] == each['AU12'] | dict(predicted=0, f1=0.) and each['AU12']['clips'] > 5
     assert set(read_result(folder).table['score_1']) == {-1.}
+
+
+def test_a_job_of_one_person_who_shows_nothing_ends_without_a_score(synth_root, tmp_path, monkeypatch):
+    "Of one fold of many, as a job of an array has it: no number is made up, and all that reads it copes."
+    clips = load_clips('synth', synth_root).table
+    coded = iter([() if s == 'sub01' else (4,)*(k % 2) for k, s in enumerate(clips['subject'])])
+    monkeypatch.setattr('mpfnet.clips.read_units', lambda text: next(coded))
+    folder = run(**asked(synth_root, tmp_path, task='au:4', subjects='synth/sub01', method='majority', overrides='',
+                         seed='0,1'))
+    metrics = json.loads((folder/'metrics.json').read_text())
+    assert metrics['pooled']['n'] > 5 and metrics['pooled']['mean_f1'] is None is metrics['seeds']['mean_f1']['mean']
+    result, listed = read_result(folder), runs_in(tmp_path)
+    assert 'mean F1 n/a' in result.seed_note() and result.by_subject()['UF1_without'].isna().all()
+    assert 'n/a' in result.subject_figure().axes[0].get_title() and result.confusion_figure()
+    assert (scores_table(metrics)['F1 (95 %)'] == 'n/a').all() and not listed.damaged and draw_runs(listed)
+    assert table_of_runs(listed)['UF1 (95 %)'].tolist() == ['mean F1 n/a']*3
+    with pytest.raises(ValueError, match='expected one that shows a unit'): compare(folder, folder)
 
 
 # --- what a run leaves

@@ -27,10 +27,10 @@ from ..core.files import hash_of
 from ..core.keep import write_atomically
 from ..data.defects import csv_text
 from ..data.labels import class_names
-from ..methods import STRATEGIES, recipe_of, settings_preset
-from ..metrics import check_predictions, per_class, read_predictions, subject_confusions
+from ..methods import STRATEGIES, kinds_of, settings_preset
+from ..metrics import check_predictions, per_class, read_predictions, subject_confusions, subject_draws
 from .plan import find_runs, made_from, reference, runs_of
-from ..results.compare import quantiles, score_stack, seed_weights, subject_draws
+from ..results.compare import quantiles, score_stack, seed_weights
 from ..results.records import records_in
 from ..results.runs import config_of_run, kind_of, stamp_of
 
@@ -160,7 +160,7 @@ def cannot_be(
     if (dataset, task) == ('smic', '5class'): return NO_FIVE
     if (method, task) == ('au_zero', '5class'): return 'au_zero knows three classes'
     if data != 'public_flow': return ''
-    kinds = recipe_of(method, settings_preset('tiny')).kinds
+    kinds = kinds_of(method, settings_preset('tiny'))
     if 'flow28' not in kinds: return f'{method} needs frames, the flow release has none'
     if task == '5class': return 'the flow release has three classes'
     return '' if features == 'both' else 'the flow release has no frames, so no frame difference'

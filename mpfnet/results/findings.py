@@ -22,9 +22,8 @@ from ..methods import method_of
 from ..metrics import read_predictions
 from .compare import AVERAGED, ONE, compare, signed
 from .records import read_config, records_in
-from .report import with_interval
 from .runs import config_of_run, configs
-from ..tasks import SCORE_WORDS, Task, as_units, draw_unit_scores, main_scores, task_of
+from ..tasks import SCORE_WORDS, Task, as_units, draw_unit_scores, main_scores, task_of, with_interval
 
 # %% ../../nbs/results/06_findings.ipynb #f530667e
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +79,7 @@ def seed_note(self:Result) -> str:  # Markdown; '' of a single seed
     if 'seeds' not in self.metrics: return ''
     def said(score):
         s = self.metrics['seeds'][score]
+        if s['mean'] is None: return f'{SCORE_WORDS[score]} n/a'
         return f"{SCORE_WORDS[score]} {s['mean']:.3f} ± {s['std']:.3f} ({', '.join(f'{v:.3f}' for v in s['each'])})"
     return (f"Scores of {len(self.parts)} seeds were averaged clip by clip before the class was named. "
             f"Seed by seed, mean ± standard deviation: {'; '.join(map(said, self.task.scores[:2]))}.")
@@ -216,14 +216,12 @@ def confusion_figure(self:Result):  # a matplotlib figure
 def by_subject(self:Result) -> pd.DataFrame:  # one row a subject: clips, right, UF1_without
     "Clips that are right, and UF1 pooled over all other subjects."
     t, rows = self.table, []
-    def scored(rest):
-        if not len(rest) or self.task.units and not any(map(any, rest['label'])): return np.nan
-        return self.task.evaluate(rest['label'], rest['prediction'])[self.score]
+    def scored(rest): return self.task.evaluate(rest['label'], rest['prediction'])[self.score] if len(rest) else None
     for (dataset, subject), own in t.groupby(['dataset', 'subject'], sort=True):
         without = scored(t.drop(own.index))
         right = int((own['label'] == own['prediction']).sum())
         rows.append(dict(subject=f'{dataset}/{subject}', clips=len(own), right=right, UF1_without=without))
-    return pd.DataFrame(rows).set_index('subject')
+    return pd.DataFrame(rows).set_index('subject').astype(dict(UF1_without=float))
 
 # %% ../../nbs/results/06_findings.ipynb #2a943b1c
 def mark_datasets(
@@ -247,10 +245,10 @@ def subject_figure(self:Result):  # a matplotlib figure
     size = (min(12, max(4, 1.5 + .28*len(s))), 3)
     fig, (top, ax) = pyplot().subplots(2, 1, figsize=size, dpi=72, sharex=True, height_ratios=(1, 1.4),
                                           layout='constrained')
-    top.axhline(pooled, color='0.6', lw=1)
+    if pooled is not None: top.axhline(pooled, color='0.6', lw=1)
     top.plot(range(len(s)), s['UF1_without'], 'o', ms=3, color='C1')
     top.margins(y=.35)
-    top.set(ylabel=f'{word}\nwithout', title=f'pooled {word} {pooled:.3f} (line)')
+    top.set(ylabel=f'{word}\nwithout', title=f'pooled {word} {with_interval(pooled, [None])} (line)')
     ax.bar(range(len(s)), s['right'], color='C0', label='right')
     ax.bar(range(len(s)), s['clips'] - s['right'], bottom=s['right'], color='0.8', label='wrong')
     ax.set(ylabel='clips', xticks=range(len(s)), xlim=(-.8, len(s) - .2))

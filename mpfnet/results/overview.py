@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..core.checks import need, printable, pyplot
@@ -21,7 +22,7 @@ from ..core.files import read_json
 from ..core.progress import duration
 from .records import Spotting, read_config
 from .words import NAMED, apart, as_words, sorted_words, words_of
-from ..tasks import SCORE_WORDS, main_scores
+from ..tasks import SCORE_WORDS, main_scores, with_interval
 
 # %% ../../nbs/results/07_overview.ipynb #3d60b744
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +44,11 @@ def pooled_scores(path:Path) -> dict: # metrics.json
     pooled = metrics.get('pooled')
     def number(x): return isinstance(x, (int, float)) and not isinstance(x, bool)
     names = main_scores(pooled) if isinstance(pooled, dict) else ()
-    whole = names and all(number(pooled.get(k)) for k in (*names, *(['acc'] if 'uf1' in names else [])))
+    units = 'mean_f1' in names                                            # which may be shown by nobody
+    def there(k): return number(pooled.get(k)) or units and pooled.get(k, '') is None
+    whole = names and all(map(there, names if units else (*names, 'acc')))
     ends = pooled.get(f'{names[0]}_ci95') if whole else None
-    ends = None if ends == [None, None] and 'mean_f1' in names else ends
+    ends = None if ends == [None, None] and units else ends
     if whole and (ends is None or isinstance(ends, list) and len(ends) == 2 and all(map(number, ends))): return metrics
     raise ValueError(f'{path}: uf1, uar or acc missing or of another kind. Run again to write it anew')
 
@@ -167,8 +170,7 @@ def uf1_text(r:FoundRun) -> str:
     if not r.metrics: return 'damaged' if r.wrong else ''
     pooled, told = r.metrics['pooled'], r.metrics.get('folds')
     score = main_scores(pooled)[0]
-    ends = pooled.get(f'{score}_ci95')
-    text = f'{pooled[score]:.3f}' + (f' ({ends[0]:.3f}–{ends[1]:.3f})' if ends and ends[0] is not None else '')
+    text = with_interval(pooled[score], pooled.get(f'{score}_ci95') or [None])
     if score != 'uf1': text = f'{SCORE_WORDS[score]} {text}'
     fewer = isinstance(told, dict) and told.get('done') != r.done
     return text + (f", of {told.get('done')} folds" if fewer else '')
@@ -227,7 +229,7 @@ def draw_runs(o:Overview): # of a folder; → the figure
         score = main_scores(pooled)[0]
         ends = pooled.get(f'{score}_ci95')
         if ends and ends[0] is not None: ax.plot(ends, [y, y], color='0.6', lw=2)
-        ax.plot(pooled[score], y, 'o', ms=7, mec='C0', mfc='C0' if whole else 'w')
+        ax.plot(np.array([pooled[score]], float), [y], 'o', ms=7, mec='C0', mfc='C0' if whole else 'w')
     labels = [as_words(w | dict(seed=seed_text(r) if 'seed' in w else '')) or r.folder.name for r, w in runs]
     words = dict.fromkeys(SCORE_WORDS[main_scores(r.metrics['pooled'])[0]] for r, _ in runs)
     ax.set(yticks=range(len(runs)), yticklabels=labels, ylim=(len(runs) - .5, -.5), xlabel=' or '.join(words) or 'UF1')

@@ -22,8 +22,9 @@ from ..core.checks import need, pick, pyplot
 from ..data.labels import class_names
 from ..metrics import KEY
 from .compare import Side, compare, digits, find_run, read_side, row_text
-from .report import METHOD_ORDER, with_interval
+from .report import METHOD_ORDER
 from .theirs import Known, known_clips, name_parts, read_theirs
+from ..tasks import with_interval
 
 # %% ../../nbs/results/09_published.ipynb #2d4da409
 SHIPPED = Path(mpfnet.__file__).parent/'published'

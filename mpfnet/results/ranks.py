@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.checks import need, pick, pyplot
-from ..metrics import KEY
+from ..metrics import KEY, subject_draws
 from mpfnet.results.compare import (
     EXACT,
     SCORES,
@@ -33,7 +33,6 @@ from mpfnet.results.compare import (
     seed_weights,
     share_text,
     signed,
-    subject_draws,
 )
 
 # %% ../../nbs/results/08_ranks.ipynb #c680b74e

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['METHOD_ORDER', 'POOLED_SCORES', 'KEPT', 'setting_of', 'run_as_row', 'read_run', 'by_method', 'collect', 'spread_text',
-           'with_interval', 'best_rows', 'markdown_row', 'as_markdown', 'drawn_row', 'scores_picture', 'one_of',
-           'commit_text', 'run_origin', 'published_rows', 'published_table', 'publish', 'origin']
+           'best_rows', 'markdown_row', 'as_markdown', 'drawn_row', 'scores_picture', 'one_of', 'commit_text',
+           'run_origin', 'published_rows', 'published_table', 'publish', 'origin']
 
 # %% ../../nbs/results/05_report.ipynb #2408edd8
 import hashlib
@@ -18,7 +18,7 @@ from ..core.checks import need, pyplot
 from ..core.files import as_json, if_whole, read_json
 from ..core.keep import write_atomically, write_text
 from .records import read_config
-from ..tasks import SCORE_WORDS, main_scores
+from ..tasks import SCORE_WORDS, main_scores, with_interval
 
 # %% ../../nbs/results/05_report.ipynb #5d29e4f2
 METHOD_ORDER = ['majority', 'pca_lda', 'scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c', 'au_zero', 'random_ridge',
@@ -83,14 +83,6 @@ def spread_text(
 ) -> str:
     "Mean ± spread; in words where every seed gives the same score."
     return f'{mean:.3f} ± {sd:.3f}' if sd else f'{mean:.3f} with every seed'
-
-# %% ../../nbs/results/05_report.ipynb #2eb8ec29
-def with_interval(
-    score, # 0…1
-    ci95,  # (low, high) of its subject bootstrap; of None where there are too few subjects
-) -> str:
-    "A score and its interval."
-    return f'{score:.3f} ({ci95[0]:.3f}–{ci95[1]:.3f})' if ci95[0] is not None else f'{score:.3f}'
 
 # %% ../../nbs/results/05_report.ipynb #e8db4c7e
 def best_rows(table) -> pd.DataFrame: # one row a run

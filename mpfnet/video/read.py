@@ -157,6 +157,12 @@ def frames(self:Video):
         yield Frame(index, time, image)
     self.ended = True
 
+# %% ../../nbs/video/01_read.ipynb #7d692178
+@patch
+def again(self:Video) -> Video:
+    "The same part of the same video, to be read once more."
+    return open_video(self.path, fps=self.fps, rotate=self.rotate, start=self.start, stop=self.stop)
+
 # %% ../../nbs/video/01_read.ipynb #821b8c15
 #: least frames a second → (code, what it means); the first that fits counts
 RATES = {

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from results import write_section
 
-from mpfnet.synthetic.films import Act, Film, Person, _edit_index, draw_film, write_film
+from mpfnet.synthetic.films import Act, Film, Person, _edit_index, _put, draw_film, write_film
 
 FPS, SECONDS, TIMES, QUICK = 20, 10, 60, 3
 
@@ -43,9 +43,7 @@ def repeated(source, path, times):
         put(b'stts', 8, [spans.ravel()]*times)
         put(b'stsc', 8, [(parts + (c, 0, 0)).ravel() for _, c in steps])
         for name, at in ((b'mvhd', 16), (b'tkhd', 20), (b'mdhd', 16), (b'elst', 8)):
-            body = bytearray(box[name][1])
-            struct.pack_into('>I', body, at, times*struct.unpack_from('>I', body, at)[0])
-            box[name][1] = bytes(body)
+            _put(box[name], at, '>I', times*struct.unpack_from('>I', box[name][1], at)[0])
     _edit_index(path, edit)
     return path
 

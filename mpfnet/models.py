@@ -9,10 +9,10 @@ __all__ = ['NO_FOLDS', 'FORGETS', 'PLACES', 'MODEL_FORMAT', 'KIND', 'WEIGHTS', '
            'NO_STATE', 'STILL', 'MIXED', 'SEEN', 'asked_for_all', 'copies_for_all', 'experiment_on_all', 'computing',
            'gap_between', 'about_of', 'fitted_on_all', 'run_config', 'without_bytes', 'same_bytes', 'matching_score',
            'address_of_method', 'flags_of', 'evaluate_command', 'fit_command', 'recipe_hash', 'probe',
-           'counts_by_class', 'config_of_model', 'score_section', 'data_section', 'model_card', 'check_place',
-           'alone_at', 'write_folder', 'fit', 'check_is_folder', 'check_config', 'read_model_config', 'read_weights',
-           'method_in', 'tell_of_other_code', 'check_recipe', 'Model', 'load', 'frames_as_rgb', 'as_release',
-           'face_way']
+           'counts_by_class', 'clips_by_fps', 'rate_words', 'config_of_model', 'score_section', 'data_section',
+           'model_card', 'check_place', 'alone_at', 'write_folder', 'fit', 'check_is_folder', 'check_config',
+           'read_model_config', 'read_weights', 'method_in', 'tell_of_other_code', 'check_recipe', 'Model', 'load',
+           'frames_as_rgb', 'as_release', 'face_way']
 
 # %% ../nbs/07a_models.ipynb #b9c21c36
 import os
@@ -38,7 +38,7 @@ from .core.checks import need, patch, pick, printable, warn
 from .core.files import as_json, hash_of, read_json
 from .core.keep import differs, file_name, locked, say_once, sweep, temporary_for, told, versions
 from .core.workers import one_thread
-from .data.labels import class_names, task_word
+from .data.labels import DATASETS, class_names, task_word
 from .folds import inner_groups, stored, subjects_of, whole_fold
 from .harness import Experiment, as_tensor, config_of, data_hash, harness, prepare, resident, told_of_gpu
 from mpfnet.methods import (
@@ -249,6 +249,20 @@ def counts_by_class(
     return {str(d): {c: int((t['label'] == k).sum()) for k, c in enumerate(classes)}
             for d, t in clips.groupby('dataset')}
 
+# %% ../nbs/07a_models.ipynb #fed747b8
+def clips_by_fps(clips) -> dict: # clip table → frames a second → clips
+    "How many clips were filmed at which rate; those whose rate nobody knows are left out."
+    usual = clips['dataset'].map({d: facts.fps for d, facts in DATASETS.items()})
+    own = clips['fps'] if 'fps' in clips else usual
+    known = own.astype(float).fillna(usual).dropna()
+    return {f'{rate:g}': int(n) for rate, n in known.value_counts().sort_index().items()}
+
+def rate_words(rates) -> str: # of `clips_by_fps`
+    "100 frames/s (one rate), or each with its clips."
+    if not rates: return 'an unknown rate'
+    if len(rates) == 1: return f'{next(iter(rates))} frames/s'
+    return ', '.join(f'{r} frames/s ({rates[r]} clip{"s"*(rates[r] > 1)})' for r in sorted(rates, key=float))
+
 # %% ../nbs/07a_models.ipynb #f1d9426b
 def config_of_model(
     e:Experiment,  # of the fit
@@ -265,8 +279,8 @@ def config_of_model(
     config = run | about | dict(
         kind=KIND, format=MODEL_FORMAT, classes=list(classes), gives=method_of(p.method).gives,
         recipe=recipe_hash(kind, recipe), weights=weights, probe=said, counts=counts_by_class(e.data.clips, classes),
-        people=['/'.join(s) for s in subjects_of(e.data.clips)], made=versions(),
-        fitted=datetime.now(timezone.utc).isoformat(timespec='seconds'), command=fit_command(p, out),
+        clips_by_fps=clips_by_fps(e.data.clips), people=['/'.join(s) for s in subjects_of(e.data.clips)],
+        made=versions(), fitted=datetime.now(timezone.utc).isoformat(timespec='seconds'), command=fit_command(p, out),
         score=matching_score(e), evaluate=evaluate_command(p))
     return config | dict(config_sha256=hash_of(config))
 
@@ -313,7 +327,8 @@ def data_section(config) -> str: # of a model
     head += '|---' + '|---:'*(len(config['classes']) + 1) + '|\n'
     body = '\n'.join(f"| {d} | {' | '.join(map(str, n.values()))} | {sum(n.values())} |" for d, n in rows.items())
     return (f"**{data['stamp']}**: {data['clips']} clips of {data['subjects']} subjects.\n\n{head}{body}\n\n"
-            f"Classes of the task `{config['task']}`. Input: {INPUTS[config['input']]}.")
+            f"Classes of the task `{config['task']}`. Input: {INPUTS[config['input']]}, "
+            f"at {rate_words(config['clips_by_fps'])}.")
 
 # %% ../nbs/07a_models.ipynb #835c15a8
 LIMITS = '''- It names one of its {k} classes whatever it is shown: another emotion, a blink, no face at all.

@@ -108,7 +108,9 @@ def quiet_decoder():
         if log: log.setLogLevel(before)
 
 def opened_video(path:Path) -> cv2.VideoCapture | None:
-    "OpenCV's reader before the first frame, upright; None if it cannot read the file."
+    "OpenCV's reader before the first frame, upright; None if the file is no video, or none that it can read."
+    with open(path, 'rb') as f: known = container_of(f.read(200))
+    if not known: return None
     with quiet_decoder(): cap = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
     if not cap.isOpened(): return None
     cap.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ..core.checks import need, pick
-from ..core.keep import temporary_for
+from ..core.keep import write_atomically
 from ..data.action_units import au_field
 from .faces import draw_face, invert, subject_traits
 
@@ -237,9 +237,7 @@ def _edit_index(path, edit):
     need(boxes and boxes[-1][0] == b'moov', str(path), [b[0] for b in boxes], 'an mp4 or mov with its index at the end')
     old = len(_as_bytes(boxes[-1:]))
     edit({box[0]: box for box in _each(boxes)})
-    temp = temporary_for(Path(path))
-    temp.write_bytes(data[:-old] + _as_bytes(boxes[-1:]))
-    temp.replace(path)
+    write_atomically(path, lambda p: Path(p).write_bytes(data[:-old] + _as_bytes(boxes[-1:])))
 
 # %% ../../nbs/synthetic/05_films.ipynb #ddf98ce8
 def _set_mp4_times(path, times):
@@ -282,9 +280,7 @@ def _set_webm_times(path, times):
         if name == _SINCE: since = int.from_bytes(data[a:b], 'big')
         if name == _BLOCK: struct.pack_into('>h', data, a + 1, next(rest) - since)
         if name == _LONG: struct.pack_into('>d', data, a, 2*ms[-1] - ms[-2])
-    temp = temporary_for(Path(path))
-    temp.write_bytes(data)
-    temp.replace(path)
+    write_atomically(path, lambda p: Path(p).write_bytes(data))
 
 # %% ../../nbs/synthetic/05_films.ipynb #081588bf
 #: suffix of a file → what gives its frames their times

@@ -18,11 +18,11 @@ import torch
 
 from ..core.checks import need
 from ..heat import heat_of, overlay
-from ..models import Model, computing, face_way, load
+from ..models import Model, computing, face_way, load, rate_words
 from ..plau import AUZero
 from ..results.runs import kind_of
 from ..synthetic.unit_flow import UNITS
-from .read import Video, open_video
+from .read import Video
 from .track import SIZE, cut_out, head_part, moved_by, pixel_flow
 
 # %% ../../nbs/video/04_name.ipynb #5530a477
@@ -87,8 +87,7 @@ def strips_of(
 ): # yields Strip
     "Read the video again, as far as its last event."
     waiting, half = _begin(events, signal, named), float(np.median(np.diff(video.times)))/2 + 1e-6
-    again = open_video(video.path, fps=video.fps, rotate=video.rotate, start=video.start, stop=video.stop)
-    for frame in again.frames() if waiting else ():
+    for frame in video.again().frames() if waiting else ():
         for strip in [s for s in waiting if frame.time >= s.moments[0] - half]:
             if frame.time <= strip.moments[2] + half: _take(strip, frame, half)
             else:
@@ -221,8 +220,27 @@ def model_facts(model:Model) -> dict:
     s = a.get('score')
     score = s and {k: s[k] for k in ('run', 'n', 'uf1', 'uf1_ci95')}
     return dict(method=a['method'], trained_on=a['data']['stamp'], clips=a['data']['clips'],
-                people=len(a['people']), classes=list(model.classes), input=a['input'], gives=a['gives'],
-                recipe=a['recipe'], sha256=a['weights']['sha256'], mpfnet=a['mpfnet'], score=score)
+                people=len(a['people']), clips_by_fps=a.get('clips_by_fps'), face_px=model.recipe.size,
+                classes=list(model.classes), input=a['input'], gives=a['gives'], recipe=a['recipe'],
+                sha256=a['weights']['sha256'], mpfnet=a['mpfnet'], score=score)
+
+# %% ../../nbs/video/04_name.ipynb #64259331
+def _tested(score): # of `model_facts`
+    "How good the method was on strangers."
+    if not score: return 'How good it is, is not known: no leave-one-subject-out run of it was found.'
+    ends = [v for v in score['uf1_ci95'] if v is not None]
+    between = f' ({ends[0]:.2f}–{ends[1]:.2f}, 95 % interval over subjects)' if len(ends) == 2 else ''
+    return f'On people it had not seen the same method reached UF1 {score["uf1"]:.2f}{between}, run {score["run"]}.'
+
+# %% ../../nbs/video/04_name.ipynb #ec086f1e
+def _otherwise(facts, fps, side):
+    "How a video differs from the clips of a model."
+    seen = dict(frames=f'faces brought to {facts["face_px"]} px', flow28='as flow images of 28×28 px')[facts['input']]
+    face = f', faces of {side:.0f} px' if side else ''
+    scale = '' if facts['gives'] == 'probabilities' else f' They are {facts["gives"]} put between 0 and 1 by softmax.'
+    return (f'It learnt from {facts["clips"]} clips at {rate_words(facts["clips_by_fps"])}, {seen}; yours has '
+            f'{fps:.0f} frames/s{face}, another camera and other light. Its probabilities are not calibrated for '
+            f'that.{scale}')
 
 # %% ../../nbs/video/04_name.ipynb #11665d4f
 def model_words(
@@ -231,17 +249,8 @@ def model_words(
     side: float,  # of the faces, px; None = no faces
 ) -> list: # of sentences
     "What somebody has to know before they read a class."
-    s, drawn = facts['score'], kind_of(facts['trained_on']) in ('synthetic', 'look-alike')
-    ends = [v for v in (s['uf1_ci95'] if s else ()) if v is not None]
-    between = f' ({ends[0]:.2f}–{ends[1]:.2f}, 95 % interval over subjects)' if len(ends) == 2 else ''
-    tested = 'How good it is, is not known: no leave-one-subject-out run of it was found.'
-    if s: tested = f'On people it had not seen the same method reached UF1 {s["uf1"]:.2f}{between}, run {s["run"]}.'
-    face = f', faces of {side:.0f} px' if side else ''
-    scale = '' if facts['gives'] == 'probabilities' else f' They are {facts["gives"]} put between 0 and 1 by softmax.'
-    kind = {'frames': 'recorded frames', 'flow28': 'flow images of 28×28 px, made here from onset and apex'}
+    drawn = kind_of(facts['trained_on']) in ('synthetic', 'look-alike')
     return [f'The classes come from {facts["method"]}, trained on {facts["trained_on"]}: {facts["clips"]} clips of '
             f'{facts["people"]} people. It names one of {", ".join(facts["classes"])} whatever it is shown.',
-            *(['It learnt from drawings: it says nothing about people.'] if drawn else []), tested,
-            f'It learnt from {kind[facts["input"]]}; this video has {fps:.0f} frames/s{face}, another camera and other '
-            f'light. Its probabilities are not calibrated for that.{scale}',
-            f'"{NO_CLASS}" stands where the two best are nearer than {TOO_NEAR}.']
+            *(['It learnt from drawings: it says nothing about people.'] if drawn else []), _tested(facts['score']),
+            _otherwise(facts, fps, side), f'"{NO_CLASS}" stands where the two best are nearer than {TOO_NEAR}.']

@@ -16,8 +16,9 @@ import pandas as pd
 
 from ..core.keep import temporary_for, told
 from ..core.progress import Progress
+from ..data.films import quiet_decoder
 from ..synthetic.films import film_writer, webm_is_whole
-from .read import Video, open_video
+from .read import Video
 
 # %% ../../nbs/video/05_overlay.ipynb #f06657fd
 #: kind of event → its colour
@@ -95,8 +96,7 @@ def _drawn(video, events, signal, size, rate):
     tracks = {f: (r['time'].to_numpy(), r[[*'xywh']].to_numpy()) for f, r in signal.groupby('face')}
     begin, end = video.times[0], video.times[-1]
     lines = event_lines(events, list(tracks), begin, end, w)
-    again = open_video(video.path, fps=video.fps, rotate=video.rotate, start=video.start, stop=video.stop)
-    for time, frame in at_ticks(again.frames(), rate):
+    for time, frame in at_ticks(video.again().frames(), rate):
         image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
         now = events[(events['onset'] <= time) & (time <= events['offset'])]
         draw_moment(image, boxes_at(tracks, time, scale), now)
@@ -109,15 +109,13 @@ TOO_LITTLE = '{} could not be written to its end: make room on that disk, or nam
 
 def _write_pictures(path, pictures, rate, total, show):
     "Write pictures as they come; OSError where the disk took less."
-    writer, loud = None, cv2.utils.logging.setLogLevel(0)
-    try:
-        with Progress(total, path.name, 'frame', show=show) as bar:
-            for count, image in enumerate(pictures, 1):
-                writer = writer or film_writer(path, rate, image.shape[1::-1])
-                writer.write(image)
-                if count % 25 == 0 and count <= total: bar.move(count)
+    writer = None
+    with quiet_decoder(), Progress(total, path.name, 'frame', show=show) as bar:
+        for count, image in enumerate(pictures, 1):
+            writer = writer or film_writer(path, rate, image.shape[1::-1])
+            writer.write(image)
+            if count % 25 == 0 and count <= total: bar.move(count)
         writer.release()
-    finally: cv2.utils.logging.setLogLevel(loud)
     if not webm_is_whole(path): raise OSError(TOO_LITTLE.format(path.name))
 
 # %% ../../nbs/video/05_overlay.ipynb #7dfb14ed

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ..core.checks import need, patch, printable
-from ..data.films import container_of, opened_video, stamped, why_not
+from ..data.films import opened_video, stamped, why_not
 from ..data.frames import SUFFIXES, list_frames, read_image
 
 # %% ../../nbs/video/01_read.ipynb #991b6c89
@@ -61,8 +61,7 @@ def _positive(x): return float(x) if np.isfinite(x) and 0 < x < 1e5 else None
 
 def _look_at_file(video):
     "What the head of a file says; VideoError if no frame can be read."
-    with open(video.path, 'rb') as f: kind = container_of(f.read(200))
-    cap = opened_video(video.path) if kind else None
+    cap = opened_video(video.path)
     ok, image = cap.read() if cap else (False, None)
     if not ok: raise VideoError(f'{printable(video.path)} {why_not(video.path)}')
     video.tagged, count = _positive(cap.get(cv2.CAP_PROP_FPS)), cap.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -156,6 +155,12 @@ def frames(self:Video):
         self.times.append(time)
         yield Frame(index, time, image)
     self.ended = True
+
+# %% ../../nbs/video/01_read.ipynb #7d692178
+@patch
+def again(self:Video) -> Video:
+    "The same part of the same video, to be read once more."
+    return open_video(self.path, fps=self.fps, rotate=self.rotate, start=self.start, stop=self.stop)
 
 # %% ../../nbs/video/01_read.ipynb #821b8c15
 #: least frames a second → (code, what it means); the first that fits counts

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core.checks import need, pick, pyplot
 from ..data.recordings import KINDS_OF_EXPRESSION, VIDEO, checked_intervals, checked_recordings, with_names
-from ..metrics import evaluate
+from ..metrics import evaluate, subject_draws
 
 # %% ../../nbs/results/10_intervals.ipynb #8de56950
 LEAST_SHARED = .5  # IoU of a hit
@@ -104,9 +104,8 @@ def spot_summary(
     "Scores over all subjects and recordings. An interval is [None, None] for a single subject."
     each = counts_by_subject(counts)
     whole, s = each.sum(0), len(each)
-    times = np.random.default_rng(seed).multinomial(s, np.full(s, 1/s), size=n)
     known = dict(zip(SPOT_SCORES, spot_scores_of(whole).tolist()))
-    ends = dict(zip(SPOT_SCORES, spot_scores_of(times@each).T))
+    ends = dict(zip(SPOT_SCORES, spot_scores_of(subject_draws(s, n, seed)@each).T))
     found = dict(recordings=len(counts), subjects=s, minutes=float(whole[3]))
     found |= dict(zip(COUNTS[:3], whole[:3].astype(int).tolist()))
     for k, v in known.items():
@@ -300,9 +299,8 @@ def spot_difference(
     pick(dict.fromkeys(SPOT_SCORES), score, 'score of spotting')
     need(a[VIDEO].equals(b[VIDEO]), 'recordings of B', len(b), f'those of A, {len(a)} of them')
     x, y, k = counts_by_subject(a), counts_by_subject(b), SPOT_SCORES.index(score)
-    times = np.random.default_rng(seed).multinomial(len(x), np.full(len(x), 1/len(x)), size=n)
     def gap(w): return spot_scores_of(w@y)[..., k] - spot_scores_of(w@x)[..., k]
-    low, high = np.nanquantile(gap(times), [.025, .975]) if len(x) > 1 else (np.nan, np.nan)
+    low, high = np.nanquantile(gap(subject_draws(len(x), n, seed)), [.025, .975]) if len(x) > 1 else (np.nan, np.nan)
     return dict(difference=float(gap(np.ones(len(x)))), low=float(low), high=float(high), subjects=len(x))
 
 # %% ../../nbs/results/10_intervals.ipynb #236f4007

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'COMPOSITE', 'LICENSED', 'READERS', 'NAMES', 'READY_FLOW', 'RELEASE', 'LICENCE', 'HELP', 'NO_ROOT',
-           'OTHER_LISTS', 'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'OPTIONS_OF_ONE', 'CODED', 'UNIT_COLUMN', 'NOT_OF_OWN',
-           'parts_of', 'check_joined', 'joins', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere',
-           'counts_of', 'check_counts', 'expected_of', 'found_of', 'difference', 'compare_counts', 'load_clips',
-           'finish', 'check_options', 'tell', 'nothing_left', 'load_own', 'load_composite', 'joint_report',
-           'coded_parts', 'well_coded', 'load_units']
+           'OTHER_LISTS', 'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'OPTIONS_OF_ONE', 'UNIT_COLUMN', 'parts_of',
+           'check_joined', 'joins', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere', 'counts_of',
+           'check_counts', 'expected_of', 'found_of', 'difference', 'compare_counts', 'load_clips', 'finish',
+           'check_options', 'tell', 'nothing_left', 'load_own', 'load_composite', 'joint_report', 'coded_parts',
+           'well_coded', 'load_units']
 
 # %% ../nbs/00_clips.ipynb #ed77b2f2
 import os
@@ -28,7 +28,7 @@ from .data.readers import SOURCES, DataError, check_names, read_dataset, read_me
 from .data.settle import POLICIES
 from .data.sheets import plain
 from .data.steps import STEP_OPTIONS, read_atnet_flow
-from .data.units import UNCODED, check_coded, is_units, marks, read_units, settled_units, units_task
+from .data.units import AU, check_coded, is_units, marks, read_units, settled_units, units_task
 from .synthetic.synth import read_synth
 
 # %% ../nbs/00_clips.ipynb #d3a9fb6a
@@ -395,8 +395,8 @@ def coded_parts(
     options,
 ) -> list: # of Clips, one a dataset, each with a column `au`
     "Every clip of each dataset, as its sheet has it. A ValueError where nobody has coded units."
+    if is_own(dataset): return [load_own(dataset, root, AU, apex, strict, options)]
     check_coded(dataset)
-    if is_own(dataset): raise ValueError(NOT_OF_OWN.format(own_data(dataset)))
     names = parts_of(dataset := check_joined(dataset)) or (dataset,)
     if options and len(names) > 1: raise ValueError(OPTIONS_OF_ONE.format(dataset, ', '.join(options)))
     task = {'synth': '3class'}
@@ -405,9 +405,7 @@ def coded_parts(
     for clips in found: need('au' in clips.table, f"{clips.name}: task='au', columns of the sheet", 'none', UNIT_COLUMN)
     return found
 
-CODED = tuple(d for d in READERS if d not in UNCODED)
 UNIT_COLUMN = 'one with action units: Action Units, or AU'
-NOT_OF_OWN = "{}: task='au' is for " + ', '.join(CODED) + ": a table of one's own has classes only"
 
 # %% ../nbs/00_clips.ipynb #daea767e
 def well_coded(clips:Clips) -> pd.DataFrame: # of one dataset, with a column `au`
@@ -431,7 +429,7 @@ def load_units(
     "Every clip whose units are known. Its task names those that are scored; `report['units']` counts all of them."
     parts = coded_parts(dataset, root, apex, strict, options)
     rows = pd.concat([well_coded(p) for p in parts]).sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
-    name = dataset if len(parts) == 1 else check_joined(dataset)
+    name = parts[0].name if len(parts) == 1 else check_joined(dataset)
     task = units_task(scored := settled_units(rows['units'], task, name))
     counts = Counter(u for units in rows['units'] for u in units)
     report = parts[0].report if len(parts) == 1 else joint_report(name, [p.report for p in parts])

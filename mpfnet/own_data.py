@@ -29,7 +29,8 @@ COLUMN_MEANINGS = dict(
     video='instead of frames: a video file. Its frames count from 1 (from 0 with -p data_options first=0)',
     fps='frames a second; needed for seconds in folders. Else it may be empty: a video says its own, and of a folder '
         'it is not known then',
-    au='action units, for your own use; may be missing',
+    au='action units as a coder wrote them: 4, R12, 4+7; with -p task au they are what is learnt, and no emotion is '
+       'needed. Else it may be missing',
     cropped='yes, if the pictures show the face alone; no, if it is to be found, as where the cell is empty or missing')
 
 TEMPLATE_ROWS = [

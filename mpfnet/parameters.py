@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from .clips import NAMES, NOT_OF_OWN, OPTIONS, READY_FLOW, check_joined
+from .clips import NAMES, OPTIONS, READY_FLOW, check_joined
 from .core.checks import need, warn
 from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names, named_classes
@@ -197,7 +197,6 @@ def options_text(options:dict) -> str: # name → text
 def with_own_data(p:Parameters) -> Parameters:
     "One's own data under a name, with the classes that their labels have; others as they are."
     if not is_own(p.dataset): return p
-    if is_units(p.task): raise ValueError(NOT_OF_OWN.format(own_data(p.dataset)))
     own, sheet = own_data(p.dataset), options_of(p.data_options).get('sheet', '')
     return replace(p, dataset=own, task=task_asked(own, str(p.task), sheet))
 

@@ -557,3 +557,63 @@ def test_names_of_tables(tmp_path):
     assert own_data(tmp_path/'samm.csv') == 'own_samm'
     with pytest.raises(ValueError, match='or a table of your own, .csv or .xlsx'): check_parameters(dict(dataset='sam'))
     with pytest.raises(ValueError, match='expected a table, found a folder'): own_data(tmp_path)
+
+
+# --- action units of one's own
+
+UNITS = ('4', 'AU12+25', 'R1, 2; 5')
+
+
+@pytest.fixture
+def coded(sheet): # a coder's column in the place of emotions
+    return sheet.drop(columns='emotion').assign(au=[UNITS[k % 3] for k in range(len(sheet))])
+
+
+def units(table, films, **options):
+    return load_clips(table, films, task='au:4+12', cropped='yes', kind='synthetic', **options)
+
+
+def test_one_s_own_units_are_a_task_without_a_column_of_emotions(films, coded, tmp_path):
+    clips = units(coded, films)
+    assert clips.classes == ('AU4', 'AU12') and len(clips) == 12
+    assert set(clips.table['label']) == {(1, 0), (0, 1), (0, 0)}
+    coded.to_csv(films/'coded.csv', index=False)
+    folder = run(films/'coded.csv', tmp_path, task='au:4+12')
+    found = json.loads((folder/'metrics.json').read_text())['pooled']
+    assert set(found['per_unit']) == {'AU4', 'AU12'} and 0 <= found['mean_f1'] <= 1
+    assert config(folder)['dataset'] == 'coded' and config(folder)['task'] == 'au:4+12'
+
+
+def test_a_cell_nobody_can_read_and_an_empty_one_are_told_and_left_out(films, coded):
+    coded.loc[0, 'au'], coded.loc[1, 'au'], coded.loc[2, 'au'] = 'smile', None, '0'
+    clips = units(coded, films)
+    found = {f['decision']: f for f in clips.report['findings']}
+    assert len(clips) == 10 and found['units-unread']['found'] == 'smile' and 'units-missing' in found
+    assert clips.table.query("subject == 'p1' and clip == 'c2'")['label'].item() == (0, 0)      # 0: a coder saw none
+
+
+def test_emotions_stay_beside_units_and_words_that_no_task_knows_drop_nothing(films, sheet):
+    sheet['Action Units'], sheet['emotion'] = [UNITS[k % 3] for k in range(len(sheet))], 'puzzled'
+    clips = units(sheet, films)
+    assert len(clips) == 12 and set(clips.table['emotion']) == {'puzzled'}
+
+
+def test_units_of_arrays(tmp_path):
+    rng = np.random.default_rng(0)
+    y, subjects = [UNITS[k % 2] for k in range(12)], [f's{k % 4}' for k in range(12)]
+    clips = load_clips((rng.normal(size=(12, 5, 2, 16, 16)), y, subjects), task='au:4+12+25')
+    assert clips.table.groupby('subject')['label'].agg(set).to_list() == [{(1, 0, 0)}, {(0, 1, 1)}]*2
+
+
+@pytest.mark.parametrize('change, said', [
+    (lambda t: t.drop(columns='au'), 'expected a column au, found subject'),
+    (lambda t: t.assign(au='18'), 'AU4, AU12 in no clip.*AU18 [(]12[)]'),
+    (lambda t: t.assign(subject='p1', clip=range(12)), "only 'p1' in .* with nobody else"),
+    (lambda t: t.assign(au='smile'), 'AU4, AU12 in no clip')])
+def test_units_that_cannot_be_a_task(films, coded, change, said):
+    with pytest.raises(ValueError, match=said): units(change(coded), films)
+
+
+def test_units_that_are_no_column_of_classes(films, coded):
+    with pytest.raises(DataError, match='expected a column emotion or label, found'):
+        load_clips(coded, films, cropped='yes', kind='synthetic')

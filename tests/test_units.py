@@ -106,12 +106,6 @@ def test_a_unit_that_was_never_drawn_is_refused_by_the_prior(sheets, tmp_path, m
         run(dataset='casme2', task='au:1+4+18', method='au_zero', data_root=str(sheets), out_dir=str(tmp_path))
 
 
-def test_one_s_own_table_is_refused(tmp_path):
-    (tmp_path/'mine.csv').write_text('subject,clip,label,au\na,1,x,4\nb,2,y,12\n')
-    with pytest.raises(ValueError, match="task='au' is for synth, casme2"):
-        run(dataset=str(tmp_path/'mine.csv'), task='au', method='hof_ridge', out_dir=str(tmp_path/'runs'))
-
-
 def test_a_unit_of_one_person_is_told_of_and_never_found(synth_root, tmp_path, monkeypatch):
     clips = load_clips('synth', synth_root).table
     marked = [(4, 12) if s == 'sub01' else (4,) if k % 2 else () for k, s in enumerate(clips['subject'])]

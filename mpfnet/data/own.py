@@ -39,6 +39,7 @@ from .labels import DATASETS, THREE, class_names, label_of, named_classes
 from .readers import EMPTY, DataError, _plain_name, depth_of, frames_lister
 from .settle import FAR, LONGEST_CLIP, Draft, Refused, settle
 from .sheets import SheetError, Table, find_table, plain, read_csv_sheet, read_workbook, text
+from .units import is_units
 
 # %% ../../nbs/data/08_own.ipynb #39773a11
 class OwnData(str):
@@ -116,6 +117,7 @@ EXAMPLE_ADVICE = 'mpfnet data template writes an example with every column'
 def own_table(
     own:OwnData,  # a path or a DataFrame
     sheet='',     # part of the name of a workbook's sheet
+    task='',      # action units need a column of theirs, other tasks one of classes
 ) -> Table:
     "Rows and columns as the spreadsheet has them; a DataError names a column that is missing."
     try:
@@ -125,8 +127,8 @@ def own_table(
     if plain(sheet) not in plain(table.sheet):
         known = ', '.join([table.sheet, *table.others])
         raise DataError(f'{own.address}: sheet={sheet!r}: no such sheet with clips; there is {known}')
-    missing = [f'a column {a} or {b}' for a, b in (('emotion', 'label'), ('frames', 'video'))
-               if a not in table.columns and b not in table.columns]
+    needed = ('au',) if is_units(task) else ('emotion', 'label'), ('frames', 'video')
+    missing = ['a column ' + ' or '.join(names) for names in needed if not {*names} & {*table.columns}]
     there = ', '.join(table.columns.values())
     if missing: raise DataError(f'{own.address}: expected {" and ".join(missing)}, found {there}. {EXAMPLE_ADVICE}')
     return table
@@ -203,9 +205,12 @@ NO_CLASSES = '{}: column {}: {} different labels in {} rows ({}, …): these are
 ONE_CLASS = '{}: column {}: every row has {}; expected two classes or more'
 COMMA = '{}: column {}: {!r}: no class may have a comma in its name'
 
-def label_column(table:Table) -> str: # of one's own
-    "Our name of the column that decides the classes."
-    return 'label' if 'label' in table.columns else 'emotion'
+def label_column(
+    table:Table,  # of one's own
+    task='',      # of the run
+) -> str:
+    "Our name of the column that decides the classes, or the units."
+    return 'au' if is_units(task) else 'label' if 'label' in table.columns else 'emotion'
 
 def label_word(value) -> str: # of a cell
     "A label as text; 01, 1 and 1.0 are one class."
@@ -222,9 +227,9 @@ def own_task(
     task='3class',  # or classes in their order: 'low,high'
 ) -> str:
     "The task that a table's labels are for: '3class', or its classes, as 'high,low'. A DataError where they are none."
-    key = label_column(table)
+    key = label_column(table, task)
     words = {r.number: label_word(r.cells[key]) for r in table.rows}
-    if named_classes(task) or key == 'emotion': return task
+    if named_classes(task) or key != 'label': return task
     found = {}
     for w in filter(None, words.values()): found.setdefault(w.casefold(), w)
     three = list(dict.fromkeys(THREE.values()))
@@ -240,10 +245,12 @@ def own_task(
 # %% ../../nbs/data/08_own.ipynb #4c32e1c0
 def own_class(
     word,       # a label or an emotion
-    key,        # which of the two
+    key,        # which of them, as of `label_column`
     task:str,   # of `own_task`
-) -> int | None:
-    "Number of its class; None: the task has none for it. Refused for a word that nobody knows."
+) -> int | str | None:
+    """Number of its class; None: the task has none for it. Refused for a word that nobody knows. Action units stay as
+    they are written: they are read where all clips are there."""
+    if key == 'au': return word
     if named := named_classes(task):
         names = [c.casefold() for c in named]
         if word.casefold() in names: return names.index(word.casefold())
@@ -475,7 +482,7 @@ def wish_of(
     options,      # of `read_own`
 ) -> Wish | None:
     "A row that has been understood; None: the task has no class for it. Refused says why not."
-    key = label_column(table)
+    key = label_column(table, task)
     word = label_word(row.cells.get(key))
     if not subject: raise Refused('bad-row', 'subject', EMPTY)
     column = 'video' if row.text('video') or 'frames' not in table.columns else 'frames'
@@ -483,7 +490,7 @@ def wish_of(
     clip = spelling(row.cells.get('clip')) or f"{path.stem}_{row.text('onset')}"
     for k, name in (('subject', subject), ('clip', clip)):
         if NO_NAME.fullmatch(name) or not _plain_name(name): raise Refused('bad-name', k, name)
-    label = own_class(word, key, task)
+    label, emotion = own_class(word, key, task), label_word(row.cells.get(label_column(table)))
     moments = {k: moment(row, table.columns, k, options['unit']) for k in _MOMENTS if k in table.columns}
     fps = amount(row.cells.get('fps'))
     if fps is not None and not 0 < fps <= FASTEST: raise Refused('bad-row', 'fps', row.text('fps'))
@@ -492,7 +499,7 @@ def wish_of(
     crop = yes_or_no(cropped) if spelling(cropped) else options.get('cropped', False)
     if crop is None: raise Refused('bad-row', 'cropped', f'{row.text("cropped")}; expected yes or no')
     fps = fps or (options['fps'] if path.is_dir() else None)
-    return Wish(row, subject, clip, word, label, path, moments, fps, crop)
+    return Wish(row, subject, clip, emotion, label, path, moments, fps, crop)
 
 # %% ../../nbs/data/08_own.ipynb #a14c8b17
 def place_column(
@@ -792,14 +799,16 @@ def check_enough(
     rows,           # of the clip table
     table:Table,    # of one's own
     report:Report,
+    task='',        # of `own_task`
 ):
     "Raise a DataError if there is nobody, or no class, to be told from another."
     if not len(rows): return
     dropped = sum(f['kind'] == 'dropped' for f in report.findings)
     more = f' ({dropped} of {len(table.rows)} rows were dropped: mpfnet data check names them)' if dropped else ''
-    key = label_column(table)
-    for what, column, why in (('subject', 'subject', 'with nobody else to learn from, nobody can be left out'),
-                              ('label', key, 'there is nothing to tell apart')):
+    key = label_column(table, task)
+    alone = 'subject', 'subject', 'with nobody else to learn from, nobody can be left out'
+    same = 'label', key, 'there is nothing to tell apart'
+    for what, column, why in (alone, same)[:1 if key == 'au' else 2]:
         if rows[what].nunique() > 1: continue
         only = rows['emotion' if what == 'label' else column].iat[0]
         told = f'{table.file}: column {table.columns[column]}: only {only!r} in {len(rows)} usable rows: {why}{more}'
@@ -827,7 +836,7 @@ def read_own(
 ) -> tuple:         # (clip table, report as a dict, task)
     "Rows of one's own table and its report."
     options = own_options(options)
-    table = own_table(own, options['sheet'])
+    table = own_table(own, options['sheet'], task)
     task = own_task(table, task)
     class_names(task, str(own))                              # 5class is of casme2 and samm
     report = Report(str(own), options['kind'], dict(own_source(own, table, root)))
@@ -849,7 +858,7 @@ def read_own(
     if n := int(rows['fps'].isna().sum()):
         done = f'{ASSUMED} where a length is judged'
         report.add('no-rate', column='fps', found=f'{n} of {len(rows)} clips', done=done)
-    check_enough(rows, table, report)
+    check_enough(rows, table, report, task)
     note_empty_classes(rows, task, report)
     folders = {w.path: Clip(w.path, '', {}) for w in found if w.path.is_dir()}
     if len(rows) and (depth := depth_of(rows, folders, root, report)): rows['depth'] = depth
@@ -894,10 +903,14 @@ def checked_arrays(
     return F, words, people
 
 # %% ../../nbs/data/08_own.ipynb #b7b30ca4
-def arrays_table(own:OwnData) -> Table: # with arrays
+def arrays_table(
+    own:OwnData,  # with arrays
+    task='',      # of the run: what y is
+) -> Table:
     "y and subjects as columns of a table, whose checks then are theirs."
     _, words, people = own.source
-    return own_table(OwnData(own, pd.DataFrame(dict(subject=people, label=words, onset=0, offset=9, video='x'))))
+    said = {'au' if is_units(task) else 'label': words}
+    return own_table(OwnData(own, pd.DataFrame(dict(subject=people, **said, onset=0, offset=9, video='x'))), '', task)
 
 def task_asked(
     own:OwnData,    # anything
@@ -905,7 +918,7 @@ def task_asked(
     sheet='',       # part of the name of a workbook's sheet
 ) -> str:
     "The task that the labels are for, as of `own_task`."
-    return own_task(arrays_table(own) if own.arrays else own_table(own, sheet), task)
+    return own_task(arrays_table(own, task) if own.arrays else own_table(own, sheet, task), task)
 
 # %% ../../nbs/data/08_own.ipynb #2b61e69e
 def read_arrays(
@@ -917,10 +930,10 @@ def read_arrays(
     "A row a clip, and a report of what was odd."
     need(kind in ('own', 'synthetic'), 'kind', kind, 'own or synthetic')
     F, words, _ = own.source
-    table, report = arrays_table(own), Report(str(own), kind)
-    task = own_task(table, task)
+    table, report = arrays_table(own, task), Report(str(own), kind)
+    task, key = own_task(table, task), label_column(table, task)
     names = subjects_of_rows(table, report)
-    try: labels = [own_class(w, 'label', task) for w in words]
+    try: labels = [own_class(w, key, task) for w in words]
     except Refused as e:
         raise DataError(f'y[{words.index(e.found)}]: {e.found!r} is none of the classes {task}') from None
     report.source |= dict(title='arrays', annotation='y', rows=len(F), frames='X', table=table_hash(table))
@@ -928,6 +941,7 @@ def read_arrays(
     rows = pd.DataFrame(dict(dataset=str(own), subject=[*names.values()], clip=clips, emotion=words, onset=pd.NA,
                              apex=pd.NA, offset=pd.NA, apex_policy='ready', frames=[{}]*len(F),
                              input='array', label=labels))
-    check_enough(rows, table, report)
+    if key == 'au': rows['au'] = labels
+    check_enough(rows, table, report, task)
     note_empty_classes(rows, task, report)
     return rows, report.as_dict(), task

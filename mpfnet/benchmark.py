@@ -13,7 +13,7 @@ __all__ = ['RULES', 'OWN', 'SPELT', 'SHARED_PARAMETERS', 'BENCHMARK_PARAMETERS',
            'table_of_cells', 'whole_groups', 'pairs_of_cells', 'mean_scores', 'ranks_of_table', 'best_for_each',
            'oracle_cells', 'said_of_oracles', 'Benchmarked', 'said_of_failures', 'sentences', 'seconds_table',
            'asked_as_json', 'own_digests', 'read_benchmark', 'plan_benchmark', 'benchmark', 'scores_by_rule',
-           'panel_shape', 'panels', 'panel_title', 'kinds_of', 'forest_picture', 'pairs_picture', 'ranks_picture']
+           'panel_shape', 'panels', 'panel_title', 'clip_kinds', 'forest_picture', 'pairs_picture', 'ranks_picture']
 
 # %% ../nbs/06_benchmark.ipynb #81fb21a1
 import re
@@ -918,7 +918,7 @@ def panel_title(
     return f'{dataset} ({kind})\nsplit={split}, rule: {rule}'
 
 # %% ../nbs/06_benchmark.ipynb #6ee16bb2
-def kinds_of(
+def clip_kinds(
     table:pd.DataFrame,  # of `table_of_cells`
 ) -> dict:               # dataset → real, look-alike, …
     "What the clips of each dataset are."
@@ -933,7 +933,7 @@ def forest_picture(
     score='uf1',  # of `SCORES`
 ):                # the figure; None where nothing was scored
     "Scores and their intervals; single seeds as small dots."
-    means, kinds = mean_scores(r.table, score), kinds_of(r.table)
+    means, kinds = mean_scores(r.table, score), clip_kinds(r.table)
     groups = dict(list(means.dropna(subset=['value']).groupby(['dataset', 'split', 'rule'], sort=False)))
     if not groups: return None
     most = max(map(len, groups.values()))
@@ -954,7 +954,7 @@ def pairs_picture(
     "The matrices of paired differences."
     groups = dict(list(r.pairs.groupby(['dataset', 'split', 'rule'], sort=False)))
     if not groups: return None
-    k, kinds = max(len({*g['a'], *g['b']}) for g in groups.values()), kinds_of(r.table)
+    k, kinds = max(len({*g['a'], *g['b']}) for g in groups.values()), clip_kinds(r.table)
     fig, axes = panels(list(groups), (.52*k + .4, .52*k + .8 + .04*max(map(len, r.table['method']))), r.table['method'])
     for place, pairs in groups.items():
         draw_pairs(axes[place], pairs, panel_title(place, kinds[place[0]]))

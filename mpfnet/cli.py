@@ -869,11 +869,11 @@ def show_result(
     copy=None,  # of the page
 ):
     "Whose clips, which scores, and where they lie."
-    from mpfnet.metrics import metrics_table
     from mpfnet.results.findings import read_result
+    from mpfnet.tasks import scores_table
     result = read_result(folder)
     title = result.data_note().partition('\n')[0].replace('**', '')
-    print_table(metrics_table(result.metrics).reset_index(names=''), title)
+    print_table(scores_table(result.metrics).reset_index(names=''), title)
     if note := result.seed_note(): print(printable(note))
     print()
     for what, path in (('run', folder), ('notebook', copy)):

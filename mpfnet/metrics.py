@@ -177,10 +177,11 @@ def summarise(
 # %% ../nbs/00b_metrics.ipynb #82590120
 def metrics_table(
     metrics: dict,  # the content of a metrics.json, as from `summarise`
-) -> pd.DataFrame:  # one row a dataset and one pooled; a single dataset is one row
+) -> pd.DataFrame:  # one row a dataset, one a test part of an official split, one pooled; a single dataset is one row
     "Scores for display: three digits, intervals as text."
     def interval(ci): return 'n/a' if ci[0] is None else f'{ci[0]:.3f}–{ci[1]:.3f}'
-    rows = metrics['per_dataset'] | ({'pooled': metrics['pooled']} if len(metrics['per_dataset']) > 1 else {})
+    rows = metrics['per_dataset'] | metrics.get('per_part', {})
+    if len(metrics['per_dataset']) > 1: rows |= dict(pooled=metrics['pooled'])
     return pd.DataFrame({name: {
         'clips': r['n'], 'Acc': f"{r['acc']:.3f}", 'weighted F1': f"{r['f1_weighted']:.3f}",
         'UF1': f"{r['uf1']:.3f}", 'UF1 95 %': interval(r['uf1_ci95']),

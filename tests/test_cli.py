@@ -98,6 +98,7 @@ def test_no_data(tmp_path):
         (('data', 'check', 'samm', '--modality', 'vis'), 'only smic'),
         (('data', 'check', 'synth', '--variant', 'raw'), 'unknown option'),
         (('data', 'lookalike', 'all', 'x', '--variant', 'raw'), 'one dataset'),
+        (('data', 'lookalike', 'samm', 'x', '--full'), 'one dataset is whole anyway'),
         ((), 'required'),
         (('data',), 'required'),
     ],

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mpfnet.cli import main
 from mpfnet.data.frames import frame_number
 from mpfnet.data.labels import DATASETS, MEGC2019
 from mpfnet.synthetic import lookalike
@@ -116,3 +117,19 @@ def test_motion_peaks_at_the_apex(tmp_path):
         seen = max(numbers, key=lambda n: visible_motion(frames[n - clip['onset']], frames[0]))
         away.append(abs(seen - clip['apex'])/len(frames))
     assert np.median(away) < .05, away
+
+
+@pytest.mark.parametrize('words, subjects, size', [
+    ((), 4, 64), (('--full',), None, None), (('--subjects', '2'), 2, None), (('--size', '32'), 4, 32)])
+def test_all_of_them_are_few_and_small_unless_more_is_asked_for(tmp_path, monkeypatch, capsys, words, subjects, size):
+    asked, root = {}, tmp_path/'-'.join(words)
+    def instead(name, dest, **given):
+        asked[name] = given
+        return make_lookalike(name, dest, subjects=1, **BLANK)
+    monkeypatch.setattr('mpfnet.cli.make_lookalike', instead)
+    monkeypatch.setattr('mpfnet.cli.made_timed', lambda args: print('and flow'))
+    assert main(['data', 'lookalike', 'all', str(root), *words]) == 0
+    assert [*asked] == [*TREES] and all((a['subjects'], a['size']) == (subjects, size) for a in asked.values())
+    printed = capsys.readouterr()
+    assert 'and flow' in printed.out and 'mpfnet data check atnet_flow' in printed.out
+    assert ('dfme: 313,468 pictures to draw, about' in printed.err) == ('--full' in words)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from openpyxl import load_workbook
 from test_sheets import EDITS, FRAMES, VALUES, Tree, could_be_right, header_spelling
 
-from mpfnet.cli import main
+from mpfnet.cli import main, show_result
 from mpfnet.clips import LICENSED, load_clips
 from mpfnet.data.defects import DECISIONS
 from mpfnet.data.frames import frame_number
@@ -84,14 +84,39 @@ def test_dfme_in_seven_classes_and_in_three_is_checked(dfme, capsys):
     assert 'counts as published' in text.splitlines()[-1]
 
 
+@pytest.fixture(scope='module')
+def faces(tmp_path_factory):
+    "Data root with one person of each part of DFME, drawn small."
+    root = tmp_path_factory.mktemp('faces')
+    make_lookalike('dfme', root, subjects=3, size=24, progress=False)
+    return root
+
+
+def scores_of(root, out, **asked):
+    given = dict(dataset='dfme', data_root=str(root), out_dir=str(out), device='cpu', progress=False)
+    folder = run(**given | asked)
+    return json.loads((folder / 'metrics.json').read_text()), folder
+
+
 @pytest.mark.filterwarnings('ignore:.*partial-copy')
-def test_a_run_with_the_official_split_scores_both_tests(tmp_path):
-    make_lookalike('dfme', tmp_path / 'data', subjects=3, blank=True, progress=False)
-    folder = run(dataset='dfme', task='7class', split='official', method='majority', data_root=str(tmp_path / 'data'),
-                 out_dir=str(tmp_path / 'runs'), progress=False)
-    scores = json.loads((folder / 'metrics.json').read_text())
-    assert [part.endswith(('test A', 'test B')) for part in scores['per_part']] == [True, True]
+def test_a_network_learns_one_part_and_is_scored_on_both_tests(faces, tmp_path, capsys):
+    "From drawn frames of three rates to what the command prints."
+    cheap = 'preprocess.size=16,encoder.width=0.125,pltn.epochs=1,plsm.epochs=1,meta.updates=2'
+    scores, folder = scores_of(faces, tmp_path, task='7class', split='official', method='mpfnet_p', preset='tiny',
+                               overrides=cheap)
+    assert [*scores['per_part']] == ['test A', 'test B'] and scores['folds'] == dict(done=1, of=1)
+    assert scores['pooled']['n'] == sum(p['n'] for p in scores['per_part'].values())
     assert [p.name for p in (folder / 'folds').iterdir()] == ['split=official__test.json']
+    show_result(folder)
+    printed = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in printed if row[:1] == ['test']] == [['test', 'A'], ['test', 'B']]
+
+
+@pytest.mark.filterwarnings('ignore:.*partial-copy')
+def test_a_person_of_dfme_is_left_out(faces, tmp_path):
+    person = lookalike_truth(faces / 'dfme')[0]['subject']
+    scores, _ = scores_of(faces, tmp_path, method='pca_lda', subjects=f'dfme/{person}', overrides='preprocess.size=16')
+    assert scores['folds'] == dict(done=1, of=3)
 
 
 @pytest.mark.filterwarnings('ignore:.*partial-copy')

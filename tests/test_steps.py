@@ -12,6 +12,7 @@ from mpfnet.clips import load_clips
 from mpfnet.data.readers import DataError
 from mpfnet.data.steps import STEPS_FLOW, STEPS_LIST, blocks_in, moving, plain_lines, steps_from
 from mpfnet.loso import run
+from mpfnet.paper.plan import Paper, plan
 from mpfnet.results.records import read_json
 from mpfnet.sequence import sequence_study
 from mpfnet.synthetic.timed_flow import make_timed_flow
@@ -153,6 +154,17 @@ def test_the_command_makes_and_checks_a_copy(timed_root, tmp_path):
     following = done.stdout.partition('Next:')[2].splitlines()[1:]
     assert [line.split()[:2] for line in following] == [['mpfnet', 'data'], ['mpfnet', 'run']], done.stdout
     assert 'made-up flow' in done.stdout
+
+
+def test_the_paper_plans_its_lengths_where_the_file_is(timed_root, tmp_path, capsys):
+    "Figure 8 alone; what other tables need is not asked for where they are not."
+    paper = Paper(data='public_flow', preset='tiny', data_root=str(timed_root), out_dir=str(tmp_path), lengths=(3,),
+                  device='cpu')
+    table = plan(paper, ['fig08'])
+    assert dict(zip(table['run'], table['to_train'])) == {'atnet_flow-3class-mpfnet_p-L3': 68,
+                                                          'atnet_flow-3class-mpfnet_p': 68}
+    assert (table['minutes'] > 0).all() and 'left out, megc2019_flow' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='megc2019_flow: looked for'): plan(paper, ['table3'])
 
 
 # ---- the real sample

@@ -119,6 +119,13 @@ def test_notebook_has_title_and_purpose(path):
     assert re.match(r'# \S.*\n+> \S', first), 'the first markdown cell: "# Title", then a line "> what the page is for"'
 
 
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
+def test_nothing_below_a_title_is_taken_for_settings_of_the_page(path):
+    """nbdev reads `- name: value` in the cell of the title as front matter: it warns where that is no YAML, and takes
+    it for a setting where it is. A list with `*` is left alone."""
+    assert not re.findall(r'^-\s+\S.*:.*\S\s*$', source(cells(path)[0]), re.M)
+
+
 @pytest.mark.parametrize('path', SOURCES, ids=name)
 def test_no_star_imports_in_exported_cells(path):
     star = [source(c) for c in cells(path) if exported(c)

@@ -11,6 +11,7 @@ from conftest import CHEAP_RIVALS
 from openpyxl import load_workbook
 from warm import warm
 
+from mpfnet.cli import show_result
 from mpfnet.clips import load_clips
 from mpfnet.core.artefacts import sha256_of
 from mpfnet.folds import Fold
@@ -49,6 +50,12 @@ def done(synth_root, tmp_path_factory):
 def asked(root, out, **more):
     return dict(dataset='synth', task=TASK, method='hof_ridge', data_root=str(root), out_dir=str(out), progress=False,
                 overrides='strain.size=32,strain.flow=dis') | more
+
+
+def test_the_command_prints_scores_of_units(done, capsys):
+    show_result(done)
+    printed = capsys.readouterr().out
+    assert 'F1 (95 %)' in printed and 'AU12' in printed and '  mean ' in printed and 'SYNTHETIC' in printed
 
 
 # --- what is refused

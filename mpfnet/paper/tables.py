@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['METRICS', 'OURS', 'FEATURES', 'TABLES', 'OUR_ROWS', 'BEYOND', 'PRIOR_ROWS', 'CONTROLS', 'NO_FIVE', 'QUOTED', 'TITLE',
            'KIND_COLOURS', 'BOLD_IS_OURS', 'STYLE', 'SAME_RUN', 'WEIGHTED', 'PRECISION', 'BEYOND_SAID', 'FLOW_FILLS',
-           'PHI_DIFFERS', 'SMALLER', 'NO_PARTS', 'AXES', 'SHOWN', 'STD_OF', 'classes_of', 'confusions_of',
-           'draw_scores', 'scores_of', 'column', 'row_title', 'lines', 'lines_beyond', 'shown_rows', 'cannot_be',
-           'runs_for', 'cells', 'cells_of', 'heading', 'badge', 'cell_html', 'reasons', 'as_html', 'latex_rows',
-           'as_latex', 'whole_page', 'write_table', 'write_csv', 'save_table', 'slips', 'remarks', 'missing', 'page',
-           'clip_counts', 'balance', 'page_balance', 'records_of', 'kept_parts', 'gamma_sweep', 'length_sweep',
-           'draw_sweep', 'draw_sweeps', 'recalls', 'class_std', 'class_matrices', 'draw_matrix', 'draw_matrices',
-           'std_interval', 'predictions_of', 'class_table']
+           'PHI_DIFFERS', 'SMALLER', 'NO_PARTS', 'FLOW_TITLES', 'AXES', 'SHOWN', 'STD_OF', 'classes_of',
+           'confusions_of', 'draw_scores', 'scores_of', 'column', 'row_title', 'lines', 'lines_beyond', 'shown_rows',
+           'cannot_be', 'runs_for', 'cells', 'cells_of', 'heading', 'badge', 'cell_html', 'reasons', 'as_html',
+           'latex_rows', 'as_latex', 'whole_page', 'write_table', 'write_csv', 'save_table', 'slips', 'remarks',
+           'missing', 'page', 'clip_counts', 'balance', 'page_balance', 'records_of', 'kept_parts', 'gamma_sweep',
+           'length_sweep', 'draw_sweep', 'draw_sweeps', 'recalls', 'class_std', 'class_matrices', 'draw_matrix',
+           'draw_matrices', 'std_interval', 'predictions_of', 'class_table']
 
 # %% ../../nbs/paper/02_tables.ipynb #7032bed1
 import html
@@ -524,6 +524,7 @@ def length_sweep(
     return pd.DataFrame(out, columns=['length', 'acc', 'low', 'high', 'uf1', 'runs'])
 
 # %% ../../nbs/paper/02_tables.ipynb #00aa344e
+FLOW_TITLES = dict(megc2019_flow='composite (flow)', atnet_flow='composite (8×8, with time)')
 AXES = dict(length='frames L', gamma='γ, weight of the AFE at test time (dotted: the tables use it, from the paper)')
 
 def draw_sweep(
@@ -535,7 +536,7 @@ def draw_sweep(
     "Accuracy of each dataset along one axis."
     for i, (d, t) in enumerate((d, t) for d, t in tables.items() if len(t)):
         if 'low' in t: ax.fill_between(t[x], t['low'], t['high'], color=f'C{i}', alpha=.12, lw=0)
-        ax.plot(t[x], t['acc'], 'o-', ms=4, color=f'C{i}', label=TITLE.get(d, 'composite (flow)'))
+        ax.plot(t[x], t['acc'], 'o-', ms=4, color=f'C{i}', label=TITLE.get(d, FLOW_TITLES.get(d, d)))
         if x == 'gamma' and d in used: ax.axvline(used[d], color=f'C{i}', ls=':', lw=1)
     band = ', band: 95 %' if any('low' in t for t in tables.values()) else ''
     ax.set(xlabel=AXES[x], ylabel=f'accuracy{band}')

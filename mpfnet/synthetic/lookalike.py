@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SUBJECTS', 'PARTICIPANTS', 'FIXED', 'MADE_UP', 'TIMES', 'RELABELLED', 'SHARES', 'PART_CASTS', 'MMEW_NUMBERS',
            'SHOWN_VIDEOS', 'HABITS', 'MOMENTS', 'SPOKEN', 'TREES', 'WRITTEN_COLUMNS', 'DEFECTS', 'SMIC_MISSING', 'Part',
-           'Habits', 'LookClip', 'Layout', 'Defect', 'lookalike_clips', 'make_lookalike', 'lookalike_truth']
+           'Habits', 'LookClip', 'Layout', 'Defect', 'lookalike_clips', 'make_lookalike', 'lookalike_truth',
+           'pictures_in']
 
 # %% ../../nbs/synthetic/03_lookalike.ipynb #23d74519
 import json
@@ -849,14 +850,19 @@ def _book(source, tree, clips, made):
     hs = TREES['smic']['cropped']
     return _sheets('smic', hs, lookalike_clips('smic', hs, **made)) | _sheets('smic_vis', tree, clips)
 
+def _clips_of(params):
+    "What a tree is a form of, the form, and the clips of its subjects."
+    tree = TREES[params['dataset']][params['variant']]
+    source = tree.source or params['dataset']
+    clips = lookalike_clips(source, tree, **{k: params[k] for k in ('seed', 'size', 'defects')})
+    if params['subjects'] == len(SUBJECTS[source]): return source, tree, clips
+    chosen = _choose(clips, params['dataset'], SUBJECTS[source], params['subjects'])
+    return source, tree, [c for c in clips if c.subject in chosen]
+
 def _write_lookalike(root, params, progress):
     "Everything in a dataset's folder."
-    dataset, tree = params['dataset'], TREES[params['dataset']][params['variant']]
-    source, made = tree.source or dataset, {k: params[k] for k in ('seed', 'size', 'defects')}
-    clips = lookalike_clips(source, tree, **made)
-    if params['subjects'] < len(SUBJECTS[source]):
-        chosen = _choose(clips, dataset, SUBJECTS[source], params['subjects'])
-        clips = [c for c in clips if c.subject in chosen]
+    source, tree, clips = _clips_of(params)
+    made = {k: params[k] for k in ('seed', 'size', 'defects')}
     side = params['blank'] and (DATASETS[source].crop or 16)
     _write_frames(root, tree, clips, blank=side, grey=source == 'samm', progress=progress)
     for part, name in tree.books.items():
@@ -900,9 +906,11 @@ def make_lookalike(
     "Write a tree with a real dataset's folders, sheets, counts and defects around drawn faces, or find it finished."
     asked = dict(scale=scale, subjects=subjects, seed=seed, size=size, blank=blank, xls=xls)
     if dataset == 'megc2019_cd': return _make_composite(root, variant, defects, progress=progress, **asked)
-    asked['size'] = size or (dataset in DATASETS and DATASETS[dataset].crop) or 128
+    asked['size'] = size or _usual_size(dataset)
     params = _lookalike_params(dataset, variant, defects=defects, **asked)
     return build_once(Path(root)/dataset, 'LOOKALIKE.json', params, lambda t: _write_lookalike(t, params, progress))
+
+def _usual_size(dataset): return (dataset in DATASETS and DATASETS[dataset].crop) or 128
 
 def _make_composite(root, variant, defects, **asked):
     "The three datasets of MEGC 2019, side by side."
@@ -917,3 +925,22 @@ def lookalike_truth(
     """What was drawn and what the sheet says: subject, clip, emotion, onset, apex, offset, written (these three as in
     the sheet, or None), folder, defect."""
     return json.loads((Path(folder)/'LOOKALIKE.json').read_text(encoding='utf-8'))['truth']
+
+# %% ../../nbs/synthetic/03_lookalike.ipynb #c1965764
+def pictures_in(
+    dataset: str,         # as of `make_lookalike`; so are the others
+    *,
+    scale: float = 1.,
+    subjects: int = None,
+    seed: int = 0,
+    size: int = None,
+    variant: str = None,
+) -> tuple:               # pictures; seconds that drawing them takes on one core, about
+    "How much there is to draw."
+    if dataset == 'megc2019_cd':
+        each = [pictures_in(d, scale=scale, subjects=subjects, seed=seed, size=size) for d in MEGC2019]
+        return tuple(map(sum, zip(*each)))
+    size = size or _usual_size(dataset)
+    params = _lookalike_params(dataset, variant, scale, subjects, True, seed=seed, size=size)
+    n = sum(len(c.frames) for c in _clips_of(params)[2])
+    return n, n*(.0005 + .0017*(size/128)**2)

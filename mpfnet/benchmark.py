@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .clips import LICENSED, OPTIONS, parts_of
+from .clips import LICENSED, parts_of, reader_options
 from .core.checks import need, patch, pick, printable, pyplot, warn
 from .core.files import as_json, hash_of, make_way, read_json, write_json
 from .core.keep import write_atomically
@@ -206,7 +206,7 @@ def options_for(
 ) -> dict:
     "Those that its reader knows."
     if is_own(dataset): its = ('kind',) if getattr(dataset, 'arrays', False) else OWN_OPTIONS
-    else: its = OPTIONS if dataset in LICENSED else ()
+    else: its = reader_options(dataset)
     return {k: v for k, v in options.items() if k in its}
 
 def has_policies(dataset) -> bool: # likewise

@@ -7,8 +7,8 @@ __all__ = ['COLUMNS', 'COMPOSITE', 'LICENSED', 'READERS', 'NAMES', 'READY_FLOW',
            'OTHER_LISTS', 'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'OPTIONS_OF_ONE', 'UNIT_COLUMN', 'parts_of',
            'check_joined', 'joins', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere', 'counts_of',
            'check_counts', 'expected_of', 'found_of', 'difference', 'compare_counts', 'load_clips', 'finish',
-           'check_options', 'tell', 'nothing_left', 'load_own', 'load_composite', 'joint_report', 'coded_parts',
-           'well_coded', 'load_units']
+           'reader_options', 'check_options', 'tell', 'nothing_left', 'load_own', 'load_composite', 'joint_report',
+           'coded_parts', 'well_coded', 'load_units']
 
 # %% ../nbs/00_clips.ipynb #ed77b2f2
 import os
@@ -300,6 +300,11 @@ def finish(
 OPTIONS = dict(variant='raw or cropped frames', annotation='part of the name of an annotation file',
                modality='hs, vis or nir: which of SMIC\'s cameras')
 
+def reader_options(dataset) -> dict: # a name of `NAMES` → {option: what it means}
+    "What may be said of a copy of it, besides task and apex."
+    if dataset == 'atnet_flow': return STEP_OPTIONS
+    return OPTIONS if dataset in LICENSED else {}
+
 def check_options(
     dataset,  # a name of `READERS`
     task,     # as of `load_clips`
@@ -313,7 +318,7 @@ def check_options(
     known = POLICIES if licensed else POLICIES[:1]
     if apex not in known:
         raise ValueError(f'apex policy {apex!r} is not available for {dataset}; known: {", ".join(known)}')
-    known = STEP_OPTIONS if dataset == 'atnet_flow' else OPTIONS if licensed else {}
+    known = reader_options(dataset)
     unknown, known = [k for k in options if k not in known], known or ['none']
     if unknown: raise ValueError(f'{dataset}: unknown option(s) {", ".join(unknown)}; known: {", ".join(known)}')
 

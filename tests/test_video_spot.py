@@ -73,6 +73,23 @@ def test_speech_does_not_flood():
     assert events.kind.tolist() == ['speech'] and events.onset[0] < 1.3 and events.offset[0] > 2.7
 
 
+def words(*starts, px=1.5):
+    "A mouth that goes to and fro twice at each of these times."
+    def position(t): return sum(np.where((t > a) & (t < a + .5), px*np.sin(2*np.pi*4*(t - a)), 0) for a in starts)
+    return position
+
+
+def test_words_that_move_other_places_are_one_speech():
+    "The corner of the mouth rests for a second, but the lip does not; a smile a second later is none of it."
+    corner, smile = words(1., 2.4, 3.), pulse(4.6)
+    rows = signal({'mouth_left': lambda t: corner(t) + smile(t), 'lower_lip': words(1.6, 2.)}, seconds=6.)
+    events = spot(rows)
+    assert events.kind.tolist() == ['speech', 'micro'] and abs(events.apex[1] - 4.72) < .03
+    assert events.onset[0] < 1.2 and events.offset[0] > 3.3
+    apart = spot(rows, SpotConfig(talk=.1))                         # turns that are not put together flood
+    assert (apart.kind == 'micro').sum() > 1
+
+
 def test_no_event_over_a_gap():
     rows = signal({'brow_left': pulse(1., .1, .3, .1)})
     assert len(spot(rows)) and not len(spot(rows[(rows.time < 1.15) | (rows.time > 1.35)]))

@@ -42,6 +42,29 @@ def event_lines(
         cv2.rectangle(lines, (a, top + 2), (max(b, a + 1), top + LINE_HEIGHT - 3), _bgr(COLOURS[e.kind]), -1)
     return lines
 
+# %% ../../nbs/video/05_overlay.ipynb #157a5785
+def _crossing(a, b): # (x, y, width, height), px
+    "Whether two boxes share a pixel."
+    return all(a[i] < b[i] + b[i + 2] and b[i] < a[i] + a[i + 2] for i in (0, 1))
+
+def _plate(box, size, shape, taken):
+    "Where words of some size stand: above their box or, where others stand there already, below it."
+    (x, y, _, h), (wide, high) = map(round, box), size
+    left = max(0, min(x, shape[1] - wide))
+    plates = [(left, top, wide, high) for top in (max(0, y - high), max(0, min(y + h, shape[0] - high)))]
+    return next((p for p in plates if not any(_crossing(p, t) for t in taken)), plates[0])
+
+# %% ../../nbs/video/05_overlay.ipynb #04612ae8
+def _write(image, words, box, colour, taken):
+    "Words on a plate of a colour, in black or white; where they stand."
+    scale = .5*max(1, image.shape[1]/640)
+    (wide, high), low = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    x, y, w, h = plate = _plate(box, (wide + 6, high + low + 4), image.shape, taken)
+    cv2.rectangle(image, (x, y), (x + w - 1, y + h - 1), colour, -1)
+    ink = (0, 0, 0) if np.mean(colour) > 140 else (255, 255, 255)
+    cv2.putText(image, words, (x + 3, y + high + 2), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
+    return plate
+
 # %% ../../nbs/video/05_overlay.ipynb #b90cd06e
 def draw_moment(
     image: np.ndarray, # (H, W, 3) uint8 BGR, is drawn on
@@ -49,14 +72,14 @@ def draw_moment(
     events: pd.DataFrame, # those that last at this moment
 ):
     "Mark the faces of a frame and what they do."
+    taken = []
     for face, (x, y, w, h) in boxes.items():
         now = [e for e in events.itertuples() if e.face == face]
         colour = _bgr(COLOURS[now[0].kind]) if now else (200, 200, 200)
-        a, b = (round(x), round(y)), (round(x + w), round(y + h))
-        cv2.rectangle(image, a, b, colour, 3 if now else 1)
+        cv2.rectangle(image, (round(x), round(y)), (round(x + w), round(y + h)), colour, 3 if now else 1)
         words = ', '.join(w for e in now for w in (e.kind, getattr(e, 'label', None)) if isinstance(w, str))
-        text = f'{face} {words}'.encode('ascii', 'replace').decode()
-        cv2.putText(image, text, (a[0], max(12, a[1] - 5)), cv2.FONT_HERSHEY_SIMPLEX, .5, colour, 1, cv2.LINE_AA)
+        text = f'{face} {words}'.strip().encode('ascii', 'replace').decode()
+        taken.append(_write(image, text, (x, y, w, h), colour, taken))
 
 # %% ../../nbs/video/05_overlay.ipynb #72b26c95
 MOST_RATE, WIDEST = 60., 1280 # frames a second; px

@@ -8,7 +8,7 @@ __all__ = ['FACE_PLACES', 'LIDS', 'MOUTH', 'LAG', 'RATE', 'SMOOTH', 'EVENT_COLUM
            'Track', 'track_of', 'blinks_of', 'talk_of', 'face_events', 'spot']
 
 # %% ../../nbs/video/03_spot.ipynb #a2ec1737
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -133,8 +133,8 @@ class SpotConfig:
     macro: float = 4.           # s; what lasts longer is no expression
     blink: float = .5           # px by which both lids go down, at least
     still: float = 1.5          # px that the head may move during an event that is sure
-    talk: float = 1.            # s: turns of a talking mouth follow each other within a third of it
-    syllables: int = 4          # turns that make it speech
+    talk: float = .6            # s: a talking mouth rests no longer than this between two turns
+    syllables: int = 4          # more turns than this in one place make it speech
     hide: bool = True           # what is a part of a blink or of speech is no event of its own
     def __post_init__(self):
         check_fields(self, 'spot')
@@ -331,22 +331,22 @@ def blinks_of(
     return [m for i, m in enumerate(both) if all(_shared(_span(m), _span(n)) < .3 for n in both[:i])]
 
 # %% ../../nbs/video/03_spot.ipynb #194043fd
+def _pieces(turns, rest):
+    "Turns (s, place) in order, cut where none follows for `rest`."
+    cut = np.flatnonzero(np.diff([t for t, _ in turns]) > rest) + 1
+    ends = [0, *cut.tolist(), len(turns)]
+    return [turns[a:b] for a, b in zip(ends, ends[1:])]
+
+# %% ../../nbs/video/03_spot.ipynb #c3849838
 def talk_of(
     hills, # of (place, s, way)
     config: SpotConfig = SpotConfig(), # what counts
 ) -> list: # of (onset, offset), s
-    "Stretches in which a mouth moves to and fro."
-    found = []
-    for place in (k for k, name in enumerate(_NAMES) if name in MOUTH):
-        tops = np.sort([t for k, t, _ in hills if k == place])
-        n = config.syllables
-        runs = [tops[i:i + n + 1] for i in range(len(tops) - n)]
-        found += [(r[0], r[-1]) for r in runs if np.diff(r).max() < config.talk/3]
-    joined = []
-    for a, b in sorted(found):
-        if joined and a < joined[-1][1] + .6: joined[-1] = joined[-1][0], max(b, joined[-1][1])
-        else: joined.append((a, b))
-    return [(float(a) - .15, float(b) + .1) for a, b in joined]
+    "Stretches in which a mouth goes on moving."
+    turns = sorted((float(t), _NAMES[k]) for k, t, _ in hills if _NAMES[k] in MOUTH)
+    def most(piece): return max(Counter(place for _, place in piece).values(), default=0)
+    pieces = [p for p in _pieces(turns, config.talk) if most(p) > config.syllables]
+    return [(p[0][0] - .15, p[-1][0] + .1) for p in pieces]
 
 # %% ../../nbs/video/03_spot.ipynb #38f0dfaf
 def _groups(moves):

@@ -95,7 +95,8 @@ class Spoilt:
         t = self.whole.truth[self.whole.truth['row'] == self.row].iloc[0]
         self.video, self.kind = (t['subject'], t['video']), t['kind']
         rows = self.whole.recordings
-        self.place = self.folder/rows[(rows['subject'] == t['subject']) & (rows['video'] == t['video'])]['folder'].iloc[0]
+        mine = (rows['subject'] == t['subject']) & (rows['video'] == t['video'])
+        self.place = self.folder/rows[mine]['folder'].iloc[0]
 
     def _steady(self, n):
         "A row without a neighbour that shares its frames, in a recording of several expressions."
@@ -299,11 +300,13 @@ def test_every_picture_is_shown_once_in_time_and_damaged_ones_are_told(trees, tm
 def test_the_folder_is_found_and_said(trees, tmp_path, monkeypatch):
     monkeypatch.delenv('MPFNET_DATA', raising=False)
     with pytest.raises(DataError, match='set MPFNET_DATA|Set MPFNET_DATA'): long_folder('samm_lv')
-    with pytest.raises(DataError, match='casme3_long or .*casme3, which does not exist'): long_folder('casme3_long', tmp_path)
+    missing = 'casme3_long or .*casme3, which does not exist'
+    with pytest.raises(DataError, match=missing): long_folder('casme3_long', tmp_path)
     copied(trees['casme_sq_long'][0], tmp_path/'casme_sq')
     assert long_folder('casme_sq_long', tmp_path) == tmp_path/'casme_sq'       # where the clips are read
     monkeypatch.setenv('MPFNET_DATA', str(tmp_path))
-    with pytest.warns(UserWarning, match='partial-copy'): assert load_recordings('casme_sq_long').name == 'casme_sq_long'
+    with pytest.warns(UserWarning, match='partial-copy'): found = load_recordings('casme_sq_long')
+    assert found.name == 'casme_sq_long'
     assert all(d in DECISIONS for d, _ in [*DROPPED.values(), *TOLD.values()])
 
 

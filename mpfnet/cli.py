@@ -11,10 +11,11 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'A
            'own_options_asked', 'check_own', 'check_own_frames', 'template', 'found', 'found_row', 'synth_row',
            'how_to_get', 'where', 'lookalike', 'what_was_made', 'timed_lookalike', 'next_commands', 'look_into',
            'verify', 'short', 'compare_runs', 'list_runs', 'list_settings', 'fit_model', 'predict_videos',
-           'spot_recordings', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line', 'forget',
-           'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked', 'run_command',
-           'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command', 'benchmark_command',
-           'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help', 'parser', 'main']
+           'show_spotting', 'spot_recordings', 'check_a_method', 'paper_of_args', 'make_paper', 'Given',
+           'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked',
+           'spot_on_page', 'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark',
+           'plan_command', 'benchmark_command', 'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help',
+           'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -743,14 +744,23 @@ def _predict_arguments(p):
 # %% ../nbs/08_cli.ipynb #06eaf904
 ABOUT_SPOT = 'Mark expressions in long recordings, subject by subject, and score the marks.'
 
-def spot_recordings(args) -> int: # what argparse read
-    "mpfnet spot"
-    from mpfnet.spotting import run_spotting, spot_report
-    asked = {k: getattr(args, k) for k in ('data_options', 'subjects', 'seed', 'out_dir', 'workers')}
-    folder = run_spotting(args.dataset, args.method, progress=not args.quiet, **asked)
+def show_spotting(
+    folder,     # of a run
+    copy=None,  # of the page
+):
+    "What was found, counted both ways, and where it lies."
+    from mpfnet.spotting import spot_report
     report = spot_report(folder)
     print_table(report.table, report.stamp)
     print(printable('\n'.join([*report.words, f'run       {folder}'])))
+    if copy: print(printable(f'notebook  {copy}'))
+
+# %% ../nbs/08_cli.ipynb #bcc912e6
+def spot_recordings(args) -> int: # what argparse read
+    "mpfnet spot"
+    from mpfnet.spotting import run_spotting
+    asked = {k: getattr(args, k) for k in ('data_options', 'data_root', 'subjects', 'seed', 'out_dir', 'workers')}
+    show_spotting(run_spotting(args.dataset, args.method, progress=not args.quiet, **asked))
     return 0
 
 # %% ../nbs/08_cli.ipynb #0f2c863d
@@ -758,6 +768,7 @@ def _spot_arguments(p):
     p.add_argument('dataset', metavar='DATASET', nargs='?', default='synth_long', help='synth_long: drawn recordings')
     p.add_argument('--method', default='roi_flow', help='roi_flow, mdmd or learned (roi_flow)')
     p.add_argument('--data-options', default='', help='of synth_long: subjects=4,each=2,seconds=20,…')
+    p.add_argument('--data-root', metavar='DIR', help='where licensed datasets lie; else MPFNET_DATA')
     p.add_argument('--subjects', help='only their folds: s01,s02')
     p.add_argument('--seed', type=int, default=0, help='of what is learnt (0)')
     p.add_argument('--out-dir', default='runs', help='where it goes (runs)')
@@ -918,11 +929,29 @@ def run_asked(
         return 0
     return status_of(work)
 
+# %% ../nbs/08_cli.ipynb #e6e1deff
+def spot_on_page(args) -> int: # what argparse read
+    "mpfnet run -p task spot: the page of spotting, or its numbers without the page."
+    from mpfnet.spotting import run_spotting, spot_asked
+    if args.out and args.no_notebook: args.error('--out names the executed notebook, and --no-notebook wants none')
+    try: asked, out = spot_asked(args.given), args.out and check_copy(args.out)
+    except ValueError as e: args.error(str(e))
+    given = {k: v for k, v in args.given.items() if k != 'task'}
+    def work():
+        if with_page(args):
+            say = None if args.quiet else sys.stderr
+            folder, copy = executed(given, asked['out_dir'], out, say, '07b_spotting')
+        else: folder, copy = run_spotting(**given, progress=not args.quiet), None
+        show_spotting(folder, copy)
+        return 0
+    return status_of(work)
+
 # %% ../nbs/08_cli.ipynb #0161a798
 def run_command(args) -> int: # what argparse read
     "mpfnet run"
-    return run_asked(args)
+    return (spot_on_page if args.given.get('task') == 'spot' else run_asked)(args)
 
+# %% ../nbs/08_cli.ipynb #44800a0b
 def demo_command(args) -> int: # what argparse read
     "mpfnet demo"
     workers = min(2, os.cpu_count() or 1)

@@ -9,8 +9,8 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'GREY_NOTE', 'A
            'show_report', 'clip_files', 'examined', 'damaged', 'unlike_frames', 'how_stored', 'check_files',
            'counts_in_words', 'check_one', 'show_composite', 'loader_options', 'check', 'own_counts',
            'own_options_asked', 'check_own', 'check_own_frames', 'template', 'found', 'found_row', 'synth_row',
-           'how_to_get', 'where', 'lookalike', 'what_was_made', 'timed_lookalike', 'next_commands', 'look_into',
-           'verify', 'short', 'compare_runs', 'list_runs', 'list_settings', 'fit_model', 'predict_videos',
+           'long_table', 'how_to_get', 'where', 'lookalike', 'what_was_made', 'timed_lookalike', 'next_commands',
+           'look_into', 'verify', 'short', 'compare_runs', 'list_runs', 'list_settings', 'fit_model', 'predict_videos',
            'show_spotting', 'spot_recordings', 'check_a_method', 'paper_of_args', 'make_paper', 'Given',
            'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked',
            'spot_on_page', 'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark',
@@ -61,6 +61,7 @@ from .data.datasets import card_table
 from .data.defects import DECISION_KINDS, report_line, report_summary, report_table
 from .data.frames import decode_image, header, list_frames, read_file, unlike
 from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper, named_classes
+from .data.long_videos import LONG
 from .data.own import is_own, own_options
 from .data.readers import MARKER, DataError
 from .data.steps import STEP_INPUTS
@@ -516,6 +517,17 @@ def synth_row(
     there = [p for p in places if (p/'synth.json').is_file()]
     return 'synth', TITLES['synth'], ' or '.join(map(str, there or places)), 'yes: synthetic' if there else 'no'
 
+# %% ../nbs/08_cli.ipynb #81f31c05
+def long_table(base) -> pd.DataFrame:  # base: data root in use, or None
+    "Where the long recordings are looked for, and what a whole copy holds."
+    rows = []
+    for name, facts in LONG.items():
+        place = next((h for h in facts.homes if base and (Path(base).expanduser()/h).is_dir()), '')
+        counts = {k: getattr(facts, k) for k in ('recordings', 'micro', 'macro', 'fps')}
+        where = dict(folder=' or '.join(facts.homes), found=place or 'no')
+        rows.append(dict(dataset=name, title=facts.title) | counts | where)
+    return pd.DataFrame(rows)
+
 # %% ../nbs/08_cli.ipynb #93539249
 def how_to_get(names) -> dict: # datasets that are not there → {advice: [names]}
     "Advice, and for which datasets."
@@ -535,6 +547,7 @@ def where(args) -> int: # what argparse read
     print_table(pd.DataFrame(rows, columns=['dataset', 'title', 'looked for in', 'found']))
     cards = card_table()[['dataset', 'clips', 'subjects', 'fps', 'size', 'licence', 'page']]
     print_table(cards.rename(columns=dict(page='where to apply')), 'Cards')
+    print_table(long_table(base), 'Long recordings (mpfnet spot)')
     missing = [r[0] for r in rows if not r[3].startswith('yes')]
     for advice, names in how_to_get(missing).items(): print(f'\n{", ".join(names)}: {advice}')
     return 0
@@ -765,7 +778,8 @@ def spot_recordings(args) -> int: # what argparse read
 
 # %% ../nbs/08_cli.ipynb #0f2c863d
 def _spot_arguments(p):
-    p.add_argument('dataset', metavar='DATASET', nargs='?', default='synth_long', help='synth_long: drawn recordings')
+    p.add_argument('dataset', metavar='DATASET', nargs='?', default='synth_long',
+                   help=f'synth_long: drawn recordings; {", ".join(LONG)}: licensed ones')
     p.add_argument('--method', default='roi_flow', help='roi_flow, mdmd or learned (roi_flow)')
     p.add_argument('--data-options', default='', help='of synth_long: subjects=4,each=2,seconds=20,…')
     p.add_argument('--data-root', metavar='DIR', help='where licensed datasets lie; else MPFNET_DATA')

@@ -317,3 +317,25 @@ def test_only_one_kind_in_the_sheet_is_told(trees, tmp_path):
     found, report = read_long('casme3_long', folder)
     assert set(found.truth['kind']) == {'micro'}
     assert ('no-part', 'macro') in {(f['decision'], f['found']) for f in report['findings']}
+
+
+def test_spotting_runs_on_a_licensed_dataset_and_stops_at_a_wrong_request(tmp_path, monkeypatch):
+    from mpfnet.spotting import run_spotting, spot_report
+    from mpfnet.video.spotters import SPOTTERS, Spotter
+
+    def measure(images, fps): return dict(n=np.array([i.mean() for i in images()]))
+    def mark(signal, fps, state): return pd.DataFrame(dict(kind='macro', onset=[2], apex=[3], offset=[22], score=1.))
+    monkeypatch.setitem(SPOTTERS, 'same', Spotter(name='same', about='', measure=measure, mark=mark))
+    make_long_lookalike('casme_sq_long', tmp_path, subjects=2, progress=False)
+    asked = dict(data_root=tmp_path, out_dir=tmp_path/'runs', progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        folder = run_spotting('casme_sq_long', 'same', **asked)
+        assert run_spotting('casme_sq_long', 'same', **asked) == folder
+        report = spot_report(folder)
+        for words, wrong in (('annotation=PART', dict(data_options='fps=30')),
+                             ('with .v9. in its name', dict(data_options='annotation=v9')),
+                             ('people|s15', dict(subjects='s99')), ('looked for', dict(data_root=tmp_path/'no'))):
+            with pytest.raises(ValueError, match=words): run_spotting('casme_sq_long', 'same', **asked | wrong)
+    assert report.stamp.startswith('LOOK-ALIKE') and len(report.truth) == 36 + 7
+    assert report.table['hits'].sum() > 0 and folder.name.startswith('casme_sq_long-spot-same-')

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from warm import warm
 
 from mpfnet import spotting
 from mpfnet.core.files import file_hash, read_json, write_json
@@ -246,3 +247,36 @@ def test_a_run_of_spotting_is_not_called_damaged_where_runs_are_listed(tmp_path)
     (tmp_path/'broken').mkdir()
     (tmp_path/'broken'/'config.json').write_text('{}')
     assert [*runs_in(tmp_path).damaged] == ['broken']
+
+
+def test_who_asks_a_run_for_spotting_is_led_to_its_page():
+    "By the sentence of every program that reads parameters."
+    from mpfnet.loso import run
+    for asked in (dict(task='spot'), dict(dataset='synth_long'), dict(dataset='synth_long', task='spot')):
+        with pytest.raises(ValueError, match='papermill nbs/07b_spotting.ipynb'): run(**asked)
+    with pytest.raises(ValueError, match='dataset=.synth_long. is unknown'): run(dataset='synth_long', task='3class')
+
+
+@pytest.mark.parametrize('asked, words', [
+    (dict(seed='x'), 'a whole number, 0 or more'), (dict(seed=-1), 'a whole number'),
+    (dict(workers=0), 'a whole number, 1 or more'), (dict(data_options=3), 'expected text'),
+    (dict(out_dir='s3://bucket'), 'expected a folder'), (dict(data_root='here'), 'synth_long is drawn')])
+def test_a_wrong_value_is_refused_before_anything_is_written(asked, words, tmp_path):
+    with pytest.raises(ValueError, match=words): run_spotting(**dict(out_dir=tmp_path/'runs', progress=False) | asked)
+    assert not (tmp_path/'runs').exists()
+
+
+def test_run_hands_over_to_the_page_of_spotting(tmp_path):
+    "On the command line; the page of the run lies in its folder, and says what was found."
+    few = '-p', 'data_options', 'subjects=2,each=1,seconds=6', '-p', 'out_dir', tmp_path/'runs', '-q'
+    asked = '-m', 'mpfnet', 'run', '-p', 'dataset', 'synth_long', '-p', 'task', 'spot', *few
+    done = warm(*asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made, = (tmp_path/'runs').glob('synth_long-spot-roi_flow-*')
+    assert 'SYNTHETIC' in done.stdout and str(made) in done.stdout
+    assert 'SYNTHETIC' in (made/'executed.ipynb').read_text(encoding='utf-8')
+    before = file_hash(made/'metrics.json')
+    again = warm(*asked, '--no-notebook', cwd=tmp_path)
+    assert again.returncode == 0 and file_hash(made/'metrics.json') == before
+    wrong = warm('-m', 'mpfnet', 'run', '-p', 'task', 'spot', '-p', 'preset', 'tiny', cwd=tmp_path)
+    assert wrong.returncode == 2 and 'of dataset, method' in wrong.stderr

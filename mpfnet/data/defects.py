@@ -128,6 +128,23 @@ DECISIONS |= {
     'units-unread': ('protocol', 'what stands for the action units can be read in two ways, or in none'),
 }
 
+# %% ../../nbs/data/06_defects.ipynb #5f4ca458
+DECISIONS |= {
+    'unknown-kind': ('dropped', 'the row says neither micro nor macro, or both'),
+    'not-filmed': ('dropped', 'the interval lies outside the recording on disk'),
+    'no-frame-at-all': ('dropped', 'the folder of the recording holds no frame'),
+    'long-micro': ('doubtful', 'a micro-expression of more than three seconds: used as the sheet has it'),
+    'both-kinds': ('doubtful', 'one interval is called micro and macro: both are used'),
+    'film-not-read': ('doubtful', 'a recording as a video file: not read; unpack it into frames, numbered from 1'),
+    'ends-after': ('repaired', 'the offset is after the last frame of the recording: its last frame'),
+    'begins-before': ('noted', 'it began before the recording did: known from the first frame on'),
+    'apex-left-out': ('noted', 'the apex is not between onset and offset: left empty'),
+    'shared-frames': ('noted', 'two intervals of one kind share frames: both are used'),
+    'no-expression': ('noted', 'recordings of which no row speaks: nothing is known to happen in them'),
+    'far-numbers': ('noted', 'files whose numbers are far from all others: no frames of the recording'),
+    'frames-lacking': ('noted', 'frames that are not on disk: the one before each is shown'),
+}
+
 # %% ../../nbs/data/06_defects.ipynb #889aa73c
 def as_utf8(value) -> str:
     "Text that can be printed and written whatever it came from: a file name need not be UTF-8."

@@ -6,16 +6,16 @@
 __all__ = ['CASME2', 'CLASS_FOLDER', 'SAMM', 'MMEW', 'NO_RULES', 'CASME_SQ', 'SLIPS', 'CASME3', 'LINKS', 'OTHER_IMAGES',
            'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'SOURCES', 'MARKER',
            'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'MAX_LIST', 'MAX_IMAGE', 'DataError', 'refuse',
-           'stays_inside', 'check_names', 'camera_of', 'smic', 'csv_book', 'is_of_another', 'annotation_files',
-           'read_table', 'another', 'set_aside', 'part_files', 'read_part', 'read_parts', 'joined_table',
-           'read_annotation', 'tell_annotation', 'name_like', 'not_used', 'survey', 'what_lies', 'advice',
-           'no_annotation', 'is_note', 'column_of', 'row_name', 'understood', 'emotion_of', 'with_rates', 'check_parts',
-           'variant_of', 'where_copied', 'choose_tree', 'copies_of_tree', 'of_camera', 'strays', 'holds_frames',
-           'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film', 'is_recording', 'numbered_by_rows',
-           'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of', 'check_resampled',
-           'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'unlisted', 'check_folders',
-           'read_dataset', 'source_named', 'tree_of', 'tell_more', 'flow_file', 'flow_list', 'flow_problems',
-           'flow_image', 'flow_checksum', 'read_megc2019_flow']
+           'stays_inside', 'check_names', 'camera_of', 'smic', 'sq_rows', 'csv_book', 'is_of_another',
+           'annotation_files', 'read_table', 'another', 'set_aside', 'part_files', 'read_part', 'read_parts',
+           'joined_table', 'read_annotation', 'tell_annotation', 'name_like', 'not_used', 'survey', 'what_lies',
+           'advice', 'no_annotation', 'is_note', 'column_of', 'row_name', 'understood', 'emotion_of', 'with_rates',
+           'check_parts', 'variant_of', 'where_copied', 'choose_tree', 'copies_of_tree', 'of_camera', 'strays',
+           'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film', 'is_recording',
+           'numbered_by_rows', 'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of',
+           'check_resampled', 'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'unlisted',
+           'check_folders', 'read_dataset', 'source_named', 'tree_of', 'tell_more', 'flow_file', 'flow_list',
+           'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow']
 
 # %% ../../nbs/data/02_readers.ipynb #de2b3b49
 import hashlib
@@ -227,8 +227,11 @@ _SQ_COLUMNS = ('subject', 'clip', 'onset', 'apex', 'offset', 'au', 'emotion', 't
 # %% ../../nbs/data/02_readers.ipynb #47e71a72
 NO_RULES = '{}: needs a sheet of codes and the sheets "naming rule1" and "naming rule2"; found: {}'
 
-def _sq_table(book, columns, needed, file, prefer):
-    "The micro-expressions, each with the folder that the two naming rules lead to."
+def sq_rows(
+    book,  # of `read_workbook`
+    file,  # for errors
+) -> Table:
+    "All expressions of CAS(ME)², each with the folder that the two naming rules lead to."
     grids = {plain(name): [(*row, None, None, None) for row in grid] for name, grid in book.items()}
     codes = [n for n in book if not plain(n).startswith('namingrule')]
     people, films = grids.get('namingrule1'), grids.get('namingrule2')
@@ -238,10 +241,15 @@ def _sq_table(book, columns, needed, file, prefer):
     videos = _rule((text(r[1]).lower(), _digits(r[0])) for r in films)
     tables = [table_by_position(book[n], _SQ_COLUMNS, file, n) for n in codes]
     table = max(tables, key=lambda t: sum('micro' in r.text('type').lower() for r in t.rows))
-    table.rows = [r for r in table.rows if 'macro' not in r.text('type').lower()]
     for r in table.rows:
         r.cells['place'] = subjects.get(r.whole('subject'))
         r.cells['code'] = videos.get(r.text('clip').lower().rpartition('_')[0])
+    return table
+
+def _sq_table(book, columns, needed, file, prefer):
+    "The micro-expressions among them."
+    table = sq_rows(book, file)
+    table.rows = [r for r in table.rows if 'macro' not in r.text('type').lower()]
     return table
 
 # %% ../../nbs/data/02_readers.ipynb #3938d025

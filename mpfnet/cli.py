@@ -9,13 +9,14 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'FEW_SUBJECTS',
            'merged_tables', 'describe', 'show_kind', 'show_report', 'clip_files', 'examined', 'damaged',
            'unlike_frames', 'how_stored', 'check_files', 'counts_in_words', 'check_one', 'show_composite',
            'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own', 'check_own_frames', 'template',
-           'found', 'found_row', 'synth_row', 'how_to_get', 'where', 'lookalike', 'lookalike_names', 'what_was_made',
-           'tell_long', 'made_timed', 'timed_lookalike', 'next_commands', 'look_into', 'verify', 'short',
-           'compare_runs', 'list_runs', 'list_settings', 'fit_model', 'predict_videos', 'spot_recordings',
-           'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line', 'forget', 'executed',
-           'without_page', 'show_result', 'with_page', 'status_of', 'run_asked', 'run_command', 'demo_command',
-           'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command', 'benchmark_command', 'benchmark_help',
-           'name_or_table', 'task_or_classes', 'parameters_help', 'parser', 'main']
+           'found', 'found_row', 'synth_row', 'long_table', 'how_to_get', 'where', 'lookalike', 'lookalike_names',
+           'what_was_made', 'tell_long', 'made_timed', 'timed_lookalike', 'next_commands', 'look_into', 'verify',
+           'short', 'compare_runs', 'list_runs', 'list_settings', 'fit_model', 'predict_videos', 'show_spotting',
+           'spot_recordings', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line', 'forget',
+           'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked', 'spot_on_page',
+           'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command',
+           'benchmark_command', 'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help', 'parser',
+           'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -61,6 +62,7 @@ from .data.datasets import card_table
 from .data.defects import DECISION_KINDS, report_line, report_summary, report_table
 from .data.frames import decode_image, header, list_frames, read_file, unlike
 from .data.labels import DATASETS, MEGC2019, TASKS, in_the_paper, named_classes
+from .data.long_videos import LONG
 from .data.own import is_own, own_options
 from .data.readers import MARKER, DataError
 from .data.steps import STEP_INPUTS
@@ -516,6 +518,17 @@ def synth_row(
     there = [p for p in places if (p/'synth.json').is_file()]
     return 'synth', TITLES['synth'], ' or '.join(map(str, there or places)), 'yes: synthetic' if there else 'no'
 
+# %% ../nbs/08_cli.ipynb #81f31c05
+def long_table(base) -> pd.DataFrame:  # base: data root in use, or None
+    "Where the long recordings are looked for, and what a whole copy holds."
+    rows = []
+    for name, facts in LONG.items():
+        place = next((h for h in facts.homes if base and (Path(base).expanduser()/h).is_dir()), '')
+        counts = {k: getattr(facts, k) for k in ('recordings', 'micro', 'macro', 'fps')}
+        where = dict(folder=' or '.join(facts.homes), found=place or 'no')
+        rows.append(dict(dataset=name, title=facts.title) | counts | where)
+    return pd.DataFrame(rows)
+
 # %% ../nbs/08_cli.ipynb #93539249
 def how_to_get(names) -> dict: # datasets that are not there → {advice: [names]}
     "Advice, and for which datasets."
@@ -535,6 +548,7 @@ def where(args) -> int: # what argparse read
     print_table(pd.DataFrame(rows, columns=['dataset', 'title', 'looked for in', 'found']))
     cards = card_table()[['dataset', 'clips', 'subjects', 'fps', 'size', 'licence', 'page']]
     print_table(cards.rename(columns=dict(page='where to apply')), 'Cards')
+    print_table(long_table(base), 'Long recordings (mpfnet spot)')
     missing = [r[0] for r in rows if not r[3].startswith('yes')]
     for advice, names in how_to_get(missing).items(): print(f'\n{", ".join(names)}: {advice}')
     return 0
@@ -776,21 +790,32 @@ def _predict_arguments(p):
 # %% ../nbs/08_cli.ipynb #06eaf904
 ABOUT_SPOT = 'Mark expressions in long recordings, subject by subject, and score the marks.'
 
-def spot_recordings(args) -> int: # what argparse read
-    "mpfnet spot"
-    from mpfnet.spotting import run_spotting, spot_report
-    asked = {k: getattr(args, k) for k in ('data_options', 'subjects', 'seed', 'out_dir', 'workers')}
-    folder = run_spotting(args.dataset, args.method, progress=not args.quiet, **asked)
+def show_spotting(
+    folder,     # of a run
+    copy=None,  # of the page
+):
+    "What was found, counted both ways, and where it lies."
+    from mpfnet.spotting import spot_report
     report = spot_report(folder)
     print_table(report.table, report.stamp)
     print(printable('\n'.join([*report.words, f'run       {folder}'])))
+    if copy: print(printable(f'notebook  {copy}'))
+
+# %% ../nbs/08_cli.ipynb #bcc912e6
+def spot_recordings(args) -> int: # what argparse read
+    "mpfnet spot"
+    from mpfnet.spotting import run_spotting
+    asked = {k: getattr(args, k) for k in ('data_options', 'data_root', 'subjects', 'seed', 'out_dir', 'workers')}
+    show_spotting(run_spotting(args.dataset, args.method, progress=not args.quiet, **asked))
     return 0
 
 # %% ../nbs/08_cli.ipynb #0f2c863d
 def _spot_arguments(p):
-    p.add_argument('dataset', metavar='DATASET', nargs='?', default='synth_long', help='synth_long: drawn recordings')
+    p.add_argument('dataset', metavar='DATASET', nargs='?', default='synth_long',
+                   help=f'synth_long: drawn recordings; {", ".join(LONG)}: licensed ones')
     p.add_argument('--method', default='roi_flow', help='roi_flow, mdmd or learned (roi_flow)')
     p.add_argument('--data-options', default='', help='of synth_long: subjects=4,each=2,seconds=20,…')
+    p.add_argument('--data-root', metavar='DIR', help='where licensed datasets lie; else MPFNET_DATA')
     p.add_argument('--subjects', help='only their folds: s01,s02')
     p.add_argument('--seed', type=int, default=0, help='of what is learnt (0)')
     p.add_argument('--out-dir', default='runs', help='where it goes (runs)')
@@ -951,11 +976,29 @@ def run_asked(
         return 0
     return status_of(work)
 
+# %% ../nbs/08_cli.ipynb #e6e1deff
+def spot_on_page(args) -> int: # what argparse read
+    "mpfnet run -p task spot: the page of spotting, or its numbers without the page."
+    from mpfnet.spotting import run_spotting, spot_asked
+    if args.out and args.no_notebook: args.error('--out names the executed notebook, and --no-notebook wants none')
+    try: asked, out = spot_asked(args.given), args.out and check_copy(args.out)
+    except ValueError as e: args.error(str(e))
+    given = {k: v for k, v in args.given.items() if k != 'task'}
+    def work():
+        if with_page(args):
+            say = None if args.quiet else sys.stderr
+            folder, copy = executed(given, asked['out_dir'], out, say, '07b_spotting')
+        else: folder, copy = run_spotting(**given, progress=not args.quiet), None
+        show_spotting(folder, copy)
+        return 0
+    return status_of(work)
+
 # %% ../nbs/08_cli.ipynb #0161a798
 def run_command(args) -> int: # what argparse read
     "mpfnet run"
-    return run_asked(args)
+    return (spot_on_page if args.given.get('task') == 'spot' else run_asked)(args)
 
+# %% ../nbs/08_cli.ipynb #44800a0b
 def demo_command(args) -> int: # what argparse read
     "mpfnet demo"
     workers = min(2, os.cpu_count() or 1)

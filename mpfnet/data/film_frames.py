@@ -85,6 +85,7 @@ def decode_film(
     todo = [k for k, place in enumerate(film.places) if place in wanted and not film.picture(k).exists()]
     if todo: read_film(film, path, todo)
 
+# %% ../../nbs/data/07c_film_frames.ipynb #388a00dc
 def film_times(
     film:FilmFolder,  # of `film_of`
     path:Path,        # of the video

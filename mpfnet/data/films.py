@@ -107,6 +107,7 @@ def quiet_decoder():
     finally:
         if log: log.setLogLevel(before)
 
+# %% ../../nbs/data/07a_films.ipynb #8d1dd8a1
 def opened_video(path:Path) -> cv2.VideoCapture | None:
     "OpenCV's reader before the first frame, upright; None if the file is no video, or none that it can read."
     with open(path, 'rb') as f: known = container_of(f.read(200))

@@ -135,6 +135,7 @@ def told_apart(folders) -> list: # of runs → text
     said = [as_words({k: v for k, v in w.items() if k not in NAMED}) for w in apart([*map(words_in, folders)])]
     return [f.name + (f' ({words})' if words else '') for f, words in zip(folders, said)]
 
+# %% ../../nbs/results/02a_words.ipynb #c36f960d
 def words_note(
     a:dict,  # config.json of run A
     b:dict,  # and of B

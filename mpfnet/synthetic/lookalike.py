@@ -101,6 +101,7 @@ SHARES = {
              {'024': ('disgust', 'fear', 'sadness'), '036': ('disgust', 'fear', 'sadness'), '025': ('other',)}),
 }
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #2a32def6
 def _deal(rng, subjects, emotions, first, only, fixed):
     "Who shows what, besides the fixed clips: a list of (subject, emotion)."
     left, dealt = Counter(emotions), []
@@ -139,6 +140,7 @@ PART_CASTS['casme'] = {
     'section B': Part(SUBJECTS['casme'][7:], {e: n - _WORDS_A.get(e, 0) for e, n in DATASETS['casme'].emotions.items()},
                       {60: 93})}
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #0a41c657
 def _deal_in_parts(rng, source):
     "(part, subject, emotion, frames a second, whether the onset is the first frame) of every clip."
     for name, p in PART_CASTS[source].items():
@@ -158,6 +160,7 @@ def _next_free(rng, pattern, taken):
     while pattern.format(k) in taken or rng.random() < .12: k += 1
     return pattern.format(k)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #fb938e40
 def _name_smic(rng, s, emotion, taken):
     "s04_ne_01"
     return 2*(_next_free(rng, f'{s}_{CLASSES[emotion][0]}_{{:02d}}', taken),)
@@ -188,6 +191,7 @@ SHOWN_VIDEOS = {
     'happy4': '0507climbingthewall', 'happy5': '0508funnydubbing',
 }
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #006af0b1
 def _name_casme_sq(rng, s, emotion, taken):
     kinds = {'negative': ('disgust', 'anger'), 'positive': ('happy',)}.get(emotion, ('disgust', 'anger', 'happy'))
     video = str(rng.choice([v for v in SHOWN_VIDEOS if v.startswith(kinds)]))
@@ -206,6 +210,7 @@ def _name_casme(rng, s, emotion, taken):
     "EP01_5: the fifth clip of a film"
     return 2*(_next_free(rng, f'EP{rng.integers(1, 18):02d}_{{}}', taken),)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #22f51f2c
 def _name_casme3_c(rng, s, emotion, taken):
     "The person and a count; one recording a person."
     return f'{s}_{{kk}}', 'a'
@@ -225,6 +230,7 @@ class Habits:
     start: tuple = (1, 1) # first frame of a recording, lowest and highest
     gap: tuple = (20, 250) # frames between two clips of a recording
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #6c4da25a
 _SLOW = dict(rise=(.07, .2), fall=(.1, .3))     # 5–15 frames at 25–30 a second
 _FAST = dict(rise=(.04, .14), fall=(.04, .15))  # 16–58 at 200
 _MACRO = dict(rise=(.2, .7), fall=(.3, 1.3))    # s, CAS(ME)²'s macro-expressions
@@ -274,6 +280,7 @@ def _fixed_clips(source):
         clip = n + '_{onset}' if source == 'casme3' else n
         yield LookClip(subject=s, clip=clip, emotion=emotion, recording=recording, key=key)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #5c228545
 def _cast(rng, source):
     "The clips of a whole dataset by name, without motion and place."
     fixed, name, emotions = FIXED.get(source, {}), HABITS[source].name, _emotions_of(source)
@@ -292,6 +299,7 @@ def _cast(rng, source):
 def _macro_expressions(rng, people, emotions):
     return [(str(rng.choice(people)), str(rng.choice(list(emotions))), True) for _ in range(300)]
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #b5fe3489
 def _cast_in_parts(rng, source):
     "The same of a dataset in parts; a fixed clip takes the place of one that its person has anyway."
     clips, taken = [], {s: set() for s in SUBJECTS[source]}
@@ -346,6 +354,7 @@ def _recordings(source, clips):
         found.setdefault((c.subject, c.recording), []).append(c)
     return list(found.values())
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #4f2a5992
 def _place(rng, source, clips):
     "Give the clips of each recording their frame numbers, one after another; the clips in the sheet's order."
     recordings, h, padded = _recordings(source, clips), HABITS[source], source == 'samm'
@@ -362,6 +371,7 @@ def _place(rng, source, clips):
     if source == 'casme': _known_times(placed)
     return placed
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #1779f8c0
 def _known_times(clips):
     "CASME's rows of which the right numbers are known, and three digits in the names of section B's frames."
     for nth, right in CASME_KNOWN.items():
@@ -465,6 +475,8 @@ TREES['casme2'] = {
     'cropped': Layout('Cropped/{id}/{name}', 'reg_img{n}.jpg', _2014, 'Sheet1', cut=True),
     '2019': Layout(_RAW, 'img{n}.jpg', 'CASME2-coding-20190701', 'Sheet1', numeric=True),
 }
+
+# %% ../../nbs/synthetic/03_lookalike.ipynb #9a061447
 WRITTEN_COLUMNS['casme2'] = {
     'Subject': 'subject', 'Filename': 'name', '': None, 'OnsetFrame': 'onset', 'ApexFrame': 'apex',
     'OffsetFrame': 'offset', ' ': None, **_CODED,
@@ -484,6 +496,8 @@ TREES['samm'] = {
     'inside': Layout('SAMM/{id}/{name}', _FRAME, 'SAMM/' + _FACS, 'MICRO_ONLY'),
     'beside': Layout('SAMM/{id}/{name}', _FRAME, _FACS, 'MICRO_ONLY', numeric=True),
 }
+
+# %% ../../nbs/synthetic/03_lookalike.ipynb #6d2ff6be
 WRITTEN_COLUMNS['samm'] = {
     'Subject': 'subject', 'Filename': 'name', 'Inducement Code': 'film', 'Onset Frame': 'onset', 'Apex Frame': 'apex',
     'Offset Frame': 'offset', 'Duration': 'total', 'Micro': 'micro', **_CODED, 'Objective Classes': 'objective',
@@ -501,6 +515,8 @@ TREES['mmew'] = {
     'by_emotion': Layout('MMEW_Final/Micro_Expression/{emotion}/{name}', '{n}.jpg', _BOOK, 'Sheet1'),
     'by_subject': Layout('MMEW_Final/Micro_Expression/{id}/{emotion}/{name}', '{n}.jpg', _BOOK, 'Sheet1'),
 }
+
+# %% ../../nbs/synthetic/03_lookalike.ipynb #6b3c237f
 WRITTEN_COLUMNS['mmew'] = {
     'Subject': 'subject', 'Filename': 'name', 'OnsetFrame': 'onset', 'ApexFrame': 'apex', 'OffsetFrame': 'offset',
     **_CODED, 'remarks': None,
@@ -529,6 +545,8 @@ TREES['casme3'] = {
     'frames': Layout(_A + '/{id}/{recording}/color', '{n}.jpg', f'{_A}/annotation/{_V2}', 'label'),
     'clips': Layout(_CLIPS + '/frame/spNo.{number}_{clip}', '{n}.jpg', f'{_CLIPS}/{_V2}', 'label', cut=True),
 }
+
+# %% ../../nbs/synthetic/03_lookalike.ipynb #e88de8aa
 WRITTEN_COLUMNS['casme3'] = {
     'Subject': 'subject', 'Filename': 'name', 'Onset': 'onset', 'Apex': 'apex', 'Offset': 'offset', 'AU': 'units',
     'Objective class': 'objective', 'emotion': 'emotion',
@@ -629,6 +647,7 @@ def _on_disk(source, c):
     if source == 'casme3_c': return int(c.clip.rpartition('_')[2])
     return c.recording if source == 'casme3' else c.clip
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #6c85113c
 def _in_sheet(source, c, tree):
     "A clip's subject as the sheet has it."
     if source == 'casme_sq': return 1 + PARTICIPANTS[source].index(c.subject)
@@ -650,6 +669,7 @@ def _fill(source, c, tree):
         film=int(c.recording.split('_')[1]) if samm else None, micro='1/2',
         type='macro-expression' if c.macro else 'micro-expression') | _more_cells(source, c)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #ecbd9348
 def _more_cells(source, c):
     "What only one of the datasets has."
     units, words = list(map(str, c.script.units)), c.emotion.split('+')
@@ -672,6 +692,7 @@ def _chosen(rng, who, clips):
     able = [c for c in clips if not (c.key or c.defect or c.macro) and emotion in ('', c.emotion)]
     return [able[i] for i in sorted(rng.choice(len(able), int(n), replace=False))]
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #5f8f3a6c
 def _plant(rng, form, clips): # form: a key of DEFECTS
     "Write the known defects into the cells."
     for name, defect in DEFECTS.get(form, {}).items():
@@ -693,6 +714,7 @@ def _settle(source, c, tree, defects):
     c.folder = _folder(source, c, tree, 'repression' if renamed else c.emotion)
     if not tree.book: c.cells, c.defect = None, None if c.frames else c.defect
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #532a64ed
 def _folder(source, c, tree, emotion):
     "Where a clip's frames lie, below the dataset's folder."
     return tree.folder.format(
@@ -731,6 +753,7 @@ def _classes_shown(clips, dataset):
             if label is not None: shown.setdefault(c.subject, set()).add((task, label))
     return shown
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #9b1f52cf
 def _choose(clips, dataset, subjects, count):
     "The subjects of a subset."
     shown, named, seen, chosen = _classes_shown(clips, dataset), {c.subject for c in clips if c.key}, Counter(), []
@@ -752,6 +775,7 @@ def _undated(data):
             new.writestr(ZipInfo(item.filename), text, ZIP_DEFLATED)
     return out.getvalue()
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #2a58fd81
 def _write_book(path, sheets):
     "Write {sheet: rows} as .xlsx, or as .xls if that is the path's suffix."
     if path.suffix == '.xls': return _write_xls(path, sheets)
@@ -797,6 +821,7 @@ def _sheets(source, tree, clips):
     if source == '4dme': rows = [*rows, _sums(columns, rows)]
     return {tree.sheet: header + rows}
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #75da4775
 def _sums(columns, rows):
     "The last row of 4DME's sheet."
     return [sum(r[k] for r in rows) if v in (*_AT_ONCE, 'sum') else None for k, v in enumerate(columns.values())]
@@ -817,6 +842,7 @@ def _link(old, new):
     except OSError: return shutil.copyfile(old, new)
     return old
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #2bba1314
 def _write_frames(root, tree, clips, *, blank, grey, progress): # blank: side in px, or False
     "Draw the frames, or write one small grey image again and again."
     suffix, first = tree.file[-4:], None
@@ -849,6 +875,7 @@ def _book(source, tree, clips, made):
     hs = TREES['smic']['cropped']
     return _sheets('smic', hs, lookalike_clips('smic', hs, **made)) | _sheets('smic_vis', tree, clips)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #641b70d8
 def _write_lookalike(root, params, progress):
     "Everything in a dataset's folder."
     dataset, tree = params['dataset'], TREES[params['dataset']][params['variant']]
@@ -904,6 +931,7 @@ def make_lookalike(
     params = _lookalike_params(dataset, variant, defects=defects, **asked)
     return build_once(Path(root)/dataset, 'LOOKALIKE.json', params, lambda t: _write_lookalike(t, params, progress))
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #b86c5257
 def _make_composite(root, variant, defects, **asked):
     "The three datasets of MEGC 2019, side by side."
     each = f'none: make {", ".join(MEGC2019)} one by one'
@@ -911,6 +939,7 @@ def _make_composite(root, variant, defects, **asked):
     for d in MEGC2019: make_lookalike(d, root, defects=defects if d == 'smic' else bool(defects), **asked)
     return Path(root)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #9a50ea56
 def lookalike_truth(
     folder, # a finished look-alike
 ) -> list: # of dict, one a clip

@@ -70,6 +70,7 @@ def read_film(
     film.stamps = [round(s - stamps[0], 6) for s in stamps] if rising else []
     write_text(film.folder/'film.json', json.dumps({k: getattr(film, k) for k in NOTED}))
 
+# %% ../../nbs/data/07c_film_frames.ipynb #40e37dcb
 def _keep_picture(place, image):
     _, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     write_atomically(place, lambda t: Path(t).write_bytes(data.tobytes()))

@@ -553,6 +553,7 @@ def advice(suffixes) -> str: # of files that are no frames
     if unread: out += IMAGE_ADVICE.format(' '.join(sorted(SUFFIXES)), unread[0])
     return out + (f'. Unpack the {", ".join(packed)} files' if packed else '')
 
+# %% ../../nbs/data/02_readers.ipynb #5f83b7f4
 IMAGE_ADVICE = '. Frames are read from {}: convert the others, as in: mogrify -format png *{}'
 VIDEO_ADVICE = (
     '. A video is read where it is one clip from onset to offset, or a whole recording of CAS(ME)² or CAS(ME)³. Else a '

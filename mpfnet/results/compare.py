@@ -234,6 +234,7 @@ def config_to_compare(folder: Path) -> dict:
 # %% ../../nbs/results/03_compare.ipynb #43e9f635
 def _clip(table, where): return '/'.join(table.loc[np.asarray(where), KEY].iloc[0])
 
+# %% ../../nbs/results/03_compare.ipynb #1ebe1ea9
 def check_scores(
     table: pd.DataFrame,  # predictions that `check_predictions` has seen
     task,  # Task, or the number of its classes
@@ -567,6 +568,7 @@ def all_rows(
 # %% ../../nbs/results/03_compare.ipynb #8630d175
 def same_predictions(tables) -> bool: return all(t['prediction'].equals(tables[0]['prediction']) for t in tables)
 
+# %% ../../nbs/results/03_compare.ipynb #b943fc41
 def seed_notes(
     a: Side,  # of a comparison
     b: Side,  # likewise

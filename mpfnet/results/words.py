@@ -36,6 +36,7 @@ PRESETS = ('paper', 'light', 'tiny')
 #: settings with words of their own
 RECIPE = dict(length='L', flow='flow', interpolate='interpolation', magnify='magnification', face='face')
 
+# %% ../../nbs/results/02a_words.ipynb #65d9879e
 @cache
 def preset_texts(
     name,           # of a preset

@@ -273,6 +273,7 @@ def invert(
 @lru_cache(maxsize=4)
 def _face(seed, subject, size): return draw_face(seed, subject, size)
 
+# %% ../../nbs/synthetic/01_faces.ipynb #02a24179
 def face_after(
     face, # as `draw_face` draws it, or one channel of it
     field, # (2, n, n) displacement of the pixels, px

@@ -400,6 +400,7 @@ class Layout:
         if not self.book: return {}
         return {part: self.book.format(**w) for part, w in self.words.items()} or {'': self.book}
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #1e9a979c
 #: dataset -> variant -> its tree; the first variant is the default
 TREES = {}
 #: source or form -> column of the sheet -> cell of a clip; a blank name is a blank column

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['DECISION_KINDS', 'DECISIONS', 'FINDING', 'as_utf8', 'Report', 'report_table', 'report_summary', 'in_words',
-           'report_line', 'against', 'csv_text', 'csv_read']
+           'report_line', 'against', 'csv_text', 'csv_read', 'keep_table']
 
 # %% ../../nbs/data/06_defects.ipynb #da220fa0
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 import pandas as pd
+
+from ..core.files import make_way
+from ..core.keep import write_atomically
 
 # %% ../../nbs/data/06_defects.ipynb #284b34f0
 DECISION_KINDS = ('doubtful', 'dropped', 'repaired', 'protocol', 'noted')
@@ -150,6 +153,7 @@ def as_utf8(value) -> str:
     "Text that can be printed and written whatever it came from: a file name need not be UTF-8."
     return str(value).encode('utf-8', 'backslashreplace').decode()
 
+# %% ../../nbs/data/06_defects.ipynb #da488fe5
 @dataclass(slots=True)
 class Report:
     "What a reader found."
@@ -186,6 +190,7 @@ def report_table(report:dict) -> pd.DataFrame: # of `Clips`
     by = ['_', 'dataset', 'decision', 'row', 'clip']
     return table.assign(_=order).sort_values(by, kind='stable', ignore_index=True).drop(columns='_')
 
+# %% ../../nbs/data/06_defects.ipynb #72f14df4
 def report_summary(report:dict) -> pd.DataFrame:
     "One line a decision: how often it was taken, and what it means."
     n = Counter((f['dataset'], f['decision']) for f in report.get('findings', []))
@@ -206,12 +211,14 @@ def in_words(finding:dict) -> str:
     done = f", {finding['done']}" if finding['done'] else ''
     return f"{what}: {finding['decision']}{found}{done}"
 
+# %% ../../nbs/data/06_defects.ipynb #d5f411f5
 def report_line(report:dict) -> str:
     "How often each kind occurred."
     n = Counter(f['kind'] for f in report.get('findings', []))
     counts = ', '.join(f'{n[k]} {k}' for k in DECISION_KINDS if n[k])
     return f"{report.get('dataset', '')}: {counts or 'nothing to report'}"
 
+# %% ../../nbs/data/06_defects.ipynb #929b263a
 def against(
     report:dict,                    # of `Clips`
     kinds=('doubtful', 'dropped'),  # the grave ones
@@ -230,6 +237,7 @@ def _texts(table, change):
 
 def _computed(v): return v.lstrip(' ').startswith(_FORMULA)
 
+# %% ../../nbs/data/06_defects.ipynb #cbafa7e8
 def csv_text(table:pd.DataFrame) -> pd.DataFrame:
     "The table with an apostrophe before every text that a spreadsheet would compute: what is written to a CSV file."
     return _texts(table, lambda v: "'" + v if _computed(v) else v)
@@ -237,3 +245,11 @@ def csv_text(table:pd.DataFrame) -> pd.DataFrame:
 def csv_read(table:pd.DataFrame) -> pd.DataFrame:
     "The table as it was before `csv_text`."
     return _texts(table, lambda v: v[1:] if v[:1] == "'" and _computed(v[1:]) else v)
+
+# %% ../../nbs/data/06_defects.ipynb #01de9d5c
+def keep_table(
+    table:pd.DataFrame,
+    path,  # of a .csv file; its folder is made if need be
+):
+    "Write a table as CSV, its texts as `csv_text` has them: whole, or not at all."
+    write_atomically(make_way(path), lambda t: csv_text(table).to_csv(t, index=False))

@@ -70,6 +70,7 @@ def read_film(
     film.stamps = [round(s - stamps[0], 6) for s in stamps] if rising else []
     write_text(film.folder/'film.json', json.dumps({k: getattr(film, k) for k in NOTED}))
 
+# %% ../../nbs/data/07c_film_frames.ipynb #40e37dcb
 def _keep_picture(place, image):
     _, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     write_atomically(place, lambda t: Path(t).write_bytes(data.tobytes()))
@@ -85,6 +86,7 @@ def decode_film(
     todo = [k for k, place in enumerate(film.places) if place in wanted and not film.picture(k).exists()]
     if todo: read_film(film, path, todo)
 
+# %% ../../nbs/data/07c_film_frames.ipynb #388a00dc
 def film_times(
     film:FilmFolder,  # of `film_of`
     path:Path,        # of the video

@@ -20,6 +20,8 @@ CONTAINERS = {
     rb'.{4}(ftyp|moov|mdat|wide|free|skip|pnot)': 'mp4', rb'RIFF.{4}AVI ': 'avi', rb'\x1aE\xdf\xa3': 'mkv',
     rb'0&\xb2u\x8ef\xcf\x11': 'asf', rb'OggS': 'ogg', rb'FLV\x01': 'flv', rb'\0\0\x01[\xb3\xba]': 'mpeg',
     rb'G.{187}G': 'ts'}
+
+# %% ../../nbs/data/07a_films.ipynb #4076fbf5
 #: what a file is that begins so, but is no video
 NO_VIDEO = {
     rb'ID3|fLaC|RIFF.{4}WAVE|\xff[\xf1\xf3\xf9\xfa\xfb]|FORM.{4}AIF|#!AMR': 'sound without pictures',
@@ -107,6 +109,7 @@ def quiet_decoder():
     finally:
         if log: log.setLogLevel(before)
 
+# %% ../../nbs/data/07a_films.ipynb #8d1dd8a1
 def opened_video(path:Path) -> cv2.VideoCapture | None:
     "OpenCV's reader before the first frame, upright; None if the file is no video, or none that it can read."
     with open(path, 'rb') as f: known = container_of(f.read(200))

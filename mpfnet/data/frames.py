@@ -42,6 +42,7 @@ def original(name:str) -> str: # a file name
     "What a copy is a copy of: its name without such an end."
     return _COPY.sub(r'\1', name) if ')' in name or 'copy' in name.lower() else name
 
+# %% ../../nbs/data/04_frames.ipynb #9c8952d8
 def leads_inside(
     path,  # of a link
     root,  # a folder
@@ -92,6 +93,7 @@ class Clip:
     base: str    # the part of its path before the pattern: which copy of the dataset this is
     names: dict  # named groups of the pattern
 
+# %% ../../nbs/data/04_frames.ipynb #ab106c1b
 @dataclass(slots=True)
 class Tree:
     "What lies in a dataset's folder."
@@ -101,6 +103,7 @@ class Tree:
     odd: list    # (decision, what)
     films: list = field(default_factory=list)   # paths of videos
 
+# %% ../../nbs/data/04_frames.ipynb #e034063c
 def match_parts(
     parts,    # of a path
     pattern,  # regular expressions, one a part
@@ -124,6 +127,7 @@ def without_classes(parts) -> tuple: # of a path
     "A path without folders of classes."
     return tuple(p for p in parts if p.lower() not in CLASS_FOLDERS)
 
+# %% ../../nbs/data/04_frames.ipynb #e292546a
 def place_in(
     parts,     # of a path
     patterns,  # tuples of regular expressions, one a part
@@ -150,6 +154,7 @@ def _look(path, tree):
         tree.odd.append(('unreadable-folder', f'{path.relative_to(tree.root)} ({e.strerror})'))
         return []
 
+# %% ../../nbs/data/04_frames.ipynb #f9a214e1
 def _first_time(path, seen):
     "False for a folder that has been met, by whatever name."
     try: info = os.stat(path)
@@ -158,6 +163,7 @@ def _first_time(path, seen):
     seen.add((info.st_dev, info.st_ino))
     return not known
 
+# %% ../../nbs/data/04_frames.ipynb #a613f388
 def _may_enter(entry, tree):
     "False for a link that leads out of the dataset, or nowhere."
     if not entry.is_symlink() or leads_inside(entry.path, tree.root): return True
@@ -186,6 +192,7 @@ def walk(
     tree.sheets.sort()
     return tree
 
+# %% ../../nbs/data/04_frames.ipynb #1d14020b
 def _descend(path, parts, patterns, skip, depth, tree, clips, links): # clips: known ones; links: to folders, for later
     "Add what lies below a folder."
     todo, entered = [(path, parts)], set()
@@ -203,6 +210,7 @@ MAX_PIXELS = 100_000_000  # more than this is no video frame; OpenCV is told the
 MAX_BYTES = 400_000_000   # nor is a file larger than this
 MAX_PARTS = 100_000       # nor has one so many segments or chunks
 
+# %% ../../nbs/data/04_frames.ipynb #2a65b795
 @dataclass(slots=True)
 class Header:
     "What an image file says of itself."
@@ -213,6 +221,7 @@ class Header:
     odd: str = ''        # why it can be no frame of a video, else empty
     film: bool = False   # it holds several pictures
 
+# %% ../../nbs/data/04_frames.ipynb #e29c4898
 def _int(data, at, size, order='big', signed=False):
     return int.from_bytes(data[at:at + size], order, signed=signed)
 
@@ -233,6 +242,7 @@ def _tags(data):
         return np.frombuffer(data, f'{"<" if order == "little" else ">"}u{size}', count, where).astype(int)
     return numbers, {tag: len(at) for tag, at in places.items()}
 
+# %% ../../nbs/data/04_frames.ipynb #c2f5e657
 def _turn(exif):
     "The orientation in an EXIF block; 1, upright, where it has none."
     numbers, _ = _tags(exif.removeprefix(b'Exif\0\0'))
@@ -254,6 +264,7 @@ def _tiff(data):
     odd = _odd_tiff(one, places, bits)
     return Header((width, height) if told else None, 16 if bits > 8 else 8, _turn(data), whole, odd)
 
+# %% ../../nbs/data/04_frames.ipynb #396f667d
 def _odd_tiff(one, places, bits):
     "Why a TIFF can be no frame of a video."
     if kind := {2: 'a sign', 3: 'decimals'}.get(one(0x153, 1)): return _NO_WHITE.format(kind)
@@ -279,6 +290,7 @@ def _segments(data):
         if marker == 0xD9: return
         if marker not in (0x01, 0xD8): at += _int(data, at, 2)      # these two have no content
 
+# %% ../../nbs/data/04_frames.ipynb #d9cf7356
 def _jpeg(data):
     "Size, orientation and end of a JPEG."
     head, sizes, turns = Header(whole=False), set(), []
@@ -311,6 +323,7 @@ def _png(data):
     if len(sizes) == 1 and data[12:16] == b'IHDR': head.size = sizes[0]
     return head
 
+# %% ../../nbs/data/04_frames.ipynb #c0b42a3f
 def _webp(data):
     "Size, orientation and length of a WebP."
     if data[8:12] != b'WEBP': return None        # sound and films are RIFF files, too
@@ -339,6 +352,7 @@ def _bmp(data):
     size = (little(18, 2), little(20, 2)) if of_os2 else (little(18, 4), abs(little(22, 4, signed=True)))
     return Header(size, whole=len(data) >= little(2, 4))
 
+# %% ../../nbs/data/04_frames.ipynb #1437bbb2
 _SPACE = rb'(?:\s|#[^\r\n]*[\r\n])+'
 _PNM = re.compile(rb'P([2356])' + 3*(_SPACE + rb'(\d{1,9})') + rb'\s')
 
@@ -367,6 +381,7 @@ def _jp2(data):
     size, whole = (max(right - left, 0), max(bottom - top, 0)), data.find(b'\xff\xd9', at) > 0
     return Header(size, 16 if bits > 8 else 8, whole=whole, odd=odd)
 
+# %% ../../nbs/data/04_frames.ipynb #781af465
 def _box(data, wanted):
     "Where the content of a box begins; the end of the file if there is no such box."
     at = 0
@@ -387,6 +402,7 @@ def header(
     "What an image file says of itself. Nothing is decoded."
     return next((read(data) for start, read in _FORMATS if data.startswith(start)), None)
 
+# %% ../../nbs/data/04_frames.ipynb #1db527af
 def stated_size(
     data: bytes, # an image file
 ) -> tuple: # (width, height) in pixels; None if it is no image, or does not say
@@ -410,6 +426,7 @@ def ordinary(
         raise OSError(errno.EFBIG, f'{info.st_size:,} bytes, more than the {most:,} that are read', str(path))
     return info
 
+# %% ../../nbs/data/04_frames.ipynb #752434dc
 def read_file(
     path,            # of a file
     most=MAX_BYTES,  # bytes that it may have
@@ -435,6 +452,7 @@ def image_problem(
     if width*height: return None
     return 'its header does not say how large it is, or says it twice; copy it again, or save it as PNG'
 
+# %% ../../nbs/data/04_frames.ipynb #c18532b2
 def frame_problem(
     data: bytes, # an image file
     head: Header = None, # its header, if that is known already
@@ -452,6 +470,7 @@ def head_of(
     info = ordinary(path)
     return _looked_at(os.fspath(path), info.st_mtime_ns, info.st_size)
 
+# %% ../../nbs/data/04_frames.ipynb #9123823e
 @lru_cache(maxsize=1 << 14)
 def _looked_at(path, changed, size):
     data = read_file(path)
@@ -501,6 +520,7 @@ def depth_for(
     "The fewest of `DEPTHS` that hold a value."
     return next(d for d in DEPTHS if largest < 2**d)
 
+# %% ../../nbs/data/04_frames.ipynb #a925b8d8
 def in_8_bits(
     image: np.ndarray, # uint8, which stays as it is, or uint16
     depth: int, # bits that are in use in 16-bit images
@@ -523,6 +543,7 @@ def decode_image(
     image = decode_raw(data, name)
     return in_8_bits(image, depth or depth_for(image.max()), name)
 
+# %% ../../nbs/data/04_frames.ipynb #2fc6e5f8
 def read_image(
     path, # of an image file
     depth: int = None, # as for `decode_image`
@@ -544,6 +565,7 @@ def unlike(
         if len(first) > 1: return f'{told} {what}; save all frames of a clip in the same way'
     return ''
 
+# %% ../../nbs/data/04_frames.ipynb #003aa5ff
 def decode_clip(
     files: dict, # what to call a frame in errors → its bytes
     depth: int = None, # bits that are in use in 16-bit frames; None = as the values of these frames have it

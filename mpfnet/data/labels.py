@@ -59,6 +59,7 @@ THREE = {**dict.fromkeys(NEGATIVE, 'negative'), **dict.fromkeys(POSITIVE, 'posit
 #: dataset -> emotions without a class: what the MEGC list leaves out; what means "others"
 NOT_IN_THREE = {'casme2': ('sadness', 'fear'), 'mmew': ('repression',)}
 
+# %% ../../nbs/data/01_labels.ipynb #56a6fd89
 def label_of(
     emotion:str,    # the sheet's word
     task='3class',  # a key of `TASKS`
@@ -101,6 +102,7 @@ class Facts:
     from_zero: bool = False   # frames are counted from 0: an apex or offset of 0 is a number
     crop: int = 0             # px: the largest face, where its owners give out crops; 0 = whole frames
 
+# %% ../../nbs/data/01_labels.ipynb #d254653d
 #: name -> what a complete copy holds
 DATASETS = {
     'smic': Facts('SMIC-HS', 100, 164, 16, dict(negative=70, positive=51, surprise=43)),

@@ -70,11 +70,13 @@ def own_name(stem) -> str: # of a file
     name = re.sub(r'[^\w.-]+', '_', stem)[:60].strip('._-') or 'table'
     return f'own_{name}' if name in TAKEN else name
 
+# %% ../../nbs/data/08_own.ipynb #0057cc26
 def is_own(value) -> bool: # as of the parameter `dataset`
     "Whether it is no name of a known dataset, but data, or the path of a table."
     if isinstance(value, (OwnData, pd.DataFrame, tuple, os.PathLike)): return True
     return isinstance(value, str) and value.lower().endswith(TABLE_FILES)
 
+# %% ../../nbs/data/08_own.ipynb #24ec89ec
 def own_data(value) -> OwnData: # a path, a DataFrame or (X, y, subjects)
     "One's own data under a name; a DataError where there is no such file."
     if isinstance(value, OwnData): return value
@@ -133,6 +135,7 @@ def own_table(
     if missing: raise DataError(f'{own.address}: expected {" and ".join(missing)}, found {there}. {EXAMPLE_ADVICE}')
     return table
 
+# %% ../../nbs/data/08_own.ipynb #31033cab
 def _book(source):
     "Sheet → rows; of a DataFrame as if it had been saved, its header in row 1."
     if isinstance(source, Path):
@@ -152,6 +155,7 @@ SPOILT = ('{}: row {}, column {}: {!r} is what a spreadsheet makes of a name tha
           'Format that column as text and write the names anew')
 _SERIALS = range(30_000, 60_000)     # dates from 1982 to 2064, as a workbook counts them
 
+# %% ../../nbs/data/08_own.ipynb #a7511fcd
 #: what R, pandas and spreadsheets write for a value that is not there
 NO_VALUE = {'na', 'n/a', '#n/a', 'nan', 'nat', '<na>', 'null', '#value!', '#ref!', '#name?', '#div/0!'}
 
@@ -212,6 +216,7 @@ def label_column(
     "Our name of the column that decides the classes, or the units."
     return 'au' if is_units(task) else 'label' if 'label' in table.columns else 'emotion'
 
+# %% ../../nbs/data/08_own.ipynb #28002b3e
 def label_word(value) -> str: # of a cell
     "A label as text; 01, 1 and 1.0 are one class."
     return re.sub(r'^(-?)0+(?=\d+$)', r'\1', spelling(value))
@@ -271,6 +276,7 @@ def spellings_of(value) -> list: # a cell with a path
     except ValueError: pass
     return [f for f in dict.fromkeys(forms) if text(f)] or ['']
 
+# %% ../../nbs/data/08_own.ipynb #32933d01
 def found_at(path) -> str: # anywhere
     "folder, video, file, or nothing."
     try:
@@ -322,6 +328,7 @@ def unit_of(
     if not bare and found != own: raise Refused('bad-row', 'unit', f'{said}, but the column is {columns[key]}')
     return found
 
+# %% ../../nbs/data/08_own.ipynb #2cfd046a
 def moment(
     row,           # `Row` of the table
     columns,       # our column → the sheet's
@@ -361,6 +368,7 @@ def numbers_in_film(
         out[key] = first + film.places[int(np.argmin(np.abs(np.array(times) - value)))]
     return out
 
+# %% ../../nbs/data/08_own.ipynb #7ede7c78
 def numbers_in_folder(
     moments:dict,  # key → (number or None, frame or s)
     frames:dict,   # frame number → path
@@ -446,6 +454,7 @@ def no_pictures(folder) -> str:
     films = sorted(p.name for p in folder.iterdir() if is_film(p.name))
     return 'no numbered picture in the folder' + (f'; but a video: say {folder.name}/{films[0]}' if films else '')
 
+# %% ../../nbs/data/08_own.ipynb #1615543b
 def framed(
     wish:Wish,   # a row that has been understood
     frames_of,   # of `frames_lister`
@@ -509,6 +518,7 @@ def place_column(
     "The column that says where its frames are, as the sheet has it."
     return table.columns['video' if row.text('video') else 'frames']
 
+# %% ../../nbs/data/08_own.ipynb #29537e43
 def two_places(
     row,          # `Row` of the table
     table:Table,  # of one's own
@@ -562,6 +572,7 @@ def _put_aside(same, alike, columns, report, what=''):
         report.add(decision, w.name, row=w.row.number, column=column, found=found, done=done)
     return {*numbers[alike:]}
 
+# %% ../../nbs/data/08_own.ipynb #c6b1e3ba
 def without_doubles(
     found,          # of Wish
     table:Table,    # of one's own
@@ -585,6 +596,7 @@ OWN_OPTIONS = dict(unit='of onset, apex and offset: frame, s or ms', fps='frames
                    first='number of a video\'s first frame: 1 or 0', cropped='yes: the frames show the face alone',
                    kind='own, or synthetic for drawn faces', sheet='part of the name of a workbook\'s sheet')
 
+# %% ../../nbs/data/08_own.ipynb #725fe5fa
 def own_options(options:dict) -> dict: # name → text
     "Options with their defaults; a ValueError lists the known ones."
     if unknown := [k for k in options if k not in OWN_OPTIONS]:
@@ -615,6 +627,7 @@ def check_unit(
     columns = (table.columns['onset'], table.columns['offset'])
     raise DataError(SECONDS.format(table.file, len(spans), int(middle), *columns))
 
+# %% ../../nbs/data/08_own.ipynb #ae8bd78b
 def table_hash(table:Table) -> str:
     "SHA-256 of what the rows say, wherever the frames lie and whatever the spreadsheet has added."
     keys = [k for k in OWN_COLUMNS if k in table.columns and k not in ('frames', 'video', 'au')]
@@ -676,6 +689,7 @@ def overlaps(
             out += [(w, other, n) for _, _, other, theirs in later if (n := len(frames & theirs))]
     return out
 
+# %% ../../nbs/data/08_own.ipynb #1ee48c71
 def without_overlaps(
     found:list,     # of (Wish, row of the clip table)
     table:Table,    # of one's own
@@ -759,6 +773,7 @@ def rival_columns(
     if {'label', 'emotion'} <= {*table.columns}: out['label'] = table.columns['label'], [table.columns['emotion']]
     return out
 
+# %% ../../nbs/data/08_own.ipynb #54c9caa1
 def tell_columns(
     own:OwnData,    # a path or a DataFrame
     table:Table,    # of `own_table`
@@ -795,6 +810,7 @@ def with_report(
     error.report = report
     return error
 
+# %% ../../nbs/data/08_own.ipynb #09a8c85d
 def check_enough(
     rows,           # of the clip table
     table:Table,    # of one's own
@@ -912,6 +928,7 @@ def arrays_table(
     said = {'au' if is_units(task) else 'label': words}
     return own_table(OwnData(own, pd.DataFrame(dict(subject=people, **said, onset=0, offset=9, video='x'))), '', task)
 
+# %% ../../nbs/data/08_own.ipynb #8a07dbd9
 def task_asked(
     own:OwnData,    # anything
     task='3class',  # or classes in their order

@@ -78,6 +78,7 @@ class DataError(ValueError):
     "The data on disk is not what a reader expects. A file name that is no UTF-8 must not spoil the message."
     def __init__(self, message): super().__init__(as_utf8(message))
 
+# %% ../../nbs/data/02_readers.ipynb #7a14ea51
 def refuse(
     problems,  # list of sentences
     where,     # folder or file
@@ -109,6 +110,7 @@ def check_names(
     refuse([f'{k} {n[:100]!r} cannot be part of a file name' for k, n in bad], where,
            'Expected letters, digits and the like, without / and \\, at most 100.')
 
+# %% ../../nbs/data/02_readers.ipynb #9b51eac1
 def _plain_name(name):
     fits = name.isprintable() and name == name.strip() and 0 < len(name) <= 100
     return fits and name not in ('.', '..') and not set(name) & {'/', '\\'}
@@ -148,6 +150,7 @@ def _mmew(row):
     notes = (('subject-from-name', 'subject', row.text('subject'), clip[1]),) if other else ()
     return Entry(f'S{int(clip[1]):02d}', clip[0].upper(), [clip[0].upper()], row.text('emotion'), notes)
 
+# %% ../../nbs/data/02_readers.ipynb #4132fddb
 _EMOTIONS = 'happiness|surprise|anger|disgust|fear|sadness|others?|repression'
 MMEW = Source(
     sheets=(r'MMEW_Micro_Exp.*',  r'.*MMEW.*'),
@@ -163,11 +166,13 @@ def _smic_clip(n, emotion, k):
     n, e, k = int(n), emotion.lower(), int(k)
     return Entry(f's{n:02d}', f's{n:02d}_{e}_{k:02d}', [(n, e, k)], _SMIC_WORDS[e])
 
+# %% ../../nbs/data/02_readers.ipynb #522bb03a
 def _smic(row):
     entry = _smic_clip(*part(row, 'clip', r's0*([0-9]{1,4})_(ne|po|sur)_0*([0-9]{1,4})').groups())
     entry.notes = tuple(_smic_notes(row, entry))
     return entry
 
+# %% ../../nbs/data/02_readers.ipynb #92a6fd30
 def _smic_notes(row, entry):
     subject, emotion = row.text('subject'), row.text('emotion')
     if row.whole('subject') not in (None, int(entry.subject[1:])):
@@ -204,6 +209,7 @@ def smic(modality) -> Source: # hs, vis or nir
         locate=lambda n: (int(n['n']), n['e'].lower(), int(n['k'])),
         unlisted=lambda n: _smic_clip(n['n'], n['e'], n['k']))
 
+# %% ../../nbs/data/02_readers.ipynb #23cd364c
 def _smic_columns(m):
     "Its columns are named after the camera, and there may be a second and a third expression."
     own = {k: (*SHEET_COLUMNS[k], f'{k}f{m}', f'{k}{m}') for k in ('onset', 'apex', 'offset')}
@@ -263,6 +269,7 @@ def _sq(row):
     place = row.cells['place']
     return Entry(f's{place}', clip, [(place, row.cells['code']), (place, clip)], row.text('emotion'))
 
+# %% ../../nbs/data/02_readers.ipynb #351c5ad7
 def _sq_place(n): return (int(n['n']), int(n['code']) if n.get('code') else n['onset'].lower())
 
 CASME_SQ = Source(
@@ -300,6 +307,7 @@ def _casme3(row):
         if column == 'onset': entry.keys.insert(0, (n, video, right))
     return entry
 
+# %% ../../nbs/data/02_readers.ipynb #5b68ae2f
 CASME3 = Source(
     sheets=(r'cas\(me\)3_part_A_ME_label_JpgIndex_v2\.xlsx?', r'cas\(me\)3_part_A_ME_label.*', r'.*part_?A_ME.*'),
     example='part_A/spNO.1/a/color/355.jpg', columns=SHEET_COLUMNS, identify=_casme3, skip=('depth',),
@@ -329,6 +337,7 @@ def is_of_another(
     "True if its name says that it belongs to another dataset: part A of CAS(ME)³ is never part C."
     return bool(source.never and re.fullmatch(source.never, path.name, re.I))
 
+# %% ../../nbs/data/02_readers.ipynb #5e19ac93
 def annotation_files(
     tree,        # `Tree`: what lies in its folder
     source,      # `Source`
@@ -346,6 +355,7 @@ def annotation_files(
     surely = 1 if source.unlisted else len(source.sheets) - 1
     return [(annotation is not None or rank(p) < surely, p) for p in sorted(filter(fits, tree.sheets), key=order)]
 
+# %% ../../nbs/data/02_readers.ipynb #5713d7bf
 def read_table(
     path,    # an annotation file
     source,  # `Source`
@@ -365,6 +375,7 @@ def another(
     "How to read one of the other files, as a sentence."
     return ' '.join(f'To read {p.name} instead: annotation={p.name!r}.' for _, p in fits[:6] if p != but)
 
+# %% ../../nbs/data/02_readers.ipynb #c2184c34
 def set_aside(
     wrong,   # [(path, what is wrong with it)]
     tree,    # `Tree`
@@ -473,6 +484,7 @@ def read_annotation(
     tell_annotation(best, table, [p for _, p in fits if p != best and p not in dict(wrong)], tree, report)
     return table
 
+# %% ../../nbs/data/02_readers.ipynb #befc2309
 def tell_annotation(
     best,    # the path that was read
     table,   # what it holds
@@ -497,6 +509,7 @@ def name_like(pattern) -> str: # a regular expression of Source.sheets
         pattern = pattern.replace(old, new)
     return pattern
 
+# %% ../../nbs/data/02_readers.ipynb #85e609fc
 def not_used(tree) -> str: # Tree
     "What lies there and was not looked into, for an error."
     odd = [f'{what} ({d})' for d, what in tree.odd]
@@ -512,6 +525,7 @@ OTHER_IMAGES = {'.webp', '.pgm', '.ppm', '.pnm', '.pbm', '.jp2', '.j2k', '.jxl',
           '.npy', '.mat', '.raw'}
 ARCHIVES = {'.zip', '.rar', '.7z', '.tar', '.gz', '.tgz'}
 
+# %% ../../nbs/data/02_readers.ipynb #a8314c12
 def survey(
     folder,       # where something was expected
     most=20_000,  # entries that are looked at
@@ -538,6 +552,7 @@ def what_lies(found) -> str: # of `survey`
     told = (f'; folders there: {some}' if folders else '') + (f'; files there: {there}' if files else '')
     return (told or '; nothing else lies there') + advice(set(files))
 
+# %% ../../nbs/data/02_readers.ipynb #9885290c
 def advice(suffixes) -> str: # of files that are no frames
     "What would make frames of them."
     kinds = OTHER_IMAGES - SUFFIXES, {*FILM_SUFFIXES}, ARCHIVES
@@ -546,6 +561,7 @@ def advice(suffixes) -> str: # of files that are no frames
     if unread: out += IMAGE_ADVICE.format(' '.join(sorted(SUFFIXES)), unread[0])
     return out + (f'. Unpack the {", ".join(packed)} files' if packed else '')
 
+# %% ../../nbs/data/02_readers.ipynb #5f83b7f4
 IMAGE_ADVICE = '. Frames are read from {}: convert the others, as in: mogrify -format png *{}'
 VIDEO_ADVICE = (
     '. A video is read where it is one clip from onset to offset, or a whole recording of CAS(ME)² or CAS(ME)³. Else a '
@@ -583,6 +599,7 @@ def is_note(
     numbers = any(row.whole(k) is not None for k in ('onset', 'apex', 'offset'))
     return not numbers and (not row.text('clip') or sum(bool(row.text(k)) for k in columns) == 1)
 
+# %% ../../nbs/data/02_readers.ipynb #c465e434
 def _single(pairs, report):
     "The row of a clip, if its rows agree."
     found = [_content(row) for row, _ in pairs]
@@ -596,6 +613,7 @@ def _single(pairs, report):
                    done=f'as row {pairs[0][0].number}')
     return pairs[:1]
 
+# %% ../../nbs/data/02_readers.ipynb #21af6783
 def _content(row):
     "What two rows of a clip must agree in; 46 and 46.0 are the same."
     values = [(row.cells.get(k), row.whole(k)) for k in ('onset', 'apex', 'offset', 'emotion')] + [(row.place, None)]
@@ -618,6 +636,7 @@ def row_name(row) -> str:
     "Subject and clip as the sheet has them, for a row that cannot be understood."
     return ', '.join(f'{k} {row.text(k)[:40]}' for k in ('subject', 'clip') if row.text(k))
 
+# %% ../../nbs/data/02_readers.ipynb #48080820
 def understood(
     name,    # of the dataset
     table,   # `Table`
@@ -652,6 +671,7 @@ def emotion_of(
     if facts.several and '+' in word: return _all_of(word.split('+'), facts)
     return next((e for e in facts.emotions if e == word or {e, word} in SAME), None)
 
+# %% ../../nbs/data/02_readers.ipynb #9ed07b37
 def _all_of(words, facts):
     "Several emotions, if each is one of the dataset's."
     known = [emotion_of(w, facts) for w in words]
@@ -662,6 +682,7 @@ def _rate(row, facts):
     "Frames a second as a row has them, if the dataset has such a rate."
     return n if (n := row.whole('fps')) in facts.rates else None
 
+# %% ../../nbs/data/02_readers.ipynb #a082baac
 def with_rates(
     pairs,   # [(Row, Entry)]; entries get their rate, and a note where it is odd
     table,   # `Table`
@@ -737,6 +758,7 @@ def choose_tree(
         report.add('whole-frames', column='frames', found=place or '.')
     return fits[best]
 
+# %% ../../nbs/data/02_readers.ipynb #a8d69a83
 def copies_of_tree(
     tree,    # `Tree`
     source,  # `Source`
@@ -783,6 +805,7 @@ def strays(
         if odd: out.append(f'{odd[0]}' + (f' and {len(odd) - 1} more' if len(odd) > 1 else ''))
     return out
 
+# %% ../../nbs/data/02_readers.ipynb #77d7502c
 def _is_folder(entry): return entry.is_dir(follow_symlinks=False)
 
 def holds_frames(
@@ -804,6 +827,7 @@ def not_longer(draft):
     told = f'{len(draft.frames)} frames, {seconds:.1f} s: onset and offset lie somewhere inside'
     if seconds > LONG_CLIP: raise Refused('too-long', 'folder', told)
 
+# %% ../../nbs/data/02_readers.ipynb #54efa5b1
 def is_crop(
     report,   # `Report`
     base,     # the part of the clip's path that tells the copy
@@ -825,6 +849,7 @@ def numbers_of_moments(
     numbers = {k: row.whole(k) for k in moments}
     return dict(sorted((n, moments[k]) for k, n in numbers.items() if n is not None and n >= 0))
 
+# %% ../../nbs/data/02_readers.ipynb #9bd55d02
 def numbers_of_film(
     path,  # of a video
     row,   # `Row`
@@ -850,6 +875,7 @@ def is_recording(
     "Whether its folder, or its video, is a whole recording, not just the clip."
     return DATASETS[name].recordings and not {'onset', 'count'} & {*clip.names}
 
+# %% ../../nbs/data/02_readers.ipynb #a235cb89
 def numbered_by_rows(
     pairs,    # [(Row, Entry)] that were understood
     folders,  # key → `Clip`
@@ -883,6 +909,7 @@ def frames_lister(
         return listed[clip.path]
     return frames_of
 
+# %% ../../nbs/data/02_readers.ipynb #4aa59879
 def within(
     task,     # or None: every clip
     dataset,  # its name
@@ -926,6 +953,7 @@ def read_clip(
     return dict(dataset=report.dataset, subject=entry.subject, clip=entry.clip, emotion=entry.emotion, **settled,
                 fps=draft.fps, input='frames', cropped=is_crop(report, clip.base, settled), **extra)
 
+# %% ../../nbs/data/02_readers.ipynb #a27b36b1
 def _policy(emotion, task):
     "What made one class of a clip's emotions."
     if '+' not in emotion: return 'one'
@@ -941,6 +969,7 @@ def can_be(
     if None in (onset, apex, offset) or not onset < apex <= offset: return False
     return bool(draft.frames) and min(draft.frames) <= onset and offset <= max(draft.frames)
 
+# %% ../../nbs/data/02_readers.ipynb #17014775
 def use_known(
     draft,  # `Draft`; is changed, with a note
     known,  # what is known to be right
@@ -987,6 +1016,7 @@ def depth_of(
     report.add('deep-frames', column='frames', found=found, done=f'scaled from {depth} bits')
     return depth
 
+# %% ../../nbs/data/02_readers.ipynb #a47815c1
 def _spread(paths, n=5):
     return paths if len(paths) <= n else [paths[k*(len(paths) - 1)//(n - 1)] for k in range(n)]
 
@@ -1023,6 +1053,7 @@ def check_resampled(
                     'them: the clips were interpolated to one length. Needed are the frames as they were filmed, '
                     f'…/{source.example}. If they lie in {tree.root}, too, take {copy} out of it')
 
+# %% ../../nbs/data/02_readers.ipynb #88feda7a
 def check_lengths(
     name,    # of the dataset
     tree,    # `Tree`
@@ -1096,6 +1127,7 @@ def assemble(
     rows = pd.DataFrame(rows, columns=None if rows else columns)
     return rows.astype({k: 'Int64' for k in ('onset', 'apex', 'offset')})
 
+# %% ../../nbs/data/02_readers.ipynb #3c95ef77
 def clip_folder(
     entry,    # `Entry`
     folders,  # key → `Clip`
@@ -1103,6 +1135,7 @@ def clip_folder(
     "The best of the folders that may hold a clip."
     return next((folders[k] for k in entry.keys if k in folders), None)
 
+# %% ../../nbs/data/02_readers.ipynb #cbe1d110
 def tell_whole(
     rows,    # of `one_clip`
     report,  # `Report`
@@ -1128,6 +1161,7 @@ def unlisted(
     known = {k for _, e in pairs for k in e.keys}
     return [(None, source.unlisted(c.names)) for k, c in folders.items() if k not in known]
 
+# %% ../../nbs/data/02_readers.ipynb #e80f6f1e
 def check_folders(
     name,       # of the dataset
     tree,       # `Tree`
@@ -1156,6 +1190,7 @@ SOURCES = dict(casme2=CASME2, samm=SAMM, mmew=MMEW, casme_sq=CASME_SQ, casme3=CA
 SOURCES |= {'dfme': DFME, 'casme3_c': CASME3_C, 'casme': CASME, '4dme': FOUR_DME}
 MARKER = 'LOOKALIKE.json'   # in the folder of a look-alike, beside what the dataset has
 
+# %% ../../nbs/data/02_readers.ipynb #21b1678e
 def read_dataset(
     name,             # key of `SOURCES`, or smic
     root,             # the dataset's folder
@@ -1199,6 +1234,7 @@ def source_named(
     if name != 'smic': return SOURCES[name], name
     return smic(modality), 'smic' if modality == 'hs' else f'smic_{modality}'
 
+# %% ../../nbs/data/02_readers.ipynb #08edba14
 def tree_of(
     name,      # of the dataset
     root,      # its folder
@@ -1246,6 +1282,7 @@ def flow_file(
     except FileNotFoundError: raise DataError(f'{path} is missing. {FLOW_HELP}') from None
     except OSError as e: raise DataError(f'{path} cannot be read ({e.strerror}). {FLOW_HELP}') from None
 
+# %% ../../nbs/data/02_readers.ipynb #7bc98c40
 def flow_list(root) -> pd.DataFrame: # the folder megc2019_flow
     "The release's list as text columns dataset, subject, clip, label."
     path, columns = Path(root) / FLOW_LIST, ['dataset', 'subject', 'clip', 'label']

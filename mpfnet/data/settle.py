@@ -75,6 +75,7 @@ def first_and_last(d:Draft) -> tuple:  # (onset, offset)
     d.note('offset-wrong', 'offset', offset, mended)
     return onset, mended
 
+# %% ../../nbs/data/05_settle.ipynb #911150d7
 def _no_offset(d, onset, rise, last):
     "The offset where the sheet has none."
     cell, empty = d.cell('offset'), 'an empty cell'
@@ -110,6 +111,7 @@ def between(
         if wanted != there: d.note('frame-missing', column, wanted, there)
     return frames
 
+# %% ../../nbs/data/05_settle.ipynb #5846d58b
 def nearest(
     numbers,  # frame numbers, sorted
     wanted,   # where to look
@@ -132,6 +134,7 @@ def frames_near(
     if abs(there - wanted) <= max(2, FAR*(offset - onset)): return there
     raise Refused('no-frames', 'apex', f'{wanted}, the nearest on disk is {there}')
 
+# %% ../../nbs/data/05_settle.ipynb #3f26a556
 def given_apex(
     d:Draft,  # the clip
     frames,  # of the clip
@@ -196,6 +199,7 @@ def motion_curve(
     onset = next(iter(small.values()), None)
     return {n: measure(flow.calc(onset, grey, None)) for n, grey in list(small.items())[1:]}
 
+# %% ../../nbs/data/05_settle.ipynb #90fc3da6
 def smooth(
     curve,    # (n,)
     part=.1,  # share of it to either side
@@ -205,6 +209,7 @@ def smooth(
     bell = np.hanning(2*half + 3)[1:-1]
     return np.convolve(np.pad(curve, half, mode='edge'), bell/bell.sum(), 'valid')
 
+# %% ../../nbs/data/05_settle.ipynb #08a707e6
 def motion_apex(
     frames:dict,  # frame number → path, from the onset
     size=128,     # px at which flow is measured
@@ -253,6 +258,7 @@ def settle(
     if problem := unlike(heads): raise Refused('frames-differ', 'apex', problem)
     return dict(onset=first, apex=apex, offset=max(frames), apex_policy=used, frames=frames)
 
+# %% ../../nbs/data/05_settle.ipynb #9c79fe3b
 def settled_apex(
     d:Draft,  # the clip
     frames,  # frame number → path, from the onset that is used

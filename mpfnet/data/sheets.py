@@ -30,6 +30,7 @@ SAVE_ANEW = 'Open it in Excel and save it as .xlsx, or copy it anew'
 class SheetError(ValueError):
     "A file that cannot be read as an annotation sheet."
 
+# %% ../../nbs/data/03_sheets.ipynb #a05a2c87
 def sheet_kind(data:bytes) -> str: # a file's bytes
     "'xlsx', 'xls', or a sentence that says what else it is."
     if not data: return f'it is empty (0 bytes). {SAVE_ANEW}'
@@ -124,6 +125,7 @@ def _bytes_of(path):
     if size > most: raise SheetError(f'it has {size:,.0f} MB; an annotation sheet has at most {most:.0f} MB')
     return path.read_bytes()
 
+# %% ../../nbs/data/03_sheets.ipynb #64c92838
 def read_workbook(path) -> dict: # an .xlsx or .xls file
     "Sheet name → rows of raw values (None, bool, number, text); a SheetError that names the file if that fails."
     path = Path(path)
@@ -155,6 +157,7 @@ def text(value) -> str: # a raw cell
     seen = ''.join(c for c in unicodedata.normalize('NFKC', written) if unicodedata.category(c) != 'Cf')
     return ' '.join(seen.split())
 
+# %% ../../nbs/data/03_sheets.ipynb #2e4391d6
 def whole(value) -> int | None: # a raw cell
     "The cell as a whole number, or None if it is not one."
     if isinstance(value, bool): return None
@@ -176,6 +179,7 @@ class Row:
     def text(self, key): return text(self.cells.get(key))
     def whole(self, key): return whole(self.cells.get(key))
 
+# %% ../../nbs/data/03_sheets.ipynb #e61d14f5
 @dataclass(slots=True)
 class Table:
     "An annotation table and where it was found."
@@ -202,6 +206,7 @@ def _header(
         if hits > len(set(needed) & set(best[1])): best = i, at, row
     return None, best[1], best[2]
 
+# %% ../../nbs/data/03_sheets.ipynb #33a37fe4
 def _cells(row, at): return {k: _cell(row, c) for k, c in at.items()}
 def _cell(row, c): return row[c] if c < len(row) else None
 
@@ -251,6 +256,7 @@ def find_table(
     table.others = [f[0] for f in found if f[0] != name]
     return table
 
+# %% ../../nbs/data/03_sheets.ipynb #d15fb77b
 def _near_miss(name, at, header, needed):
     "What a sheet lacks, as a sentence."
     missing, there = [k for k in needed if k not in at], ', '.join(text(c)[:40] for c in header if text(c))[:400]
@@ -282,6 +288,7 @@ def read_csv_sheet(path) -> dict: # a .csv file
         return {path.stem: _capped(_csv_rows(_decoded(data)), path.name)}
     except (SheetError, OSError, csv.Error) as e: raise SheetError(f'{path} cannot be read as a sheet: {e}') from None
 
+# %% ../../nbs/data/03_sheets.ipynb #1d6ab6ff
 def _decoded(data):
     "Text of a file whose encoding nobody states; columns, clips and emotions are named in ASCII in all of them."
     codes = ['utf-16'] if data[:2] in (b'\xff\xfe', b'\xfe\xff') else ['utf-8-sig', 'gb18030', 'latin-1']
@@ -291,6 +298,7 @@ def _decoded(data):
         if '\0' not in found: return found
     raise SheetError(f'it starts with {data[:8]!r}, which is no text. {SAVE_ANEW}')
 
+# %% ../../nbs/data/03_sheets.ipynb #be4d242f
 def _csv_rows(found):
     "Rows of cells, empty ones as None."
     lines = io.StringIO(found, newline='').readlines()

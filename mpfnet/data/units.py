@@ -70,6 +70,7 @@ def units_asked(task) -> tuple: # 'au', 'au:1+4', 'au:AU1,AU4'
     need(not odd, f'task={task!r}', f'AU{odd[0]}' if odd else '', 'units of the face: 1, 2, 4…46')
     return units
 
+# %% ../../nbs/data/07b_units.ipynb #72f80762
 def unit_labels(units) -> tuple: # numbers
     "As columns are called."
     return tuple(f'AU{u}' for u in units)
@@ -98,6 +99,7 @@ def settled_units(
     if not (asked or often): raise ValueError(NONE_ENOUGH.format(who=who, least=ENOUGH, have=have, example=example))
     return asked or tuple(sorted(often))
 
+# %% ../../nbs/data/07b_units.ipynb #2ef0403a
 def marks(
     units,  # of a clip
     scored, # of the task
@@ -113,6 +115,7 @@ UNCODED = {
     'atnet_flow': 'it is flow with time and labels, without the sheets of the datasets that it was made from',
 }
 
+# %% ../../nbs/data/07b_units.ipynb #2eb4e6d8
 def check_coded(dataset): # a name, or several joined by +
     "A ValueError for a dataset, or a part of one, without action units."
     named = 'smic+casme2+samm' if dataset == 'megc2019_cd' else str(dataset)

@@ -234,6 +234,7 @@ def config_to_compare(folder: Path) -> dict:
 # %% ../../nbs/results/03_compare.ipynb #43e9f635
 def _clip(table, where): return '/'.join(table.loc[np.asarray(where), KEY].iloc[0])
 
+# %% ../../nbs/results/03_compare.ipynb #1ebe1ea9
 def check_scores(
     table: pd.DataFrame,  # predictions that `check_predictions` has seen
     task,  # Task, or the number of its classes
@@ -263,6 +264,7 @@ def checked(
     if not task.units: class_pairs(table['label'], table['prediction'], task.k)
     return table
 
+# %% ../../nbs/results/03_compare.ipynb #fbe60937
 def run_table(
     folder: Path,  # of a run
     task,  # Task, or the number of its classes
@@ -346,6 +348,7 @@ def clips_kind(stamp) -> str:
     "What kind of clips a stamp speaks of; what follows is about the list of clips, or a warning."
     return stamp.partition(',')[0].partition(':')[0]
 
+# %% ../../nbs/results/03_compare.ipynb #46c52b35
 def same_kind(
     a: Side,  # of a comparison
     b: Side,  # likewise
@@ -369,6 +372,7 @@ def check_same(
     if not same_kind(a, b): differ.append(f'clips: A has {a.stamp}; B has {b.stamp}')
     if differ: raise ValueError(f'these runs cannot be compared. {". ".join(differ)}')
 
+# %% ../../nbs/results/03_compare.ipynb #c0ec878f
 def joint_stamp(
     a: Side,  # of a comparison
     b: Side,  # likewise
@@ -431,6 +435,7 @@ def setting_texts(config: dict) -> dict:
     settings = {k: v for k, v in config.items() if k not in ('seed', 'seeds', 'runs')}
     return {k: setting_text(v) for k, v in flattened(settings).items() if k}
 
+# %% ../../nbs/results/03_compare.ipynb #0e8f4b6a
 def differences(
     a: dict,  # config.json of run A
     b: dict,  # and of run B
@@ -489,6 +494,7 @@ def seed_matrices(
         return subject_counts(*each) if task.units else subject_confusions(*each, task.k)
     return np.stack([of(t) for t in tables])
 
+# %% ../../nbs/results/03_compare.ipynb #5540c36f
 def dataset_masks(table) -> dict:  # → {'pooled': all rows, 'casme2': …}, as boolean arrays
     "The whole, and each dataset of a composite."
     names = sorted(set(table['dataset']))
@@ -530,6 +536,7 @@ def one_prediction(tables) -> pd.DataFrame: # of predictions, one a seed
     if len(tables) < 2: return tables[0]
     return UnitTask(len(marks)).ensemble(tables) if isinstance(marks, tuple) else ensemble(tables)
 
+# %% ../../nbs/results/03_compare.ipynb #0ef1a652
 def readings(
     a,      # tables of A, one a seed
     b,      # tables of B
@@ -561,6 +568,7 @@ def all_rows(
 # %% ../../nbs/results/03_compare.ipynb #8630d175
 def same_predictions(tables) -> bool: return all(t['prediction'].equals(tables[0]['prediction']) for t in tables)
 
+# %% ../../nbs/results/03_compare.ipynb #b943fc41
 def seed_notes(
     a: Side,  # of a comparison
     b: Side,  # likewise
@@ -675,6 +683,7 @@ def share_text(
 # %% ../../nbs/results/03_compare.ipynb #16334764
 def digits(x) -> str: return 'n/a' if x is None or np.isnan(x) else f'{x:.3f}'
 
+# %% ../../nbs/results/03_compare.ipynb #4af611c4
 def table_row(
     r: dict,  # a row of `Comparison.rows`
     draws: int,  # of the bootstrap
@@ -711,6 +720,7 @@ def draw_difference(
     ax.plot(r['difference'], y, 'o', ms=7, mec='C0', mfc='C0' if r['verdict'] == 'beyond' else 'w')
     ax.plot(dots, [y + .25]*len(dots), 'o', color='C1', ms=3)
 
+# %% ../../nbs/results/03_compare.ipynb #02528171
 def forest(
     c: Comparison,  # from `compare`
     metric: str = 'uf1',  # uf1, uar, acc, f1_weighted
@@ -739,6 +749,7 @@ def without_parts(folders) -> list:
         if names <= {f.name, *map(str, read_json(f/'config.json').get('runs', []))}: return [f]
     return folders
 
+# %% ../../nbs/results/03_compare.ipynb #081b1142
 def fitting(
     name: str,  # (the beginning of) a run's name or of its hash
     runs: list,  # folders of all runs
@@ -758,6 +769,7 @@ def run_names(
     by_words = sorted(told_apart(folders[:most]), key=lambda t: t.partition(' (')[::-1])      # hashes are in no order
     return ', '.join(by_words) + more
 
+# %% ../../nbs/results/03_compare.ipynb #e28e803b
 def find_run(
     name: str,  # a folder, or (the beginning of) a run's name or of its hash
     out_dir='runs',  # where runs lie

@@ -91,11 +91,13 @@ def all_but_split(config) -> dict: # of a run, or of the summary of several seed
     data = {k: v for k, v in config['data'].items() if k not in loose}
     return {k: v for k, v in config.items() if k not in ('split', 'runs')} | dict(data=data)
 
+# %% ../../nbs/results/06_findings.ipynb #bd0d57b4
 def folds_finished(folder) -> bool: # of a run
     "Whether all its folds are done."
     folds = (if_whole(read_json, Path(folder)/'metrics.json') or {}).get('folds')
     return bool(folds) and folds['done'] == folds['of']
 
+# %% ../../nbs/results/06_findings.ipynb #69ae51ed
 def loso_beside(
     folder,         # of a run of another split
 ) -> Path | None: # the newest, if there are several
@@ -118,6 +120,7 @@ def by_held_out(
     parts = self.metrics['per_dataset'] | dict(pooled=self.metrics['pooled'])
     return pd.DataFrame([self._held_out_row(name, m, drops) for name, m in parts.items()]).set_index('dataset')
 
+# %% ../../nbs/results/06_findings.ipynb #257124cb
 @patch
 def _held_out_row(
     self:Result,
@@ -146,6 +149,7 @@ NO_LOSO = ("No finished run by subjects with the same settings lies beside this 
 OF_GROUPS = ('{k} groups of subjects, {k} trainings instead of {n}: each model learns from about {some} people, '
              'and by LOSO from {most}: the two are not the same score.')
 
+# %% ../../nbs/results/06_findings.ipynb #e34109fe
 @patch
 def split_note(self:Result) -> str:  # Markdown; '' for LOSO
     "What a run by datasets, by groups or of an official part says besides."
@@ -161,6 +165,7 @@ def drop_text(drop) -> str: # (drop, low, high); no ends for one subject
     value, low, high = drop
     return signed(value) if pd.isna(low) else f'{signed(value)} ({signed(low)} … {signed(high)})'
 
+# %% ../../nbs/results/06_findings.ipynb #25104827
 def held_out_cells(
     name,    # of the dataset, or 'pooled'
     r,       # its row of `by_held_out`
@@ -174,6 +179,7 @@ def held_out_cells(
         cells += [f"{r[f'loso_{first}']:.3f}", drop_text(r[f'drop_{first}']), drop_text(r[f'drop_{second}'])]
     return cells
 
+# %% ../../nbs/results/06_findings.ipynb #ffbc8241
 def held_out_text(result) -> str: # of a run by datasets
     "The note, and a table: who was tested, by a model of whom, how well, and the drop."
     t, loso = result.by_held_out(), loso_beside(result.folder)
@@ -187,6 +193,7 @@ def held_out_text(result) -> str: # of a run by datasets
     rows = [head, ['---']*len(head), *(held_out_cells(name, r, others(name)) for name, r in t.iterrows())]
     return note + '\n\n' + '\n'.join(f"| {' | '.join(row)} |" for row in rows)
 
+# %% ../../nbs/results/06_findings.ipynb #ec811bd8
 def part_lines(parts) -> list: # `per_part` of metrics.json
     "A Markdown table of the test parts of an official split."
     def cells(m): return ' | '.join(with_interval(m[k], m[f'{k}_ci95']) for k in main_scores(m))

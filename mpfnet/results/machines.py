@@ -41,6 +41,7 @@ def git_says(*command) -> str:
     except OSError: return ''
     return done.stdout.strip()
 
+# %% ../../nbs/results/04_machines.ipynb #c964f2be
 def environment(device) -> dict: # 'cpu' or 'cuda'
     "Versions, commit and machine of a run."
     here = git_says('ls-files', '--error-unmatch', '__init__.py')

@@ -38,6 +38,7 @@ class FoundRun:
     changed: float     # when something in it was last written, seconds since 1970
     wrong: str = ''    # what is wrong with metrics.json
 
+# %% ../../nbs/results/07_overview.ipynb #faa56bbe
 def pooled_scores(path:Path) -> dict: # metrics.json
     "What it says; a ValueError names the file."
     metrics = read_json(path)
@@ -60,12 +61,14 @@ def last_change(folder:Path) -> float:
         except OSError: return 0.
     return max(when(folder/name) for name in ('', 'config.json', 'metrics.json', 'predictions.csv', 'folds'))
 
+# %% ../../nbs/results/07_overview.ipynb #b8200ae7
 def records_counted(folder:Path) -> int: # of a run
     "Records of folds."
     try: names = os.listdir(folder/'folds')
     except OSError: return 0
     return sum(n.endswith('.json') and not n.startswith('.') for n in names)
 
+# %% ../../nbs/results/07_overview.ipynb #95a0cbcf
 def folds_of(
     config:dict,   # of a run
     metrics:dict,  # of it
@@ -99,6 +102,7 @@ class Overview:
     damaged: dict     # file or folder → what is wrong with it
     below: dict       # folder with runs of its own → how many
 
+# %% ../../nbs/results/07_overview.ipynb #d7c8c8b8
 def subfolders(folder:Path) -> list:
     "Folders in a folder, by name; none if it cannot be read."
     try:
@@ -137,6 +141,7 @@ def versions_in_words(runs:list) -> list: # of FoundRun → {word: text}, one a 
                   lambda r: (r.config['dataset'], r.config['task'], r.words['options'], r.words['apex']))
     return [{'code': c, 'list of clips': d} for c, d in zip(code, clips)]
 
+# %% ../../nbs/results/07_overview.ipynb #91d858c1
 def differing(o:Overview) -> list: # {word: text}, one a run
     "What tells the runs apart; single settings in one word, `settings`."
     said = apart([r.words | v for r, v in zip(o.runs, versions_in_words(o.runs))])
@@ -146,6 +151,7 @@ def differing(o:Overview) -> list: # {word: text}, one a run
         return few | (dict(settings=as_words({k: v for k, v in w.items() if k in single})) if single else {})
     return [one(w) for w in said]
 
+# %% ../../nbs/results/07_overview.ipynb #05c038f5
 def in_common(o:Overview) -> str:
     "What all the runs are of."
     words = [{k: r.words[k] for k in (*NAMED, 'clips')} for r in o.runs]
@@ -165,6 +171,7 @@ def folds_text(r:FoundRun) -> str:
     if r.kind == 'audit': return ''
     return f'{r.done} of {r.of}' if r.of is not None else str(r.done)
 
+# %% ../../nbs/results/07_overview.ipynb #683b4092
 def uf1_text(r:FoundRun) -> str:
     "UF1 with its interval; of which folds, if more are done by now."
     if not r.metrics: return 'damaged' if r.wrong else ''
@@ -188,6 +195,7 @@ def seed_text(r:FoundRun) -> str:
     "The seed, or the seeds of a summary."
     return r.words['seed'] + ('' if r.kind == 'run' else f' ({r.kind})')
 
+# %% ../../nbs/results/07_overview.ipynb #8472b7f3
 def table_of_runs(
     o:Overview,  # of a folder
     now=None,    # seconds since 1970; None: by the clock

@@ -40,6 +40,7 @@ def shipped_table(
     text = dict.fromkeys((*KEY, 'seed'), str)
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[''])
 
+# %% ../../nbs/results/09_published.ipynb #fe3bf595
 def method_place(name) -> tuple: # for sorting
     "Where a method stands in a table: those of Table IV first, in its order."
     return (METHOD_ORDER.index(name) if name in METHOD_ORDER else len(METHOD_ORDER)), name
@@ -121,6 +122,7 @@ def turned_round(rows) -> pd.DataFrame: # of differences.csv
     turned = rows.rename(columns=MIRRORED)
     return turned.assign(difference=-rows['difference'], low=-rows['high'], high=-rows['low'])[[*rows.columns]]
 
+# %% ../../nbs/results/09_published.ipynb #38aae71d
 def published_differences(
     method,           # from which the others differ
     split='subject',  # or 'dataset'
@@ -200,6 +202,7 @@ def shipped_clip(
     if dataset != 'smic': return clip
     return hashlib.sha256(f'mpfnet:{dataset}/{subject}/{clip}'.encode()).hexdigest()[:12]
 
+# %% ../../nbs/results/09_published.ipynb #338bb77c
 def shipped_keys(table) -> pd.DataFrame: # with `KEY`
     "The same table with names of clips as the files have them."
     return table.assign(clip=[shipped_clip(*k) for k in table[KEY].itertuples(index=False, name=None)])
@@ -220,6 +223,7 @@ def seed_columns(
          f'published method, {SPLIT_WORDS[split]}')
     return {int(seed): c for c, m, s, seed in found if (m, s) == (method, split)}
 
+# %% ../../nbs/results/09_published.ipynb #94066d72
 def published_predictions(
     method,           # a name of `published_scores`
     split='subject',  # or 'dataset'
@@ -317,6 +321,7 @@ def only(
     need(len(side.tables[0]), side.name, 'no clip of the other side', 'a clip that both have')
     return side
 
+# %% ../../nbs/results/09_published.ipynb #5c1925d1
 def run_of_release(side:Side) -> Side: # read from a run's folder
     "The side with names of clips as the published files have them; a ValueError if it is of other data."
     asked = side.config.get('dataset'), side.config.get('task')
@@ -367,6 +372,7 @@ def read_runs(
     read = {t: read_side(find_run(t, out_dir)) for t, k in kinds.items() if k == 'run'}
     return {t: run_of_release(s) for t, s in read.items()} if release else read
 
+# %% ../../nbs/results/09_published.ipynb #ebcd43a3
 def with_table(
     path,          # of a table of another program
     read:dict,     # {text: Side} of the runs
@@ -417,6 +423,7 @@ def split_for(
     if split: return split, [f'the run is by split {its.pop()}, the published method by split {split}: other trainings']
     return pick({s: s for s in SPLIT_WORDS}, its.pop(), 'split of published methods'), []
 
+# %% ../../nbs/results/09_published.ipynb #4c4b84bc
 def partly(
     labels:dict,  # {key: class} of a run's clips
     folder,       # of the files
@@ -432,6 +439,7 @@ def labels_of(side:Side) -> dict: # → {key: class}
     t = pd.concat(side.tables)
     return dict(zip(t[KEY].itertuples(index=False, name=None), t['label'].astype(int)))
 
+# %% ../../nbs/results/09_published.ipynb #864f80b6
 def clips_to_match(
     release:bool,  # is it compared with a published method?
     labels:dict,   # {key: class} of the release, if they are known
@@ -443,6 +451,7 @@ def clips_to_match(
     side = next(iter(read.values()))
     return known_clips(side.tables[0], class_names(side.config['task'], side.config['dataset']))
 
+# %% ../../nbs/results/09_published.ipynb #283d1953
 def labels_note(
     labels:dict,  # of the reader's copy
     split,        # of the published method
@@ -473,6 +482,7 @@ def as_pipes(table) -> str: # any
     head = [f'| {" | ".join(map(str, table.columns))} |', '|' + '---|'*table.shape[1]]
     return '\n'.join([*head, *(f'| {" | ".join(map(str, r))} |' for r in table.itertuples(index=False))])
 
+# %% ../../nbs/results/09_published.ipynb #db9a2aa7
 def made_by(t) -> str: # rows of scores.csv
     "Commits, processors and days in a sentence."
     made = t[t['seed'].str.isdigit()][['commit', 'processor', 'date']]
@@ -480,6 +490,7 @@ def made_by(t) -> str: # rows of scores.csv
     processors, days = ', '.join(sorted(set(made['processor']))), made['date']
     return f'Commit {commits}; {processors}; {days.min()} to {days.max()}.'
 
+# %% ../../nbs/results/09_published.ipynb #0d1c71ae
 def still_missing(t) -> str: # scores.csv
     "Which methods have fewer than three seeds, in a sentence; empty if none."
     few = t[(t['seeds'] < 3) & t['seed'].str.isdigit() & (t['data'] == 'pooled')]

@@ -87,6 +87,7 @@ def apart_or_not(
     beyond = not r['low'] <= 0 <= r['high']
     return 'apart' if beyond and r['p_holm'] <= ALPHA else 'open'
 
+# %% ../../nbs/results/08_ranks.ipynb #2fcddf4e
 def all_pairs(
     sides: dict,      # name → `Side`, of the same clips
     metric='uf1',     # of `SCORES`
@@ -113,6 +114,7 @@ def pair_cells(
         out[r['a'], r['b']] = r | turned | ends
     return out
 
+# %% ../../nbs/results/08_ranks.ipynb #d2d4dc35
 def methods_in(
     pairs: pd.DataFrame,  # of `all_pairs`
 ) -> list:
@@ -168,6 +170,7 @@ def too_few(
     return (f'{s} subjects are too few for {m} pair{"s"*(m > 1)}: no gap, however large, can have a corrected p below '
             f'{min(1, m*least):.3f}.')
 
+# %% ../../nbs/results/08_ranks.ipynb #5f33c913
 def listed(
     names,   # of something
     most=8,  # to write out
@@ -219,6 +222,7 @@ class Ranks:
     p: float             # Friedman's test by permutation
     cd: float            # Nemenyi's critical difference of mean ranks, at 5 %
 
+# %% ../../nbs/results/08_ranks.ipynb #67a29785
 #: k = 2 … 10 methods → q of a two-sided Nemenyi test at 5 % (Demšar 2006, Table 5)
 NEMENYI = (1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164)
 
@@ -266,6 +270,7 @@ def joined(
         if j > i and (not out or j > out[-1][1]): out.append((i, j))
     return out
 
+# %% ../../nbs/results/08_ranks.ipynb #c1521eb1
 def ranks_text(
     r: Ranks,
 ) -> list[str]:  # sentences

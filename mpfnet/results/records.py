@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.files import hash_of, if_whole, make_way, read_json, write_json
-from ..core.keep import write_atomically
-from ..data.defects import csv_text
+from ..core.files import hash_of, if_whole, read_json, write_json
+from ..data.defects import keep_table
 from ..tasks import task_of
 
 # %% ../../nbs/results/01_records.ipynb #58bd1a70
 class Spotting(ValueError):
     "The folder is whole, but of marks in long recordings."
 
+# %% ../../nbs/results/01_records.ipynb #d17f1ea2
 def read_config(path) -> dict: # config.json of a run, of a summary or of an audit
     "With what all of them say; a ValueError names the file."
     config = read_json(path)
@@ -114,8 +114,7 @@ def write_results(
 ) -> dict:     # the metrics
     "predictions.csv and metrics.json of a run."
     task = task_of(task)
-    text = csv_text(task.written(table))
-    write_atomically(make_way(Path(folder) / 'predictions.csv'), lambda t: text.to_csv(t, index=False))
+    keep_table(task.written(table), Path(folder) / 'predictions.csv')
     metrics = task.summarise(table) | more
     write_json(Path(folder) / 'metrics.json', metrics)
     return metrics

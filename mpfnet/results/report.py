@@ -47,6 +47,7 @@ def run_as_row(
                 seed=seed, setting=setting_of(config),
                 complete=done['done'] == done['of'], spread=spread, **{k: pooled[k] for k in names})
 
+# %% ../../nbs/results/05_report.ipynb #80e8466b
 def read_run(folder): # a run's folder
     "One row: method, seeds, folds, and each pooled score with its interval. A ValueError names a file that is odd."
     config, metrics = read_config(Path(folder) / 'config.json'), read_json(Path(folder) / 'metrics.json')
@@ -97,6 +98,7 @@ def markdown_row(r) -> str: # a row of the table, as a dict
     uf1, uar = (with_interval(r[k], r[f'{k}_ci95']) for k in main_scores(r))
     return f"| `{r['name']}` | {seeds} | {spread} | {uf1} | {uar} |"
 
+# %% ../../nbs/results/05_report.ipynb #57ae769f
 def as_markdown(table) -> str: # what `collect` returns
     "Single runs as mean ± spread, averages of several seeds with their 95 % interval, as a Markdown table."
     if not len(table): return '*No complete run of this dataset yet.*'
@@ -118,6 +120,7 @@ def drawn_row(
     ax.plot(main[score], y, 'o', color='C0', ms=7, zorder=3)
     ax.plot(single, [y]*len(single), 'o', color='C1', ms=3, zorder=2)
 
+# %% ../../nbs/results/05_report.ipynb #8412c742
 def scores_picture(
     table,    # what `collect` returns
     title='', # of the picture
@@ -142,6 +145,7 @@ def commit_text(part) -> str: # of env.json
     "The commit that made a part of a run; code that differs from it is told of."
     return f"{part['commit']}{' with changes' if part['uncommitted'] else ''}"
 
+# %% ../../nbs/results/05_report.ipynb #1ae6914a
 def run_origin(folder) -> dict: # a run's folder, or that of a summary of several seeds
     "What made a run's numbers, by its env.json: commits, processors, last day, seconds; of a summary: its runs'."
     folder = Path(folder)
@@ -174,6 +178,7 @@ def published_table(
     "A table of published numbers, as it was written; nothing is run."
     return pd.DataFrame(read_json(path)[key]['rows'])
 
+# %% ../../nbs/results/05_report.ipynb #2aa5ba35
 def publish(
     path,     # results.json; the table's picture is written beside it
     key,      # which of its tables

@@ -62,6 +62,7 @@ STAMPS = {'public flow': 'REAL clips, public flow release (28×28, one field a c
           'synthetic': 'SYNTHETIC clips: says nothing about real faces'}
 DOUBT = ', NOT the published list'
 
+# %% ../../nbs/results/02_runs.ipynb #ae9032ea
 def stamp_of(runs) -> str: # run folders
     "Whose faces the runs saw, in one line; runs of different kinds of data in one picture are an error."
     stamps = sorted({config_of_run(r)['data']['stamp'] for r in runs})

@@ -54,6 +54,7 @@ def text_cells(
     for n, r in rows: need(len(r) == wide, f'{path}, row {n}', f'{len(r)} cells', f'{wide}, as many as the header has')
     return [[cell.strip() for cell in r] for _, r in rows]
 
+# %% ../../nbs/results/03a_theirs.ipynb #9441a78f
 def rows_of_file(path) -> pd.DataFrame: # of a file; all cells are text
     "A table, whatever separates its columns; a column without a name is dropped."
     header, *rows = text_cells(file_text(path).strip('\n\r '), path)
@@ -77,6 +78,7 @@ ELSE = dict(dataset='source', subject='', clip='path sequence name key id image 
             prediction='output result', seed='')
 ROLES, ELSE = ({role: tuple(names.split()) for role, names in d.items()} for d in (ROLES, ELSE))
 
+# %% ../../nbs/results/03a_theirs.ipynb #e2961c9d
 def columns_given(text:str) -> dict: # 'label=gt,clip=video'
     "What somebody says of the columns."
     pairs = [p.partition('=') for p in text.split(',') if p.strip()]
@@ -96,6 +98,7 @@ def one_column(
     raise ValueError(f'{" and ".join(map(repr, fits))} may both be the {role}: '
                      f'say which one with --columns {role}={fits[0]}')
 
+# %% ../../nbs/results/03a_theirs.ipynb #9f5f52c8
 def roles_of(
     table,      # as text
     given='',   # 'label=gt,clip=video'
@@ -128,6 +131,7 @@ def number_in(text) -> str:
     numbers = re.findall(r'\d+', re.sub(r'\.0+$', '', str(text)))
     return str(int(numbers[-1])) if numbers else plain(text)
 
+# %% ../../nbs/results/03a_theirs.ipynb #5de149fb
 def subjects_in(parts) -> set: # what stands in front of a clip's name
     "Numbers of the parts that look like a subject; those with letters, if there are any."
     hits = [(p, str(int(hit[1]))) for p in parts if (hit := LIKE_A_SUBJECT.fullmatch(p))]
@@ -152,6 +156,7 @@ class Known:
     def __post_init__(self):
         for key in self.keys: self.index.setdefault(name_parts(key[2]), []).append(key)
 
+# %% ../../nbs/results/03a_theirs.ipynb #0eefe186
 def known_clips(
     table,    # predictions with labels
     classes,  # names of the classes
@@ -171,10 +176,12 @@ def by_name(
     key = known.also(parts)
     return ([key] if key else []), ()
 
+# %% ../../nbs/results/03a_theirs.ipynb #0136543a
 def has_own_subject(key) -> bool:
     "Does the clip's name begin with its subject?"
     return name_parts(key[2])[:1] == name_parts(key[1])[:1]
 
+# %% ../../nbs/results/03a_theirs.ipynb #330e21a9
 def of_dataset(
     keys,   # that a name may mean
     given,  # what the row says of its dataset
@@ -197,6 +204,7 @@ def of_subject(
     said = subjects_in(front)
     return [k for k in keys if has_own_subject(k) or number_in(k[1]) in said] if said else keys
 
+# %% ../../nbs/results/03a_theirs.ipynb #e30222b9
 def meant_by(
     row,    # {role: text}
     known:Known,
@@ -229,6 +237,7 @@ def keys_of_rows(
                          'Add a column subject, or write sub01_EP02_01f')
     return [keys[0] if keys else None for keys in found]
 
+# %% ../../nbs/results/03a_theirs.ipynb #ea029c38
 def check_once(
     rows,  # [{role: text}]
     keys,  # of `keys_of_rows`
@@ -252,6 +261,7 @@ def class_token(text) -> str:
 
 def is_number(token:str) -> bool: return bool(re.fullmatch(r'-?\d+', token))
 
+# %% ../../nbs/results/03a_theirs.ipynb #e11971fb
 def class_of_word(
     word,     # 'Negative', 'pos', 'happiness'
     classes,  # names of the classes
@@ -307,6 +317,7 @@ def map_by_labels(
     whole = len(set(found.values())) == len(found) and set(tokens) <= set(found)
     return found if whole else None
 
+# %% ../../nbs/results/03a_theirs.ipynb #7ae10b83
 def map_by_counts(
     labels,   # [(dataset, their token)] of every row with a known clip
     tokens,   # all tokens in use
@@ -338,6 +349,7 @@ def class_map(
         return map_of_words(tokens - numbers, known.classes) | class_map_of_numbers(labels, numbers, known, order)
     return class_map_of_numbers(labels, numbers, known, order)
 
+# %% ../../nbs/results/03a_theirs.ipynb #71dfe3fc
 def class_map_of_numbers(labels, numbers, known, order):
     "As `class_map`, for the numbers among the tokens."
     if order: return map_given(order, numbers, known.classes)
@@ -359,6 +371,7 @@ def score_token(
     ends = [name.removeprefix(b) for b in BEFORE if name.startswith(b)]
     return next((e for e in ends if is_number(e) or class_of_word(e, classes) is not None), None)
 
+# %% ../../nbs/results/03a_theirs.ipynb #d14c0817
 def score_tokens(
     columns,  # without those that have a role
     classes,  # names of the classes
@@ -399,6 +412,7 @@ def roles_note(roles:dict) -> list:
     other = [f'{c} is the {role}' for role, c in roles.items() if c != role]
     return [f'columns: {", ".join(other)}'] if other else []
 
+# %% ../../nbs/results/03a_theirs.ipynb #78fe73e6
 def classes_note(
     found:dict,  # token → class
     classes,     # names of the classes
@@ -407,6 +421,7 @@ def classes_note(
     if all(t == str(k) for t, k in found.items() if is_number(t)): return []
     return ['their classes: ' + ', '.join(f'{t} is {classes[k]}' for t, k in sorted(found.items()))]
 
+# %% ../../nbs/results/03a_theirs.ipynb #305d7c28
 def check_their_labels(
     labels,   # [(key, class)]
     rows,     # [{role: text}]
@@ -427,6 +442,7 @@ def in_every_seed(
     for r, k in zip(rows, keys): seeds.setdefault(r.get('seed', ''), set()).add(k)
     return set.intersection(*seeds.values()) - {None} if seeds else set()
 
+# %% ../../nbs/results/03a_theirs.ipynb #46099b6a
 def coverage_notes(
     rows,    # [{role: text}]
     keys,    # of `keys_of_rows`
@@ -460,6 +476,7 @@ def predicted_tokens(
     need(largest is not None, 'columns', list(table), expected)
     return largest, ['the class of the largest score is the prediction']
 
+# %% ../../nbs/results/03a_theirs.ipynb #9039e7d9
 def aligned(
     scores,  # of `their_scores`
     used,    # tokens of labels and predictions
@@ -487,6 +504,7 @@ def scores_by_class(
     if sorted(map(str, order.values())) != [str(i) for i in range(len(classes))]: return None
     return scores.rename(columns=order)[range(len(classes))]
 
+# %% ../../nbs/results/03a_theirs.ipynb #c10b8581
 def as_votes(predicted, classes) -> pd.DataFrame: # classes of the rows, their names
     "Scores of predictions that have none: 1 for the class that was named."
     return pd.DataFrame(np.eye(len(classes))[np.asarray(predicted, int)])
@@ -507,6 +525,7 @@ def their_tables(
     whole = whole.astype(dict(label=int))
     return {seed: t.drop(columns='seed').reset_index(drop=True) for seed, t in whole.groupby('seed', sort=True)}
 
+# %% ../../nbs/results/03a_theirs.ipynb #8be20837
 def seed_numbers(names) -> list: # of seeds, as text
     "As whole numbers where they are."
     return [int(n) for n in names] if all(map(is_number, names)) else [*range(len(names))]

@@ -36,6 +36,7 @@ PRESETS = ('paper', 'light', 'tiny')
 #: settings with words of their own
 RECIPE = dict(length='L', flow='flow', interpolate='interpolation', magnify='magnification', face='face')
 
+# %% ../../nbs/results/02a_words.ipynb #65d9879e
 @cache
 def preset_texts(
     name,           # of a preset
@@ -135,6 +136,7 @@ def told_apart(folders) -> list: # of runs → text
     said = [as_words({k: v for k, v in w.items() if k not in NAMED}) for w in apart([*map(words_in, folders)])]
     return [f.name + (f' ({words})' if words else '') for f, words in zip(folders, said)]
 
+# %% ../../nbs/results/02a_words.ipynb #c36f960d
 def words_note(
     a:dict,  # config.json of run A
     b:dict,  # and of B

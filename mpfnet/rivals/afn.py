@@ -271,6 +271,7 @@ def both(self:AFN, x):  # rows (n, C, 4, S, S)
     z = self.images(x)
     return [(a + b)/2 for a, b in zip(run(z), run(z.flip(-1)))] if self.cfg.mirror else run(z)
 
+# %% ../../nbs/rivals/06_afn.ipynb #3a2d1b1e
 @patch
 def scores(self:AFN, x): return self.both(x)[0].cpu().numpy()
 

@@ -72,6 +72,7 @@ def scores(self:PCALDA, x):
     out[:, self.classes] = self.lda.predict_proba(self.pca.transform(flat))
     return out
 
+# %% ../../nbs/rivals/01_baselines.ipynb #344f5b44
 @patch
 def state(self:PCALDA):
     "Everything learnt."
@@ -145,6 +146,7 @@ class Largest(torch.autograd.Function):
 def places(x):  # (B, C, H, W) → (B, H·W, C), in `channels_last` the same memory
     return x.movedim(1, -1).flatten(1, 2)
 
+# %% ../../nbs/rivals/01_baselines.ipynb #eef4d9d0
 @once_differentiable
 def _back(ctx, g, of_mean, of_square):
     x, weight, r, top, *at = ctx.saved_tensors

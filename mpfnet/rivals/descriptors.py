@@ -289,6 +289,7 @@ def displacement(
     rise = torch.from_numpy(np.asarray(steps, np.float32)[:, :32 if steps.shape[1] == 64 else None].sum(1))
     return F.interpolate(rise[None], size=(SIDE, SIDE), mode='bilinear', align_corners=False)[0]
 
+# %% ../../nbs/rivals/03_descriptors.ipynb #a09e85e4
 @patch
 def stepped(self:FlowStrain, steps):
     motion = displacement(steps)

@@ -78,6 +78,7 @@ def motion_intensity(
     else: far = _strongest((rest - first).flatten(1))
     return torch.cat([far.new_zeros(1), far])
 
+# %% ../../nbs/rivals/04_dynamic.ipynb #95c8c344
 def _strongest(change): # (n, pixels)
     change = (change - change.median(1, keepdim=True).values).abs()
     return change.topk(max(1, round(STRONGEST*change.shape[1])), 1).values.mean(1)

@@ -261,6 +261,7 @@ def mirrored(x):  # flow (n, 2, …, W)
     "The clips in a mirror: what moved to the right moves to the left."
     return torch.cat([-x[:, :1], x[:, 1:]], 1).flip(-1)
 
+# %% ../../nbs/rivals/07_fmanet.ipynb #ae2d881e
 @patch
 @torch.no_grad()
 def scores(self:FMANet, x):  # rows (n, 2, 2, S, S)

@@ -37,12 +37,14 @@ def cell_weights(
     place = ((torch.arange(FLOW_SIDE) + .5)/FLOW_SIDE*grid - .5).clamp(0, grid - 1)
     return (1 - (torch.arange(grid)[:, None] - place).abs()).clamp_min(0)
 
+# %% ../../nbs/rivals/09_ridge.ipynb #a18436ac
 def by_angle(motion) -> torch.Tensor: # (n, 2, H, W) → (n, 8, H, W)
     "Magnitudes, each shared between the two nearest of eight directions."
     place = (torch.atan2(motion[:, 1], motion[:, 0])/(2*torch.pi)*ANGLES) % ANGLES
     gap = (place[:, None] - torch.arange(ANGLES)[:, None, None] + ANGLES/2) % ANGLES - ANGLES/2
     return (1 - gap.abs()).clamp_min(0)*motion.norm(dim=1)[:, None]
 
+# %% ../../nbs/rivals/09_ridge.ipynb #222c1474
 def oriented_flow(x) -> list: # normalised (n, 3, 28, 28) → (n, 8·16), (n, 8·36)
     "Square roots of the histograms, a block a grid."
     shared, out = by_angle(x[:, :2]), []
@@ -63,6 +65,7 @@ def pooled_maps(
     "Averages of the last maps over 4×4 places."
     return [F.adaptive_avg_pool2d(maps(x), POOLED).flatten(1)]
 
+# %% ../../nbs/rivals/09_ridge.ipynb #944d50ba
 def random_encoder(seed) -> UnitEncoder: # of the run
     "Weights as they are drawn, never trained."
     return seeded(UnitEncoder, generator(seed, 'random_ridge')).eval()
@@ -95,6 +98,7 @@ def own_dataset(fold) -> str | None: # Fold
     held, known = {d for d, _ in fold.held_out}, set(fold.clips['dataset'])
     return held.pop() if len(held) == 1 and held <= known else None
 
+# %% ../../nbs/rivals/09_ridge.ipynb #847f28da
 NOBODY_TRAINS = 'nobody of {} trains: its clips are read by the statistics of all training clips'
 
 def tell_of_strangers(fold): # Fold
@@ -102,11 +106,13 @@ def tell_of_strangers(fold): # Fold
     lost = sorted({d for d, _ in fold.held_out} - set(fold.clips['dataset']))
     if lost: warn(NOBODY_TRAINS.format(', '.join(lost)))
 
+# %% ../../nbs/rivals/09_ridge.ipynb #fb2738b7
 def statistics(blocks) -> list: # each (n, 2, d) → (mean, spread) of each, float32
     "Mean and standard deviation over clips and mirror images."
     def of(b): return b.reshape(-1, b.shape[-1]).astype(np.float64)
     return [(of(b).mean(0).astype(np.float32), (of(b).std(0) + 1e-6).astype(np.float32)) for b in blocks]
 
+# %% ../../nbs/rivals/09_ridge.ipynb #42a7aef5
 def weighed_row(
     blocks,  # each (n, 2, d)
     by,      # (mean, spread) of each
@@ -160,6 +166,7 @@ def products(a, b): # (n, D), (m, D) → two of (n, m) float64
 
 def squared_distances(a, b): return products(a, b)[1] # (n, D), (m, D) → (n, m) float64
 
+# %% ../../nbs/rivals/09_ridge.ipynb #f06aa82b
 def rare_weights(
     y,          # (n,) labels
     n_classes,  # K
@@ -247,6 +254,7 @@ class Machine:
 def machine_names(method): # a name of the table
     return ('hof',) if method == 'hof_ridge' else ('hof', 'maps')
 
+# %% ../../nbs/rivals/09_ridge.ipynb #a5a51364
 class LocalMotion:
     "A method: the sum of its machines. `method` is `hof_ridge`, `random_ridge` or `au_ridge`."
     def __init__(self,
@@ -282,6 +290,7 @@ def restored(self:LocalMotion, state): # name → tensor or array
     except KeyError as e: raise ValueError(f'ridge: the state of another model: {e} is missing') from None
     return self
 
+# %% ../../nbs/rivals/09_ridge.ipynb #07b3f9c2
 def restored_ridge(
     method,  # its name
     state,   # what `LocalMotion.state` returned

@@ -58,6 +58,7 @@ def stretch(x):  # (…, H, W)
     low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
     return (x - low)/(high - low + (high == low))
 
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #4d20c7a2
 def blocks(
     x,     # (n, S, S)
     grid,  # g
@@ -65,6 +66,7 @@ def blocks(
     "A picture's blocks, row by row."
     return x.unflatten(2, (grid, -1)).unflatten(1, (grid, -1)).transpose(2, 3).flatten(1, 2)
 
+# %% ../../nbs/rivals/08_skd_tstsan.ipynb #749ee6df
 def resized(
     x,     # (n, c, H, W)
     side,  # s

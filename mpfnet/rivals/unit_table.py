@@ -21,6 +21,7 @@ NO_CODER = 'au_table reads the units that a coder wrote of a clip: for faces alo
 NO_UNITS = ("au_table reads the units that a coder wrote, and {} has none: the column of its table is missing. "
             "Of the licensed datasets casme2, samm, mmew, casme_sq and casme3 have one")
 
+# %% ../../nbs/rivals/10_unit_table.ipynb #92f09994
 @dataclass(kw_only=True, slots=True, frozen=True)
 class CodedUnits(Recipe):
     "Marks of all units of the face, as coded: one row is (44, 1, 1, 1)."

@@ -83,6 +83,7 @@ def _eyes(image, ax, y, p):
     image = _over(image, _soft(iris - .075, .01)*_soft(eye - .9, .1), p['iris'])
     return _over(image, _soft(iris - .03, .008)*_soft(eye - .9, .1), (.03, .03, .03))
 
+# %% ../../nbs/synthetic/01_faces.ipynb #2cdda363
 def _features(image, x, y, p):
     "Brows, eyes, nostrils and lips over the skin."
     ax = abs(x)
@@ -102,6 +103,7 @@ def _shade(x, y, p):
     fold = np.exp(-.5*((abs(x) - .33 - .25*(y - .1))/.035)**2) * np.exp(-.5*((y - .22)/.16)**2)
     return .45 + .6*np.tensordot(p['light'], normal, 1) + .12*(bridge - .6*wings) - .09*fold
 
+# %% ../../nbs/synthetic/01_faces.ipynb #1dbf46b2
 def draw_face(
     seed: int, # decides everything, with `subject`
     subject: int, # number of the subject
@@ -158,6 +160,7 @@ def _any_sides(rng, emotion):
     if rng.random() < 1/8 or emotion == 'contempt': a = float(rng.choice([.06, .94]))
     return 2*a, 2 - 2*a
 
+# %% ../../nbs/synthetic/01_faces.ipynb #a32269b7
 def _any_times(rng, seconds, fps):
     "First frame, and how many frames each of some spans takes: at least three."
     return int(rng.integers(1, 200)), *(max(3, round(rng.uniform(*s)*fps)) for s in seconds)
@@ -216,6 +219,7 @@ def _units_at_peak(s):
     field = np.tensordot(turned, field, 1)
     return field * (s.peak / np.sqrt((field**2).sum(0)).max())
 
+# %% ../../nbs/synthetic/01_faces.ipynb #f26cd30f
 def clip_fields(
     s: Script, # the clip
 ) -> tuple: # (displacement by the action units at the apex, that by the distractor or None), each (2, size, size), px
@@ -236,6 +240,7 @@ def _drift(s, frame):
     y, x = np.meshgrid(*2*[np.arange(s.size, dtype=np.float32) - (s.size - 1)/2], indexing='ij')
     return t*np.stack([dx + zoom*x - turn*y, dy + zoom*y + turn*x])
 
+# %% ../../nbs/synthetic/01_faces.ipynb #0ed56aac
 def motion(
     s: Script, # the clip
     frame: int, # number of a frame
@@ -268,6 +273,7 @@ def invert(
 @lru_cache(maxsize=4)
 def _face(seed, subject, size): return draw_face(seed, subject, size)
 
+# %% ../../nbs/synthetic/01_faces.ipynb #02a24179
 def face_after(
     face, # as `draw_face` draws it, or one channel of it
     field, # (2, n, n) displacement of the pixels, px
@@ -278,6 +284,7 @@ def face_after(
     at = 2*(x + b[0]) + .5, 2*(y + b[1]) + .5
     return cv2.remap(face, *at, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).reshape(n, n, -1)
 
+# %% ../../nbs/synthetic/01_faces.ipynb #ddd38c6f
 def _moved(s, frame, face, fields):
     "A face as a frame shows it, 0 to 255, before noise: (size, size, channels)."
     n, t = s.size, (frame - s.onset)/(s.last - s.onset)
@@ -286,6 +293,7 @@ def _moved(s, frame, face, fields):
     image *= 255
     return image
 
+# %% ../../nbs/synthetic/01_faces.ipynb #3e395d0b
 def draw_frame(
     s: Script, # the clip
     frame: int, # its number

@@ -102,6 +102,7 @@ SHARES = {
              {'024': ('disgust', 'fear', 'sadness'), '036': ('disgust', 'fear', 'sadness'), '025': ('other',)}),
 }
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #2a32def6
 def _deal(rng, subjects, emotions, first, only, fixed):
     "Who shows what, besides the fixed clips: a list of (subject, emotion)."
     left, dealt = Counter(emotions), []
@@ -140,6 +141,7 @@ PART_CASTS['casme'] = {
     'section B': Part(SUBJECTS['casme'][7:], {e: n - _WORDS_A.get(e, 0) for e, n in DATASETS['casme'].emotions.items()},
                       {60: 93})}
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #0a41c657
 def _deal_in_parts(rng, source):
     "(part, subject, emotion, frames a second, whether the onset is the first frame) of every clip."
     for name, p in PART_CASTS[source].items():
@@ -159,6 +161,7 @@ def _next_free(rng, pattern, taken):
     while pattern.format(k) in taken or rng.random() < .12: k += 1
     return pattern.format(k)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #fb938e40
 def _name_smic(rng, s, emotion, taken):
     "s04_ne_01"
     return 2*(_next_free(rng, f'{s}_{CLASSES[emotion][0]}_{{:02d}}', taken),)
@@ -189,6 +192,7 @@ SHOWN_VIDEOS = {
     'happy4': '0507climbingthewall', 'happy5': '0508funnydubbing',
 }
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #006af0b1
 def _name_casme_sq(rng, s, emotion, taken):
     kinds = {'negative': ('disgust', 'anger'), 'positive': ('happy',)}.get(emotion, ('disgust', 'anger', 'happy'))
     video = str(rng.choice([v for v in SHOWN_VIDEOS if v.startswith(kinds)]))
@@ -207,6 +211,7 @@ def _name_casme(rng, s, emotion, taken):
     "EP01_5: the fifth clip of a film"
     return 2*(_next_free(rng, f'EP{rng.integers(1, 18):02d}_{{}}', taken),)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #22f51f2c
 def _name_casme3_c(rng, s, emotion, taken):
     "The person and a count; one recording a person."
     return f'{s}_{{kk}}', 'a'
@@ -226,6 +231,7 @@ class Habits:
     start: tuple = (1, 1) # first frame of a recording, lowest and highest
     gap: tuple = (20, 250) # frames between two clips of a recording
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #6c4da25a
 _SLOW = dict(rise=(.07, .2), fall=(.1, .3))     # 5–15 frames at 25–30 a second
 _FAST = dict(rise=(.04, .14), fall=(.04, .15))  # 16–58 at 200
 _MACRO = dict(rise=(.2, .7), fall=(.3, 1.3))    # s, CAS(ME)²'s macro-expressions
@@ -275,6 +281,7 @@ def _fixed_clips(source):
         clip = n + '_{onset}' if source == 'casme3' else n
         yield LookClip(subject=s, clip=clip, emotion=emotion, recording=recording, key=key)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #5c228545
 def _cast(rng, source):
     "The clips of a whole dataset by name, without motion and place."
     fixed, name, emotions = FIXED.get(source, {}), HABITS[source].name, _emotions_of(source)
@@ -293,6 +300,7 @@ def _cast(rng, source):
 def _macro_expressions(rng, people, emotions):
     return [(str(rng.choice(people)), str(rng.choice(list(emotions))), True) for _ in range(300)]
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #b5fe3489
 def _cast_in_parts(rng, source):
     "The same of a dataset in parts; a fixed clip takes the place of one that its person has anyway."
     clips, taken = [], {s: set() for s in SUBJECTS[source]}
@@ -347,6 +355,7 @@ def _recordings(source, clips):
         found.setdefault((c.subject, c.recording), []).append(c)
     return list(found.values())
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #4f2a5992
 def _place(rng, source, clips):
     "Give the clips of each recording their frame numbers, one after another; the clips in the sheet's order."
     recordings, h, padded = _recordings(source, clips), HABITS[source], source == 'samm'
@@ -363,6 +372,7 @@ def _place(rng, source, clips):
     if source == 'casme': _known_times(placed)
     return placed
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #1779f8c0
 def _known_times(clips):
     "CASME's rows of which the right numbers are known, and three digits in the names of section B's frames."
     for nth, right in CASME_KNOWN.items():
@@ -391,6 +401,7 @@ class Layout:
         if not self.book: return {}
         return {part: self.book.format(**w) for part, w in self.words.items()} or {'': self.book}
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #1e9a979c
 #: dataset -> variant -> its tree; the first variant is the default
 TREES = {}
 #: source or form -> column of the sheet -> cell of a clip; a blank name is a blank column
@@ -466,6 +477,8 @@ TREES['casme2'] = {
     'cropped': Layout('Cropped/{id}/{name}', 'reg_img{n}.jpg', _2014, 'Sheet1', cut=True),
     '2019': Layout(_RAW, 'img{n}.jpg', 'CASME2-coding-20190701', 'Sheet1', numeric=True),
 }
+
+# %% ../../nbs/synthetic/03_lookalike.ipynb #9a061447
 WRITTEN_COLUMNS['casme2'] = {
     'Subject': 'subject', 'Filename': 'name', '': None, 'OnsetFrame': 'onset', 'ApexFrame': 'apex',
     'OffsetFrame': 'offset', ' ': None, **_CODED,
@@ -485,6 +498,8 @@ TREES['samm'] = {
     'inside': Layout('SAMM/{id}/{name}', _FRAME, 'SAMM/' + _FACS, 'MICRO_ONLY'),
     'beside': Layout('SAMM/{id}/{name}', _FRAME, _FACS, 'MICRO_ONLY', numeric=True),
 }
+
+# %% ../../nbs/synthetic/03_lookalike.ipynb #6d2ff6be
 WRITTEN_COLUMNS['samm'] = {
     'Subject': 'subject', 'Filename': 'name', 'Inducement Code': 'film', 'Onset Frame': 'onset', 'Apex Frame': 'apex',
     'Offset Frame': 'offset', 'Duration': 'total', 'Micro': 'micro', **_CODED, 'Objective Classes': 'objective',
@@ -502,6 +517,8 @@ TREES['mmew'] = {
     'by_emotion': Layout('MMEW_Final/Micro_Expression/{emotion}/{name}', '{n}.jpg', _BOOK, 'Sheet1'),
     'by_subject': Layout('MMEW_Final/Micro_Expression/{id}/{emotion}/{name}', '{n}.jpg', _BOOK, 'Sheet1'),
 }
+
+# %% ../../nbs/synthetic/03_lookalike.ipynb #6b3c237f
 WRITTEN_COLUMNS['mmew'] = {
     'Subject': 'subject', 'Filename': 'name', 'OnsetFrame': 'onset', 'ApexFrame': 'apex', 'OffsetFrame': 'offset',
     **_CODED, 'remarks': None,
@@ -530,6 +547,8 @@ TREES['casme3'] = {
     'frames': Layout(_A + '/{id}/{recording}/color', '{n}.jpg', f'{_A}/annotation/{_V2}', 'label'),
     'clips': Layout(_CLIPS + '/frame/spNo.{number}_{clip}', '{n}.jpg', f'{_CLIPS}/{_V2}', 'label', cut=True),
 }
+
+# %% ../../nbs/synthetic/03_lookalike.ipynb #e88de8aa
 WRITTEN_COLUMNS['casme3'] = {
     'Subject': 'subject', 'Filename': 'name', 'Onset': 'onset', 'Apex': 'apex', 'Offset': 'offset', 'AU': 'units',
     'Objective class': 'objective', 'emotion': 'emotion',
@@ -630,6 +649,7 @@ def _on_disk(source, c):
     if source == 'casme3_c': return int(c.clip.rpartition('_')[2])
     return c.recording if source == 'casme3' else c.clip
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #6c85113c
 def _in_sheet(source, c, tree):
     "A clip's subject as the sheet has it."
     if source == 'casme_sq': return 1 + PARTICIPANTS[source].index(c.subject)
@@ -651,6 +671,7 @@ def _fill(source, c, tree):
         film=int(c.recording.split('_')[1]) if samm else None, micro='1/2',
         type='macro-expression' if c.macro else 'micro-expression') | _more_cells(source, c)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #ecbd9348
 def _more_cells(source, c):
     "What only one of the datasets has."
     units, words = list(map(str, c.script.units)), c.emotion.split('+')
@@ -673,6 +694,7 @@ def _chosen(rng, who, clips):
     able = [c for c in clips if not (c.key or c.defect or c.macro) and emotion in ('', c.emotion)]
     return [able[i] for i in sorted(rng.choice(len(able), int(n), replace=False))]
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #5f8f3a6c
 def _plant(rng, form, clips): # form: a key of DEFECTS
     "Write the known defects into the cells."
     for name, defect in DEFECTS.get(form, {}).items():
@@ -694,6 +716,7 @@ def _settle(source, c, tree, defects):
     c.folder = _folder(source, c, tree, 'repression' if renamed else c.emotion)
     if not tree.book: c.cells, c.defect = None, None if c.frames else c.defect
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #532a64ed
 def _folder(source, c, tree, emotion):
     "Where a clip's frames lie, below the dataset's folder."
     return tree.folder.format(
@@ -732,6 +755,7 @@ def _classes_shown(clips, dataset):
             if label is not None: shown.setdefault(c.subject, set()).add((task, label))
     return shown
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #9b1f52cf
 def _choose(clips, dataset, subjects, count):
     "The subjects of a subset."
     shown, named, seen, chosen = _classes_shown(clips, dataset), {c.subject for c in clips if c.key}, Counter(), []
@@ -753,6 +777,7 @@ def _undated(data):
             new.writestr(ZipInfo(item.filename), text, ZIP_DEFLATED)
     return out.getvalue()
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #2a58fd81
 def _write_book(path, sheets):
     "Write {sheet: rows} as .xlsx, or as .xls if that is the path's suffix."
     if path.suffix == '.xls': return _write_xls(path, sheets)
@@ -798,6 +823,7 @@ def _sheets(source, tree, clips):
     if source == '4dme': rows = [*rows, _sums(columns, rows)]
     return {tree.sheet: header + rows}
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #75da4775
 def _sums(columns, rows):
     "The last row of 4DME's sheet."
     return [sum(r[k] for r in rows) if v in (*_AT_ONCE, 'sum') else None for k, v in enumerate(columns.values())]
@@ -818,6 +844,7 @@ def _link(old, new):
     except OSError: return shutil.copyfile(old, new)
     return old
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #2bba1314
 def _write_frames(root, tree, clips, *, blank, grey, progress): # blank: side in px, or False
     "Draw the frames, or write one small grey image again and again."
     suffix, first = tree.file[-4:], None
@@ -859,6 +886,7 @@ def _clips_of(params):
     chosen = _choose(clips, params['dataset'], SUBJECTS[source], params['subjects'])
     return source, tree, [c for c in clips if c.subject in chosen]
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #641b70d8
 def _write_lookalike(root, params, progress):
     "Everything in a dataset's folder."
     source, tree, clips = _clips_of(params)
@@ -912,6 +940,7 @@ def make_lookalike(
 
 def _usual_size(dataset): return (dataset in DATASETS and DATASETS[dataset].crop) or 128
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #b86c5257
 def _make_composite(root, variant, defects, **asked):
     "The three datasets of MEGC 2019, side by side."
     each = f'none: make {", ".join(MEGC2019)} one by one'
@@ -919,6 +948,7 @@ def _make_composite(root, variant, defects, **asked):
     for d in MEGC2019: make_lookalike(d, root, defects=defects if d == 'smic' else bool(defects), **asked)
     return Path(root)
 
+# %% ../../nbs/synthetic/03_lookalike.ipynb #9a50ea56
 def lookalike_truth(
     folder, # a finished look-alike
 ) -> list: # of dict, one a clip

@@ -73,6 +73,7 @@ def _write_frames_of(s, folder):
         _, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         (folder/f'img{n:03d}.png').write_bytes(data.tobytes())
 
+# %% ../../nbs/synthetic/02_synth.ipynb #7f86b43c
 def _write_all(root, scripts, params):
     "Write frames, then the annotation, then synth.json."
     for s in scripts: _write_frames_of(s, root/'frames'/f'sub{s.subject:02d}'/s.clip)
@@ -150,6 +151,7 @@ def scripts_of(
     need(version == VERSION, f'version of {root}', version, f'{VERSION}, of this module: make it again')
     return {(f'sub{s.subject:02d}', s.clip): s for s in plan_scripts(**p)}
 
+# %% ../../nbs/synthetic/02_synth.ipynb #532d514d
 def true_motion(
     root, # a finished synthetic dataset
     subject: str, # sub01

@@ -40,6 +40,7 @@ def drawn_axes(
     a = ((np.arange(DRAWN_SIDE) + .5)/DRAWN_SIDE - .5)*EXTENT
     return tuple((a + c)[None]/s for c, s in zip(CENTRE, shape))
 
+# %% ../../nbs/synthetic/06_unit_faces.ipynb #2b67f141
 def field_of(
     shape,  # of the face
     cfg,    # UnitFlowConfig
@@ -63,6 +64,7 @@ def drawn_person(
     "A drawn face, and what is said of it."
     return draw_face(seed, NOBODY + who, DRAWN_SIDE), subject_traits(seed, NOBODY + who)
 
+# %% ../../nbs/synthetic/06_unit_faces.ipynb #2b2ada5b
 def crop_of(
     cfg,  # UnitFlowConfig
     rng,  # np.random.Generator
@@ -89,6 +91,7 @@ def filmed(
         return cv2.warpAffine(image, crop, image.shape[:2], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.stack([cut(a) for a in amounts])
 
+# %% ../../nbs/synthetic/06_unit_faces.ipynb #7fd98af7
 def grainy(
     frames,  # (N, n, n, 3)
     spread,  # of the grain, in 0…1
@@ -107,6 +110,7 @@ def amounts_of(
     t = np.linspace(0, 1, 2 if recipe.span == 'ends' else 11)
     return t*t*(3 - 2*t)
 
+# %% ../../nbs/synthetic/06_unit_faces.ipynb #2d94b94a
 def unit_clip(
     k:int,   # its number
     cfg,     # UnitFlowConfig
@@ -132,6 +136,7 @@ def feature_row(
     faces = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
     return next(iter(recipe.features(faces, list(range(len(frames))), len(frames) - 1)))
 
+# %% ../../nbs/synthetic/06_unit_faces.ipynb #4035f7f4
 def draw_faces(
     n:int,   # clips
     cfg,     # UnitFlowConfig

@@ -84,6 +84,7 @@ def combinations() -> tuple:
     has = np.array([[u in units for u in UNITS] for *_, units in rows], np.float32)
     return (*(np.array(v) for v in list(zip(*rows))[:3]), has)
 
+# %% ../../nbs/synthetic/04_unit_flow.ipynb #862c6b95
 def draw_units(
     n:int,  # clips
     cfg,    # UnitFlowConfig
@@ -123,6 +124,7 @@ def patches() -> tuple:
     unit, side, numbers = zip(*rows)
     return np.array(unit), np.array(side), np.array(numbers)
 
+# %% ../../nbs/synthetic/04_unit_flow.ipynb #ffe64637
 def bump(
     axis,    # (n, 28) coordinates of the pixels' centres
     centre,  # (n, B)
@@ -182,6 +184,7 @@ def smooth_noise(
     z = torch.from_numpy(rng.standard_normal((n, 1, grid, grid)).astype(np.float32))
     return F.interpolate(z, (FLOW_SIDE, FLOW_SIDE), mode='bicubic', align_corners=False)[:, 0]
 
+# %% ../../nbs/synthetic/04_unit_flow.ipynb #93d54798
 def peak(field): # (n, 2, H, W) → (n, 1, 1, 1)
     "The largest displacement of each clip."
     return (field[:, 0]**2 + field[:, 1]**2).flatten(1).amax(1).sqrt().clamp_min(1e-6)[:, None, None, None]
@@ -196,6 +199,7 @@ def blur_matrix(sigma=2.5) -> torch.Tensor: # px → (28, 28)
 
 def blurred(field, w): return (field.reshape(-1, FLOW_SIDE) @ w.T).view(field.shape)    # along the last axis
 
+# %% ../../nbs/synthetic/04_unit_flow.ipynb #6b907d37
 def found_flow(
     field,  # (n, 2, 28, 28)
     cfg,    # UnitFlowConfig
@@ -249,6 +253,7 @@ def clouds(
     rms = field.pow(2).mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
     return field/rms*small(cfg.noise*np.exp(.6*rng.standard_normal((n, 1, 1, 1))))
 
+# %% ../../nbs/synthetic/04_unit_flow.ipynb #5225086c
 def median3(field): # (n, 2, 28, 28)
     "The median of 3×3 pixels."
     n = len(field)
@@ -264,6 +269,7 @@ class UnitClips:
     units: torch.Tensor   # (n, 17) 1 where a unit moves, in the order of `UNITS`
     def __len__(self): return len(self.labels)
 
+# %% ../../nbs/synthetic/04_unit_flow.ipynb #8262f0a6
 def strain_of(field) -> torch.Tensor: # (n, 2, H, W) → (n, 1, H, W)
     "Magnitude of the optical strain."
     (ux, vx), (uy, vy) = (torch.gradient(field, dim=d)[0].unbind(1) for d in (3, 2))

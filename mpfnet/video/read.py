@@ -220,6 +220,7 @@ def video_notes(video:Video) -> list: # of `Note`; after it was read
              ('turned', video.turned, f'turned by {video.turned}°, as the file asks for')]
     return notes + [Note(code, words) for code, there, words in found if there]
 
+# %% ../../nbs/video/01_read.ipynb #7a32847f
 def spottable(notes) -> bool: # of `video_notes`
     "Whether there are enough frames for short movements."
     return not {'too_slow', 'one_frame'} & {n.code for n in notes}

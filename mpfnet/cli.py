@@ -1103,10 +1103,12 @@ def _where_arguments(p):
     p.add_argument('--out-dir', metavar='DIR', default='runs',
                    help='where runs lie, which keep the synthetic faces they made (runs)')
 
+# %% ../nbs/08_cli.ipynb #3b558642
 def _verify_arguments(p):
     default = 'runs/cache/features'
     p.add_argument('folder', nargs='?', default=default, help=f'folder of stores; default {default}')
 
+# %% ../nbs/08_cli.ipynb #e7823d41
 def _compare_arguments(p):
     of_a_run = ('a run\'s folder, or the beginning of its name or hash, of several seeds their summary; a table of '
                 'predictions (theirs.csv); or a published method (pca_lda)')

@@ -93,6 +93,7 @@ class Contender:
 #: what may stand in brackets besides single settings: parameters of a run
 OWN = 'features', 'gamma', 'length', 'preset', 'overrides', 'rule'
 
+# %% ../nbs/06_benchmark.ipynb #d9c22c36
 def in_brackets(
     text:str,  # 'gamma=inner,plsm.epochs=4'
 ) -> dict:     # parameters of a run, and `rule`
@@ -110,6 +111,7 @@ def in_brackets(
 # %% ../nbs/06_benchmark.ipynb #90ab60e7
 SPELT = re.compile(r'\s*([^\[\]]+?)\s*(?:\[([^\[\]]*)\])?\s*')
 
+# %% ../nbs/06_benchmark.ipynb #3c2e497c
 def item_of(
     item,  # 'mpfnet_p[gamma=inner]'; a dictionary; a method of your own
 ) -> dict:
@@ -179,6 +181,7 @@ def datasets_of(value) -> list: # see `benchmark`
     given = [value] if arrays else listed_in(value)
     return [own_data(v) if isinstance(v, (pd.DataFrame, tuple)) else v for v in given]
 
+# %% ../nbs/06_benchmark.ipynb #de91f7b6
 def all_different(a:Asked):
     "A ValueError for a dataset or a split that is named twice; two paths of one file are one dataset."
     def same(v): return str(Path(v).resolve()) if is_own(v) and not isinstance(v, OwnData) else str(v)
@@ -209,6 +212,7 @@ def options_for(
     else: its = reader_options(dataset)
     return {k: v for k, v in options.items() if k in its}
 
+# %% ../nbs/06_benchmark.ipynb #4baa4d0a
 def has_policies(dataset) -> bool: # likewise
     "Whether an apex may be looked for in its frames."
     if is_own(dataset): return not getattr(dataset, 'arrays', False)
@@ -225,6 +229,7 @@ def shared_for(
     options = options_text(options_for(options_of(a.shared['data_options']), dataset))
     return a.shared | {k: DEFAULTS[k] for k in a.shared if k in idle} | dict(data_options=options)
 
+# %% ../nbs/06_benchmark.ipynb #a043b8de
 def overrides_for(
     a:Asked,
     c:Contender,
@@ -352,6 +357,7 @@ def by_split(
     if p.split != 'subject': list(map(warn, classes_unseen(e.data.clips, p.split)))
     return replace(e, asked=p)
 
+# %% ../nbs/06_benchmark.ipynb #a94823cc
 def experiment_of(
     p:Parameters,   # of the run
     known:dict,     # (contender, dataset) → an `Experiment` by another split; it is added to
@@ -368,6 +374,7 @@ def look_again(cell:Cell):
     "Read the records that are there."
     cell.records = valid_records(cell.harness, cell.wanted)
 
+# %% ../nbs/06_benchmark.ipynb #6f3bcefc
 def look_for_records(
     cell:Cell,
     folds=None,  # only the first so many
@@ -465,6 +472,7 @@ def table(self:BenchmarkPlan) -> pd.DataFrame: # a row for each method × datase
             done=sum(len(c.records) for c in mine), to_train=todo, time=time))
     return pd.DataFrame(rows)
 
+# %% ../nbs/06_benchmark.ipynb #d4f85528
 def by_place(cells) -> dict:  # (method, dataset, split) → its cells, one a seed
     "Cells of the same method, dataset and split."
     out = {}
@@ -571,6 +579,7 @@ def scores_in_columns(
         out |= {f'{rule}.{score}': value, f'{rule}.{score}_low': low, f'{rule}.{score}_high': high}
     return out
 
+# %% ../nbs/06_benchmark.ipynb #b5574e10
 def kind_in_words(stamp) -> str:
     "real, public flow, look-alike, synthetic, or the stamp itself."
     try: return kind_of(stamp)
@@ -597,6 +606,7 @@ def row_of_cells(
 # %% ../nbs/06_benchmark.ipynb #4bfb89ec
 NOT_YET = 'not trained yet'
 
+# %% ../nbs/06_benchmark.ipynb #ed4a02f3
 def rows_of_cells(
     cells:list,  # of one method, dataset and split, one a seed
     draws,       # of the bootstrap
@@ -702,6 +712,7 @@ ORACLE = ('**Oracle.** {method} on {dataset}, split={split}: UF1 {value:.3f} whe
           '{n} settings, {low:.3f} to {high:.3f} where one is fixed beforehand. Nobody could have the first: it is '
           'chosen with the answers at hand.')
 
+# %% ../nbs/06_benchmark.ipynb #f953903f
 def said_of_oracles(
     table:pd.DataFrame,  # of `table_of_cells`
     oracles:list,        # of `oracle_cells`
@@ -811,6 +822,7 @@ def result(self:BenchmarkPlan) -> Benchmarked:
 # %% ../nbs/06_benchmark.ipynb #d9986df3
 TEXT_COLUMNS = 'method', 'dataset', 'split', 'seed', 'rule', 'clips', 'stamp', 'run', 'why', 'a', 'b', 'verdict'
 
+# %% ../nbs/06_benchmark.ipynb #a6fe093b
 def read_benchmark(
     folder,  # of a benchmark
 ) -> Benchmarked:
@@ -909,6 +921,7 @@ def panels(
     for p, k in at.items(): axes[k].set_axis_on() if p in places else axes[k].set_axis_off()
     return fig, {p: axes[k] for p, k in at.items()}
 
+# %% ../nbs/06_benchmark.ipynb #0237b157
 def panel_title(
     place,  # (dataset, split, rule)
     kind,   # of its clips
@@ -928,6 +941,7 @@ def clip_kinds(
 # %% ../nbs/06_benchmark.ipynb #6b4ba2cd
 RULE_COLOURS = dict(fixed='C0', training='C2', oracle='C3')
 
+# %% ../nbs/06_benchmark.ipynb #94d707a2
 def forest_picture(
     r:Benchmarked,
     score='uf1',  # of `SCORES`

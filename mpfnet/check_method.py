@@ -195,6 +195,7 @@ class TrainedFold:
     scores: np.ndarray  # of its test clips
     x: torch.Tensor     # their features
 
+# %% ../nbs/05g_check_method.ipynb #6da44337
 _folds = []    # weak references to the folds of the last training
 
 @contextmanager
@@ -214,6 +215,7 @@ def shake(k:int):
     np.random.seed(k)
     torch.manual_seed(k)
 
+# %% ../nbs/05g_check_method.ipynb #63292413
 def scored(
     h:Harness,
     model,     # what `fit` returned
@@ -245,6 +247,7 @@ class Leaf:
     value: object
     put: object        # (value): puts another in its place; None where that cannot be
 
+# %% ../nbs/05g_check_method.ipynb #a383626e
 PLAIN_KINDS = (bool, int, float, complex, str, bytes, type(None), np.generic, np.ndarray, tuple, set, frozenset)
 PASSED_BY = (Fold, Training, Context, Method, Harness)
 
@@ -275,6 +278,7 @@ def held_by(
     for name, v, there, k in parts: held_by(v, name, partial(there.__setitem__, k), found, seen)
     if not parts and not isinstance(thing, (dict, list)): found.append(Leaf(path, thing, put))
 
+# %% ../nbs/05g_check_method.ipynb #daac1273
 def object_of(model): return model.model if isinstance(model, FittedObject) else model   # what `fit` returned
 
 def leaves(model) -> dict: # what `fit` returned → {path: Leaf}
@@ -308,6 +312,7 @@ def shared_values(model) -> dict: # {path: Leaf}
             if _is_data(k, v): held_by(v, k, None, found, {})
     return {leaf.path: leaf for leaf in found}
 
+# %% ../nbs/05g_check_method.ipynb #d9df4b86
 def prints(model) -> dict: # {path: fingerprint}
     return {p: print_of(leaf.value) for p, leaf in (leaves(model) | shared_values(model)).items()}
 
@@ -424,6 +429,7 @@ LEAVES_TRACES = 'scores() changes {}: predictions must not leave a trace; comput
 OTHER_STATE = 'state() is another one after scores(): list what fit has learnt'
 SECOND_TIME = 'the same clips get other scores the second time: scores() draws by chance, or reads what it has written'
 
+# %% ../nbs/05g_check_method.ipynb #a2cdec24
 def what_predicting_changes(
     h:Harness,
     a:TrainedFold,
@@ -444,6 +450,7 @@ NEIGHBOURS = ('a clip that is predicted alone gets other scores: scores() uses s
 BY_PLACE = ('the same clips in another order get other scores: scores() uses their places, and a table may be sorted '
             'by class')
 
+# %% ../nbs/05g_check_method.ipynb #54f50d6b
 def what_neighbours_change(
     h:Harness,
     a:TrainedFold,
@@ -633,6 +640,7 @@ def check_method(
         gc.collect()                                                 # Windows removes no file that is mapped
     return verdict_table(said)
 
+# %% ../nbs/05g_check_method.ipynb #93337d3c
 def failed_checks(table) -> list: # of `check_method`
     "Names of the checks that failed."
     return table.index[table['passed'] == 'NO'].tolist()

@@ -10,7 +10,7 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'FEW_SUBJECTS',
            'unlike_frames', 'how_stored', 'check_files', 'counts_in_words', 'check_one', 'show_composite',
            'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own', 'check_own_frames', 'template',
            'found', 'found_row', 'synth_row', 'long_table', 'how_to_get', 'where', 'lookalike', 'lookalike_names',
-           'what_was_made', 'tell_long', 'made_timed', 'timed_lookalike', 'next_commands', 'look_into', 'verify',
+           'tell_long', 'what_was_made', 'made_timed', 'timed_lookalike', 'next_commands', 'look_into', 'verify',
            'short', 'compare_runs', 'list_runs', 'list_settings', 'fit_model', 'predict_videos', 'show_spotting',
            'spot_recordings', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line', 'forget',
            'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked', 'spot_on_page',
@@ -97,6 +97,7 @@ def print_table(
     try: print('\n'.join(_rich_lines(cells, numeric, set(red))))
     except ImportError: print(_plain(cells))
 
+# %% ../nbs/08_cli.ipynb #21d36d94
 def _plain(cells): return cells.apply(lambda c: c.str.ljust(c.str.len().max())).to_string(index=False, justify='left')
 
 # %% ../nbs/08_cli.ipynb #dbbf5898
@@ -106,6 +107,7 @@ def _console(watched): # is it a terminal?
     plain = dict(force_jupyter=False, markup=False, highlight=False, emoji=False)
     return Console(file=sys.stdout, color_system=colours, **plain)
 
+# %% ../nbs/08_cli.ipynb #f4afb108
 def _rich_lines(cells, numeric, red): # strings; is a column numeric?; positions
     "A table as lines: at least 140 wide and never wrapped if nobody looks at it directly."
     from rich.box import SIMPLE_HEAD
@@ -126,6 +128,7 @@ def protocols(name:str) -> list: # a name of `NAMES`
     "The tasks that a dataset has labels for."
     return [t for t in TASKS if name in TASKS[t] or '' in TASKS[t]]
 
+# %% ../nbs/08_cli.ipynb #c64af9c4
 def load_tasks(
     name,     # of the dataset
     root,     # data root, or None for MPFNET_DATA
@@ -179,6 +182,7 @@ def _released(clips, name): # of a dataset without a licence
         out += [(f'{d}: {c}', n, p) for c, n, p in zip((*classes, 'subjects'), (*found, subjects), (*there, who))]
     return out
 
+# %% ../nbs/08_cli.ipynb #627c4fa6
 def counts(
     clips,          # a table of `load_clips`
     name,           # of its dataset
@@ -192,6 +196,7 @@ def counts(
     else: pairs = _protocol(clips, *clips.report['source']['expected'])
     return as_counts(task or 'all clips', pairs)
 
+# %% ../nbs/08_cli.ipynb #b6bcca78
 def _coded(clips): # with marks: what nobody has published
     each = [(u, n, None) for u, n in clips.report['units'].items() if u in clips.classes]
     return [('clips', len(clips), None), ('subjects', clips['subject'].nunique(), None), *each]
@@ -203,6 +208,7 @@ def merged_tables(tables:dict) -> dict: # task → clips
     cases = [tuple(f.items()) for r in reports for f in r['findings']]
     return {**reports[0], 'findings': list(map(dict, dict.fromkeys(cases)))}
 
+# %% ../nbs/08_cli.ipynb #16cbbd1d
 def describe(
     clips,  # with their report
     name,   # of their dataset
@@ -223,6 +229,7 @@ def describe(
 FEW_CASES, MISSING = 20, ('no-folder', 'no-frames')
 GRAVE = 'doubtful', 'dropped'       # kinds of a defect that need a look
 
+# %% ../nbs/08_cli.ipynb #1bbe61a2
 def show_kind(
     cases,  # of one kind
     kind,   # its name
@@ -234,6 +241,7 @@ def show_kind(
     if not len(cases): return
     print_table(few, f'{kind.capitalize()}: {len(cases)}{more}', range(len(cases)) if kind in GRAVE else ())
 
+# %% ../nbs/08_cli.ipynb #fe05e1f7
 def _by_subject(clips): # subject/clip
     parts = clips.str.partition('/')
     return parts.groupby(0)[2].agg(['size', ', '.join]).reset_index().set_axis(['subject', 'clips', 'names'], axis=1)
@@ -264,6 +272,7 @@ def clip_files(clips) -> dict:
         files |= dict.fromkeys(map(str, here.values()), depth)
     return files
 
+# %% ../nbs/08_cli.ipynb #36be748e
 def examined(
     path,        # of an image
     depth=None,  # bits in use, of a file of 16
@@ -300,6 +309,7 @@ def unlike_frames(
     "What is not the same in all frames from onset to offset, in words."
     return unlike({Path(p).name: heads[str(p)] for p in row.frames.values() if str(p) in heads})
 
+# %% ../nbs/08_cli.ipynb #d2c7855c
 def how_stored(
     files,  # path → bits in use
     heads,  # path → Header
@@ -396,6 +406,7 @@ def loader_options(args) -> dict: # what argparse read
         args.error(f'--modality {args.modality}: only smic has several cameras')
     return options
 
+# %% ../nbs/08_cli.ipynb #9d9ff634
 def check(args) -> int: # what argparse read
     "mpfnet data check"
     if is_own(args.name): return check_own(args)
@@ -421,6 +432,7 @@ def own_counts(clips) -> pd.DataFrame: # one's own
     table.loc[f'all {len(table)}'] = table.sum()
     return table.assign(clips=table.sum(axis=1)).reset_index(names='subject')
 
+# %% ../nbs/08_cli.ipynb #090b57c0
 def own_options_asked(args) -> dict: # what argparse read
     "Options for the table; a slip ends the program."
     from mpfnet.parameters import options_of
@@ -453,6 +465,7 @@ def check_own(args) -> int: # what argparse read
     print('\n' + printable('; '.join([report_line(clips.report), *told])))
     return int(bool(broken or any(f['kind'] in GRAVE for f in clips.report['findings'])))
 
+# %% ../nbs/08_cli.ipynb #0b1a6e43
 def check_own_frames(
     clips,   # one's own
     first,   # stop at the first that is damaged
@@ -465,6 +478,7 @@ def check_own_frames(
     told.append(f'{len(bad)} damaged of {len(files)} frames')
     return bool(len(bad))
 
+# %% ../nbs/08_cli.ipynb #6361519d
 def template(args) -> int: # what argparse read
     "mpfnet data template"
     from mpfnet.own_data import write_template
@@ -482,6 +496,7 @@ TITLES = dict(
     atnet_flow='MEGC 2019, 64 steps of flow of 8×8 (public)',
     megc2019_cd='MEGC 2019, composite')
 
+# %% ../nbs/08_cli.ipynb #cd1d54da
 def found(
     name,  # of a dataset
     root,  # data root, or None for MPFNET_DATA
@@ -508,6 +523,7 @@ def found_row(
     else: there = f'{len(kinds)} of {len(parts)} parts' if kinds else 'no'
     return name, TITLES.get(name) or DATASETS[name].title, place, there
 
+# %% ../nbs/08_cli.ipynb #22015a4c
 def synth_row(
     root,     # data root if one is named
     out_dir,  # of runs
@@ -537,6 +553,7 @@ def how_to_get(names) -> dict: # datasets that are not there → {advice: [names
     for n in names: out.setdefault(advice.get(n, 'get its parts').replace(f' {n} ', ' NAME '), []).append(n)
     return out
 
+# %% ../nbs/08_cli.ipynb #a16267e8
 def where(args) -> int: # what argparse read
     "mpfnet data where"
     base = args.root or os.environ.get('MPFNET_DATA')
@@ -581,15 +598,6 @@ def lookalike_names(args) -> list: # what argparse read; it is told what it did 
         args.subjects, args.size = FEW_SUBJECTS, args.size or FEW_PIXELS
     return list(TREES)
 
-def what_was_made(
-    folder,  # of a look-alike
-    blank,   # no faces in it
-) -> str:
-    "How many clips of how many subjects."
-    shown = [t for t in lookalike_truth(folder) if t['emotion']]
-    people = {t['subject'] for t in shown}
-    return f"{folder}: {len(shown)} clips of {len(people)} subjects, {'grey pictures' if blank else 'synthetic faces'}"
-
 # %% ../nbs/08_cli.ipynb #2fea20f3
 LONG = 60 # seconds of drawing that are announced
 
@@ -601,6 +609,16 @@ def tell_long(
     n, seconds = pictures_in(name, **asked)
     if seconds < LONG: return
     complain(f'{name}: {n:,} pictures to draw, about {seconds/60:.0f} minutes; seconds with --subjects 4 or --blank')
+
+# %% ../nbs/08_cli.ipynb #3b228282
+def what_was_made(
+    folder,  # of a look-alike
+    blank,   # no faces in it
+) -> str:
+    "How many clips of how many subjects."
+    shown = [t for t in lookalike_truth(folder) if t['emotion']]
+    people = {t['subject'] for t in shown}
+    return f"{folder}: {len(shown)} clips of {len(people)} subjects, {'grey pictures' if blank else 'synthetic faces'}"
 
 # %% ../nbs/08_cli.ipynb #2e4c7b73
 def made_timed(args): # what argparse read
@@ -627,6 +645,7 @@ def timed_lookalike(args) -> int: # what argparse read
 GREY_NOTE = ('  Grey pictures are for trying readers and checks. '
                 'To train, make synthetic faces: the same without --blank, in another folder.')
 
+# %% ../nbs/08_cli.ipynb #b2dc4edd
 def next_commands(
     args,   # what argparse read
     names,  # of the datasets that were made
@@ -656,6 +675,7 @@ def look_into(folder) -> tuple: # of a store → (row of the table, [damaged row
     row = [folder.name, about['input'], '×'.join(map(str, about['shape'])), what, n, f'{size:,.1f}', len(bad) or 'none']
     return row, [[folder.name, e['row'], e['clip'], e['phi']] for e in bad]
 
+# %% ../nbs/08_cli.ipynb #1b99e945
 def verify(args) -> int: # what argparse read
     "Check every store in a folder."
     folders = sorted({p.parent for p in Path(args.folder).expanduser().glob('**/features.f16')})
@@ -673,6 +693,7 @@ def verify(args) -> int: # what argparse read
 def short(text) -> str: # the beginning of a hash is enough
     return text[:12] + '…' if len(text) == 64 and not text.strip('0123456789abcdef') else text
 
+# %% ../nbs/08_cli.ipynb #c9984e2a
 def compare_runs(args) -> int: # what argparse read
     "mpfnet compare"
     a, b, notes = sides_of(args.a, args.b, split=args.split, root=args.data_root, out_dir=args.out_dir,
@@ -704,6 +725,7 @@ def list_runs(args) -> int: # what argparse read
     if o.below and not args.csv: print(printable('more runs: ' + ', '.join(f'{f} ({n})' for f, n in o.below.items())))
     return 0
 
+# %% ../nbs/08_cli.ipynb #18d73aa1
 def list_settings(args) -> int: # what argparse read
     "mpfnet settings"
     from mpfnet.settings import settings_table
@@ -717,6 +739,7 @@ def _runs_arguments(p):
     p.add_argument('folder', metavar='DIR', nargs='?', default='runs', help='a folder of runs, or a run (runs)')
     p.add_argument('--csv', action='store_true', help='all that is known of each, as comma-separated values')
 
+# %% ../nbs/08_cli.ipynb #0140de69
 def _settings_arguments(p):
     p.add_argument('method', metavar='METHOD', nargs='?',
                    help='only what decides about this method, a name or file.py:Name; else everything')
@@ -736,6 +759,7 @@ FIT_FLAGS = dict(
     data_root='where the datasets lie; else MPFNET_DATA', out_dir='where runs and features lie (runs)',
     workers='processes that make features (1)', device='auto, cpu or cuda (auto)')
 
+# %% ../nbs/08_cli.ipynb #83171b8f
 def fit_model(args) -> int: # what argparse read
     "mpfnet fit"
     from mpfnet.models import fit, load
@@ -771,6 +795,7 @@ def predict_videos(args) -> int: # what argparse read
         print(*CAUTIONS, sep='\n')
     return int(done['status'].max())
 
+# %% ../nbs/08_cli.ipynb #50548942
 def _predict_arguments(p):
     p.add_argument('videos', metavar='VIDEO', nargs='+', help='mp4, mov, avi, mkv, webm, …, or a folder of frames')
     p.add_argument('--out', metavar='DIR', default='runs/predict', help='each video gets a folder in it (runs/predict)')
@@ -834,6 +859,7 @@ def check_a_method(args) -> int: # what argparse read
     if open_: print(f'Not judged: {", ".join(open_)}')
     return int(bool(failed))
 
+# %% ../nbs/08_cli.ipynb #2959a1ee
 def _method_arguments(p):
     p.add_argument('method', metavar='METHOD', help='file.py:Name, package.module:Name, or a name of the table')
     p.add_argument('--seed', type=int, metavar='S', default=0, help='of the run that is imitated (0)')
@@ -850,6 +876,7 @@ def paper_of_args(args): # what argparse read → Paper
     same = {k: getattr(args, k) for k in ('data', 'preset', 'seed', 'out_dir', 'overrides', 'workers', 'device')}
     return Paper(data_root=root, subjects=args.lookalike_subjects, lengths=lengths, **same)
 
+# %% ../nbs/08_cli.ipynb #4649074f
 def make_paper(args) -> int: # what argparse read
     "mpfnet paper"
     from mpfnet.paper.plan import make
@@ -871,6 +898,7 @@ class Given(argparse.Action):
         read = str if option_string in ('-r', '--parameters_raw') else as_papermill
         args.given = {**args.given, name: read(text)}
 
+# %% ../nbs/08_cli.ipynb #4b52d13a
 def asked_on_line(
     given:dict,  # name → value
     error,       # what to do with a sentence about wrong usage
@@ -889,12 +917,14 @@ def asked_on_line(
 #: errors whose words suffice
 WORDS_SUFFICE = 'ValueError', 'DataError', 'OSError', 'FileNotFoundError', 'PermissionError', 'ImportError'
 
+# %% ../nbs/08_cli.ipynb #a84155bc
 def forget(copy:Path): # of a page
     "Remove it, and its folder if nothing else lies there."
     with contextlib.suppress(OSError):
         copy.unlink(missing_ok=True)
         copy.parent.rmdir()
 
+# %% ../nbs/08_cli.ipynb #c9f960b7
 def executed(
     given:dict,    # parameters
     runs,          # folder of the runs
@@ -913,6 +943,7 @@ def executed(
     os.replace(copy, folder/'executed.ipynb')
     return folder, folder/'executed.ipynb'
 
+# %% ../nbs/08_cli.ipynb #e9efa9be
 def without_page(
     given:dict,   # parameters
     quiet=False,  # show no bar
@@ -940,6 +971,7 @@ def show_result(
 # %% ../nbs/08_cli.ipynb #8a6ebd5d
 NO_COPY = 'numbers only, no executed notebook; not installed: {}. ' + f'{NOTEBOOKS_EXTRA} brings what it takes'
 
+# %% ../nbs/08_cli.ipynb #9e5b19ae
 def with_page(args) -> bool: # what argparse read
     "Whether the page is to be run. Who names a copy wants it; else numbers without a page are better than nothing."
     if args.no_notebook: return False
@@ -947,6 +979,7 @@ def with_page(args) -> bool: # what argparse read
     if missing and not args.out and not args.quiet: complain(NO_COPY.format(', '.join(missing)))
     return bool(args.out) or not missing
 
+# %% ../nbs/08_cli.ipynb #f0b0dd75
 def status_of(work) -> int: # a function that returns one
     "The exit status of work that may fail on its page, or be stopped."
     try: return work()
@@ -957,6 +990,7 @@ def status_of(work) -> int: # a function that returns one
         print('\nStopped. Finished folds are kept: the same command goes on.', file=sys.stderr)
         return 130
 
+# %% ../nbs/08_cli.ipynb #00a97ca4
 def run_asked(
     args,        # what argparse read
     **defaults,  # parameters that are these unless they are given
@@ -1006,6 +1040,7 @@ def demo_command(args) -> int: # what argparse read
         print('MPFNet-C on 100 synthetic clips, ten folds: two or three minutes on 2 cores.', file=sys.stderr)
     return run_asked(args, dataset='synth', workers=workers)
 
+# %% ../nbs/08_cli.ipynb #39fd5cee
 def page_command(args) -> int: # what argparse read
     "mpfnet page"
     if args.name: print(notebook_path(args.name))
@@ -1040,6 +1075,7 @@ def begin_benchmark(args): # what argparse read
     try: refused(asked_for(**args.given))
     except ValueError as e: args.error(str(e))
 
+# %% ../nbs/08_cli.ipynb #b6f412c6
 def plan_command(args) -> int: # what argparse read
     "mpfnet benchmark --plan"
     from mpfnet.benchmark import plan_benchmark
@@ -1069,6 +1105,7 @@ def benchmark_command(args) -> int: # what argparse read
 ABOUT_BENCHMARK = ('Methods × datasets × splits × seeds: what exists is found, the rest is trained, and one table says '
                    'which gaps are more than noise. Exit status 1: some run is not there; 2: wrong usage.')
 
+# %% ../nbs/08_cli.ipynb #cc308341
 def benchmark_help() -> str:
     "The parameters of a benchmark, one a line, with default and meaning."
     import inspect
@@ -1080,6 +1117,7 @@ def benchmark_help() -> str:
     wide = max(len(str(q)) for q in asked)
     return '\n'.join(['\nparameters:', *(f'  {q!s:{wide}}  {said[q.name]}' for q in asked), ''])
 
+# %% ../nbs/08_cli.ipynb #cd46205e
 def _benchmark_arguments(p):
     _run_arguments(p)
     p.add_argument('--plan', action='store_true', help='only say what there is, what is to be trained, and how long')
@@ -1092,15 +1130,18 @@ def name_or_table(value:str) -> str: # what stands on the line
     known = f'{", ".join(NAMES)}; or a table, .csv, .xlsx'
     raise argparse.ArgumentTypeError(f'invalid choice: {value!r} (choose from {known})')
 
+# %% ../nbs/08_cli.ipynb #703b43cc
 def task_or_classes(value:str) -> str: # likewise
     "A task, or the classes of one's own table."
     if value in TASKS or named_classes(value) or is_units(value): return value
     known = f'{", ".join(TASKS)}, au, au:1+4; of a table: low,high'
     raise argparse.ArgumentTypeError(f'invalid choice: {value!r} (choose from {known})')
 
+# %% ../nbs/08_cli.ipynb #a76f55f6
 def _template_arguments(p):
     p.add_argument('file', metavar='FILE', nargs='?', default='clips.csv', help='.csv or .xlsx, new (clips.csv)')
 
+# %% ../nbs/08_cli.ipynb #09d6f327
 def _check_arguments(p):
     p.add_argument('name', metavar='NAME', type=name_or_table,
                    help=f'{", ".join(NAMES)}; or a table of your own, .csv or .xlsx')
@@ -1118,6 +1159,7 @@ def _check_arguments(p):
     p.add_argument('--annotation', metavar='PART', help='part of the name of the annotation file to read')
     p.add_argument('--modality', choices=('hs', 'vis', 'nir'), help='which of SMIC\'s cameras')
 
+# %% ../nbs/08_cli.ipynb #42508320
 def _lookalike_arguments(p):
     known = (*TREES, *COMPOSITE, 'atnet_flow', 'all')
     p.add_argument('name', metavar='NAME', choices=known, help=', '.join(known))
@@ -1140,10 +1182,12 @@ def _where_arguments(p):
     p.add_argument('--out-dir', metavar='DIR', default='runs',
                    help='where runs lie, which keep the synthetic faces they made (runs)')
 
+# %% ../nbs/08_cli.ipynb #3b558642
 def _verify_arguments(p):
     default = 'runs/cache/features'
     p.add_argument('folder', nargs='?', default=default, help=f'folder of stores; default {default}')
 
+# %% ../nbs/08_cli.ipynb #e7823d41
 def _compare_arguments(p):
     of_a_run = ('a run\'s folder, or the beginning of its name or hash, of several seeds their summary; a table of '
                 'predictions (theirs.csv); or a published method (pca_lda)')
@@ -1290,6 +1334,7 @@ def main(argv=None) -> int: # the arguments; None = of the process. Returns the 
         for stream in (sys.stdout, sys.stderr): os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return 141
 
+# %% ../nbs/08_cli.ipynb #0a19f1c9
 def _attempt(argv):
     "Run a command; the exit status."
     try:

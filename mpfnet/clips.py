@@ -53,6 +53,7 @@ def parts_of(dataset) -> tuple: # a name of `NAMES`, or several joined by +
     joined = tuple(str(dataset).split('+')) if '+' in str(dataset) else ()
     return COMPOSITE.get(dataset, joined)
 
+# %% ../nbs/00_clips.ipynb #e5e227a1
 def check_joined(dataset) -> str: # 'samm+casme2'
     "The name as it is written everywhere: 'casme2+samm'. A ValueError says what cannot stand in one table."
     names, said = sorted(d.strip() for d in str(dataset).split('+')), f'dataset={dataset!r}'
@@ -62,6 +63,7 @@ def check_joined(dataset) -> str: # 'samm+casme2'
     if twice: raise ValueError(f'{said}: {twice[0]} is named twice, and its subjects would be on both sides')
     return '+'.join(names)
 
+# %% ../nbs/00_clips.ipynb #50cab6dc
 def joins(
     name,  # of a dataset
     said,  # what was asked for, for errors
@@ -120,6 +122,7 @@ def stamp(clips:Clips) -> str:
     doubts = any(f['kind'] in ('doubtful', 'dropped') for f in clips.report['findings'])
     return f'REAL clips, {title}' + (', NOT the published list' if doubts else '')
 
+# %% ../nbs/00_clips.ipynb #6b7e6f6e
 def _title(clips):
     "The dataset in words."
     parts = ' + '.join(DATASETS[d].title for d in parts_of(clips.name))
@@ -155,6 +158,7 @@ def _why_not(folder):
     if os.path.isfile(folder.parent): return 'the data root is a file'
     return 'that is a file' if os.path.isfile(folder) else 'which does not exist or may not be read'
 
+# %% ../nbs/00_clips.ipynb #e9131011
 def unpacked_elsewhere(
     dataset,   # its name
     base:Path, # a data root without it
@@ -202,6 +206,7 @@ def expected_of(
     if task and options.get('modality', 'hs') == 'hs': return published(task, dataset)
     return (tuple(facts.emotions.values()) if task else (facts.clips,)), facts.subjects
 
+# %% ../nbs/00_clips.ipynb #610c8cfe
 def found_of(
     rows,     # a table with labels
     dataset,  # its name
@@ -218,6 +223,7 @@ def found_of(
 OTHER_LISTS = (DATASETS['casme2'].emotions | dict(surprise=28, sadness=4),
                dict(others=99, disgust=64, happiness=32, repression=27, surprise=25))
 
+# %% ../nbs/00_clips.ipynb #01b47e57
 def difference(
     dataset,      # its name
     facts,        # `Facts` of a complete copy
@@ -236,6 +242,7 @@ def difference(
 CHANGED = ('{0}: every clip is there, yet its {1} counts are {2}, published {3}. '
            'To read this sheet all the same, name it: annotation={4!r}')
 
+# %% ../nbs/00_clips.ipynb #76e96f26
 def compare_counts(
     rows,     # the clips, sorted
     dataset,  # its name
@@ -258,6 +265,7 @@ def compare_counts(
     findings = Report(dataset, findings=report['findings'])
     findings.add(decision, found=_counted(found), done=f'a complete copy: {_counted(expected)}')
 
+# %% ../nbs/00_clips.ipynb #f687b24c
 def _counted(counts):
     clips = '/'.join('?' if n is None else str(n) for n in counts[0])
     return f"{clips} clips, {counts[1] or '?'} subjects"
@@ -305,6 +313,7 @@ def reader_options(dataset) -> dict: # a name of `NAMES` → {option: what it me
     if dataset == 'atnet_flow': return STEP_OPTIONS
     return OPTIONS if dataset in LICENSED else {}
 
+# %% ../nbs/00_clips.ipynb #2c367e88
 def check_options(
     dataset,  # a name of `READERS`
     task,     # as of `load_clips`
@@ -337,6 +346,7 @@ def tell(
     where = f'(all of it: clips.report, or mpfnet data check {dataset})'
     warn(f'{report_line(report)}. {"; ".join(wrong[:3])}{more} {where}')
 
+# %% ../nbs/00_clips.ipynb #5704469f
 def nothing_left(dataset, folder, task, report) -> str:  # as above
     "Why no clip can be used, case by case."
     why = against(report) or [*map(in_words, report['findings'])] or [report_line(report)]
@@ -369,6 +379,7 @@ def load_own(
 NO_OPTIONS = '{}: takes no options ({}): the benchmark is SMIC-HS, CASME II of 2014 and SAMM'
 OPTIONS_OF_ONE = '{}: takes no options ({}): they belong to one dataset, and here are several'
 
+# %% ../nbs/00_clips.ipynb #1d08c797
 def load_composite(
     dataset,  # a key of `COMPOSITE`, or names joined by +
     root,     # the other arguments are those of `load_clips`
@@ -386,6 +397,7 @@ def load_composite(
     rows = pd.concat([p.table for p in parts]).sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
     return finish(rows, dataset, task, joint_report(dataset, [p.report for p in parts]))
 
+# %% ../nbs/00_clips.ipynb #ecf2ef18
 def joint_report(dataset, reports:list) -> dict:  # the composite's name; those of its parts
     "One report of several."
     return dict(dataset=dataset, kind='+'.join(sorted({r['kind'] for r in reports})),
@@ -410,6 +422,7 @@ def coded_parts(
     for clips in found: need('au' in clips.table, f"{clips.name}: task='au', columns of the sheet", 'none', UNIT_COLUMN)
     return found
 
+# %% ../nbs/00_clips.ipynb #c43220d4
 UNIT_COLUMN = 'one with action units: Action Units, or AU'
 
 # %% ../nbs/00_clips.ipynb #daea767e

@@ -52,6 +52,8 @@ BAD_NAMES = {'the name of an annotation sheet of a licensed dataset': SHEETS,
              r'(reg_)?(img|image)\d+\.\w+|\d{3}_\d{4,5}\.\w+|\d+\.(jpe?g|bmp|png|tiff?|webp|pgm)',
          'the name of a feature store, and some hold the faces themselves (fdp, skd_tstsan): it belongs under runs/':
              r'features\.f16'}
+
+# %% ../nbs/08a_guard.ipynb #c4f06d32
 IMAGE_SUFFIXES = (*SUFFIXES, '.webp', '.svg', '.ico', '.jp2', '.jfif', '.ppm', '.pgm', '.avif', '.heic', '.tga')
 FILMS = ('.avi', '.mp4', '.mov', '.mkv', '.gif', '.webm', '.wmv', '.mpg', '.mpeg', '.m4v')
 CLOSED = ('.zip', '.tar', '.gz', '.tgz', '.7z', '.rar', '.bz2', '.xz', '.zst', '.whl',     # archives
@@ -123,6 +125,7 @@ def file_kind(data) -> str: # bytes of a file
 # %% ../nbs/08a_guard.ipynb #b10b5cbe
 LARGEST = 100_000_000      # bytes of a file
 
+# %% ../nbs/08a_guard.ipynb #9b2d4118
 def bad_kind(
     path,  # name of a file, relative to the repository
     data,  # its bytes
@@ -139,6 +142,7 @@ def bad_kind(
 REAL = re.compile(r'REAL clips(?!,\s+public flow)|made from licensed data')     # see `clips.stamp` and `allowed_place`
 OPAQUE = re.compile(r'application/(?!json$|javascript$|vnd\.jupyter\.widget-view)')   # outputs that are not looked into
 
+# %% ../nbs/08a_guard.ipynb #3b7e4b7d
 def output_text(nb) -> str: # a notebook as a dict
     "All that its outputs say."
     def flat(v):
@@ -212,12 +216,14 @@ def as_bytes(a): # (H, W, …) of any kind of number
     finite = np.nan_to_num(np.float32(a), posinf=0, neginf=0)
     return np.uint8(cv2.normalize(finite, None, 0, 255, cv2.NORM_MINMAX))
 
+# %% ../nbs/08a_guard.ipynb #5e49dd77
 def later_pages(data) -> bool: # of a TIFF; each page has a size of its own
     order = 'little' if data[:2] == b'II' else 'big'
     def number(at, size): return int.from_bytes(data[at:at + size], order)
     first = number(4, 4)
     return number(first + 2 + 12*number(first, 2), 4) > 0
 
+# %% ../nbs/08a_guard.ipynb #b9333a38
 def pages_of(data) -> int: # of an image; raises a ValueError if it should not be decoded
     "How many pages of its size are decoded at most."
     if data[:3] == b'GIF': w, h = (int.from_bytes(data[at:at + 2], 'little') for at in (6, 8))
@@ -391,6 +397,7 @@ def tiles(g): # grey
     n = round(max(g.shape)/min(g.shape))
     return [g] + (np.array_split(g, n, int(np.argmax(g.shape))) if n > 1 else [])
 
+# %% ../nbs/08a_guard.ipynb #3d9aa52a
 def parts(image): # (H, W, 3) uint8 → grey parts
     "The picture itself (not a chart, which is mostly background), and what stands apart on its background."
     if max(image.shape) > 4096: image = grey_resized(image, 4096/max(image.shape))
@@ -428,6 +435,7 @@ class Frames:
     def __len__(self): return len(self.names)
     def of(self, i): return (a[self.starts[i]:self.starts[i + 1]] for a in (self.points, self.looks))
 
+# %% ../nbs/08a_guard.ipynb #81c26958
 def frame_of(path): # grey, as its points were found
     return sized(grey(read_image(path)), 240)
 
@@ -524,9 +532,11 @@ def alike(
 # %% ../nbs/08a_guard.ipynb #3c4ccb91
 ALIKE, SURE = .9, 30      # correlation, or points that agree, from which on it is the same picture: measured below
 
+# %% ../nbs/08a_guard.ipynb #8b52fc4d
 @lru_cache(200)
 def kept_frame(path): return frame_of(path)
 
+# %% ../nbs/08a_guard.ipynb #b87d60cd
 def matches(
     part,    # grey
     frames,  # of `reference_frames`
@@ -641,6 +651,7 @@ def checked_frames(
 # %% ../nbs/08a_guard.ipynb #43e7394c
 MANY_PICTURES = 1000      # parts of pictures in one file
 
+# %% ../nbs/08a_guard.ipynb #c5e892a0
 def shows(
     image,   # (H, W, 3) uint8
     frames,  # of `reference_frames`
@@ -697,6 +708,7 @@ def problems(
 # %% ../nbs/08a_guard.ipynb #60bc8dc9
 def git(*words) -> bytes: return subprocess.run(['git', *words], capture_output=True, check=True).stdout
 
+# %% ../nbs/08a_guard.ipynb #8aba05db
 def entries(listing) -> list: # what `git diff --raw -z` prints; of a merge, several states come before the last
     "[(path, its blob)] as they are afterwards. A submodule has no bytes here."
     found, fields = [], iter(listing.split(b'\0'))
@@ -720,6 +732,7 @@ def contents(blobs): # their ids
                 yield p.stdout.read(min(size, LARGEST + 1))
                 for at in range(min(size, LARGEST + 1), size + 1, LARGEST): p.stdout.read(min(LARGEST, size + 1 - at))
 
+# %% ../nbs/08a_guard.ipynb #4dbf44dd
 def staged_files(listing) -> dict: # as for `entries`
     "{path: bytes}"
     found = entries(listing)
@@ -746,6 +759,7 @@ def tracked() -> dict:
 def is_commit(name) -> bool:
     return not subprocess.run(['git', 'cat-file', '-e', f'{name}^{{commit}}'], capture_output=True).returncode
 
+# %% ../nbs/08a_guard.ipynb #9bd02952
 def pushed(
     remote,  # name or address of the other side
     lines,   # what git tells `pre-push`: a line for each branch or tag
@@ -787,6 +801,7 @@ TO_DO = ('No image, frame or sheet of a licensed dataset belongs into the reposi
           'clear the outputs of a notebook that was run on one (figures belong under runs/).')
 LATER = ' What a later commit removes is still in the history that is pushed: git rebase -i takes it out.'
 
+# %% ../nbs/08a_guard.ipynb #437697ae
 def look(
     batches,  # ({path: bytes}, commit or '') each
     root,     # data root or None

@@ -134,11 +134,13 @@ def check_subjects(
     for out in folds.values() if n_splits else ():                       # a wrong number of splits is an error now
         inner_groups([s for s in people if s not in out], n_splits)
 
+# %% ../nbs/05c_harness.ipynb #9a23809a
 def shown_in(labels) -> set: # column of a clip table
     "Classes that occur; of action units the columns with a mark."
     marks = [v for v in labels if isinstance(v, tuple)]
     return {k for v in marks for k, m in enumerate(v) if m} if marks else set(labels)
 
+# %% ../nbs/05c_harness.ipynb #67875a4d
 def classes_unseen(
     clips,          # `Clips`, or a table with labels
     split,          # who is held out together
@@ -259,6 +261,7 @@ class Held(Data):
     __slots__ = ('array',)
     def open(self): return self.array
 
+# %% ../nbs/05c_harness.ipynb #c51670ab
 def held(
     data:Data,                                   # of a run
     take=lambda features, rows: features[rows],  # how rows are taken
@@ -315,6 +318,7 @@ def table_of(data:Data) -> dict:
     found = data.report['source'].get('table')
     return dict(table=found) if data.report['kind'] in ('own', 'synthetic') and found else {}
 
+# %% ../nbs/05c_harness.ipynb #f9f58add
 def data_config(
     e:Experiment,
 ) -> dict:
@@ -326,6 +330,7 @@ def data_config(
                 apex=p.apex, options=options_of(p.data_options), decisions={f'{d}: {k}': n for d, k, n in summary},
                 **table_of(data))
 
+# %% ../nbs/05c_harness.ipynb #53ba9d9a
 def config_of(
     e:Experiment,  # the run, not trained yet
     seed:int,      # of the run
@@ -377,6 +382,7 @@ def take_card(
     "Use the k-th GPU, round and round; what says `cuda` then means that one."
     torch.cuda.set_device(k % torch.cuda.device_count())
 
+# %% ../nbs/05c_harness.ipynb #c4a40eee
 def on_a_card(
     workers:int,  # fold processes
     device,       # 'cpu' or 'cuda'
@@ -408,6 +414,7 @@ def fits(
     "Whether so much may be kept on a GPU."
     return device == 'cuda' and need < share * torch.cuda.mem_get_info()[0]
 
+# %% ../nbs/05c_harness.ipynb #cb23330d
 def moved(
     features,  # (rows, C, T, H, W) float16
     rows,      # the numbers of those to move
@@ -424,6 +431,7 @@ def moved(
 # %% ../nbs/05c_harness.ipynb #1dbdcda7
 _resident = {}         # (data hash, device) → Data whose features this process has on its GPU; one at most
 
+# %% ../nbs/05c_harness.ipynb #ec0b9c32
 def resident(
     h:Harness,
 ) -> Harness:
@@ -443,6 +451,7 @@ def resident(
 FULL = re.compile(r'out of memory|ALLOC_FAILED|OutOfResources')
 LOST = re.compile(r'CUDA error|CUDA driver error|Triton Error|CUDNN_STATUS_|CUBLAS_STATUS_|device-side assert|NVML')
 
+# %% ../nbs/05c_harness.ipynb #b2b71d1f
 @contextmanager
 def told_of_gpu(
     h:Harness,  # of the run
@@ -528,6 +537,7 @@ def clips_out(
     out = split_of(h.split).folds(h.data.clips).get(subject, ()) if h.split != 'subject' else [subject]
     return h.data.clips[[t in out for t in own]]
 
+# %% ../nbs/05c_harness.ipynb #8670bbe3
 def whose_clips(
     h:Harness,  # of the run
     here,       # what `clips_out` returned
@@ -535,10 +545,12 @@ def whose_clips(
     "The dataset and the subject of each test clip."
     return {} if h.split == 'subject' else dict(who=here[['dataset', 'subject']].to_numpy().tolist())
 
+# %% ../nbs/05c_harness.ipynb #39c374ea
 def as_lists(labels) -> list: # column of a clip table
     "As JSON has them: marks of action units are lists."
     return [list(v) if isinstance(v, tuple) else v for v in labels.tolist()]
 
+# %% ../nbs/05c_harness.ipynb #53b8d2d1
 def run_fold(
     h:Harness,  # of the run
     subject,    # (dataset, subject)
@@ -567,11 +579,13 @@ def weights_path(
     "`weights/<dataset>__<subject>.safetensors`"
     return Path(h.weights)/f'{file_name(*subject)}.safetensors'
 
+# %% ../nbs/05c_harness.ipynb #ad179cc1
 def as_tensor(value): # a number, array or tensor
     "In the processor's memory, in one piece."
     tensor = value if torch.is_tensor(value) else torch.as_tensor(np.ascontiguousarray(value))
     return tensor.detach().cpu().contiguous()
 
+# %% ../nbs/05c_harness.ipynb #645c9576
 def keep_state(
     path,        # of the record
     state:dict,  # name → number, array or tensor
@@ -605,6 +619,7 @@ def record_path(
     "`folds/<dataset>__<subject>.json`"
     return Path(folder)/'folds'/f'{file_name(*subject)}.json'
 
+# %% ../nbs/05c_harness.ipynb #61fd2510
 def whole_scores(
     r,          # a record
     n:int,      # clips
@@ -634,6 +649,7 @@ def check_record(
         raise ValueError(f'{path}: its scores or predictions are none that {h.method} can give')
     return r
 
+# %% ../nbs/05c_harness.ipynb #c5d26062
 def valid_record(
     path,       # of the record
     subject,    # (dataset, subject)
@@ -671,6 +687,7 @@ def if_free(
         except TimeoutError: yield False
         else: yield True
 
+# %% ../nbs/05c_harness.ipynb #ab0d337b
 def lock_path(
     h:Harness,  # of the run
     subject,    # (dataset, subject)
@@ -694,6 +711,7 @@ def record_of(
     with suppress(OSError): lock.unlink()                       # whoever still waits for it will find the record
     return found, bool(todo)
 
+# %% ../nbs/05c_harness.ipynb #d2c417e5
 def try_fold(
     h:Harness,   # of the run
     subject,     # (dataset, subject)
@@ -703,6 +721,7 @@ def try_fold(
     with (locked if wait else if_free)(lock_path(h, subject)) as free:
         return record_of(h, subject) if wait or free else None
 
+# %% ../nbs/05c_harness.ipynb #bafc0ccc
 def finish_fold(
     h:Harness,  # of the run
     subject,    # (dataset, subject)

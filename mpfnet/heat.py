@@ -79,6 +79,7 @@ def grad_cam(
 # %% ../nbs/04g_heat.ipynb #855f8e6a
 COVERED = 7 # places along a side that are covered, one after the other
 
+# %% ../nbs/04g_heat.ipynb #ed8f8e38
 def covered_scores(
     scores,  # (n, C, T, H, W) → (n, K)
     x,       # (1, C, T, H, W)

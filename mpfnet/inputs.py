@@ -50,6 +50,7 @@ class Scaling:
 # %% ../nbs/02a_inputs.ipynb #fdac875c
 NO_DIFFERENCES = "features='diff' needs frame differences; here there are u, v and strain only: use 'flow' or 'both'"
 
+# %% ../nbs/02a_inputs.ipynb #9d961a4e
 def channels(
     features:str, # 'both', 'flow', 'diff'
     c:int,        # channels of the features, 5 or 3 (u, v, strain)

@@ -33,6 +33,7 @@ ALL = 'all'             # everyone but the one who is tested
 BY_DATASETS = 'datasets'   # everyone of the datasets that are not tested
 UNDRAWN = BY_DATASETS, ALL # there is nothing to draw
 
+# %% ../nbs/06c_learning_curve.ipynb #e55bb205
 def training_sizes(
     sizes,   # '2,4,datasets,all', or a list
     people,  # how many there are
@@ -44,6 +45,7 @@ def training_sizes(
     need(items and len(found) == len(items), 'sizes', sizes, 'different numbers of people, datasets, or all')
     return found
 
+# %% ../nbs/06c_learning_curve.ipynb #08cf3d50
 TRIES = 2000    # orders, until one begins with every class
 
 def order_of(
@@ -73,6 +75,7 @@ class Point:
     def path(self, folder): # of the curve
         return Path(folder)/file_name(str(self.method))/f'{self.size}-{self.draw}.json'
 
+# %% ../nbs/06c_learning_curve.ipynb #c556d380
 def points_to_fit(
     clips,    # clip table
     method,   # its name
@@ -87,6 +90,7 @@ def points_to_fit(
     held = {BY_DATASETS: people_by_dataset(people) if BY_DATASETS in sizes else [], ALL: [[s] for s in people]}
     return found + [Point(method=method, size=s, draw=0, held=held[s]) for s in UNDRAWN if s in sizes]
 
+# %% ../nbs/06c_learning_curve.ipynb #15af782d
 def people_by_dataset(people) -> list: # of (dataset, subject) → a list of them for each dataset
     names = sorted({d for d, _ in people})
     need(len(names) > 1, 'sizes=datasets, datasets of the clips', ', '.join(names), 'two or more: one is held out')
@@ -110,6 +114,7 @@ def fit_point(
                           held=[[list(s) for s in f] for f in p.held], clips=tested['clip'].tolist(),
                           labels=tested['label'].tolist(), predictions=np.argmax(scores, 1).tolist(), scores=scores))
 
+# %% ../nbs/06c_learning_curve.ipynb #908def05
 def record_at(
     p:Point,
     folder,  # of the curve
@@ -130,6 +135,7 @@ def row_of_point(
     return dict(method=r['method'], size=str(r['size']), draw=r['draw'], clips=found['n'], uf1=found['uf1'],
                 uar=found['uar'])
 
+# %% ../nbs/06c_learning_curve.ipynb #c213da00
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
     "What came out."
@@ -149,6 +155,7 @@ def gaps(
     d = (uf1[a] - uf1[b]).dropna().groupby('size', sort=False)
     return pd.DataFrame(dict(gap=d.mean(), error=d.std(ddof=1)/np.sqrt(d.size()), draws=d.size()))
 
+# %% ../nbs/06c_learning_curve.ipynb #8804f0ef
 OF_SIZE = {ALL: 'Everyone else', BY_DATASETS: 'The other datasets'}
 
 def curve_said(table:pd.DataFrame) -> list:
@@ -169,6 +176,7 @@ def curve_said(table:pd.DataFrame) -> list:
 CURVE_SHARED = 'dataset', 'task', 'preset', 'data_root', 'out_dir', 'device'
 CURVE_PARAMETERS = *CURVE_SHARED, 'methods', 'sizes', 'draws', 'seed', 'overrides'
 
+# %% ../nbs/06c_learning_curve.ipynb #f2e24602
 def curve_experiment(
     method,    # its name
     asked,     # the shared parameters
@@ -184,6 +192,7 @@ def curve_experiment(
          'a method without them, or ready-made flow')
     return e
 
+# %% ../nbs/06c_learning_curve.ipynb #781d5f04
 def names_of(methods) -> list: # 'a,b' or a list
     "Names, each once."
     found = [m.strip() for m in methods.split(',')] if isinstance(methods, str) else list(methods)
@@ -229,6 +238,7 @@ def kept_or_fitted(
     write_json(p.path(folder), r := fit_point(p, h))
     return r
 
+# %% ../nbs/06c_learning_curve.ipynb #115d0a28
 def written(
     folder,  # of the curve
     table,   # of all fits
@@ -251,6 +261,7 @@ def curve_table(
     return out.loc[list(dict.fromkeys(table['size'])), list(dict.fromkeys(table['method']))].rename_axis(
         index='people to learn from', columns=None)
 
+# %% ../nbs/06c_learning_curve.ipynb #39f4841a
 def curve_picture(
     table:pd.DataFrame,  # of a `Curve`
     stamp='',            # what the clips are

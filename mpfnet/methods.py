@@ -132,6 +132,7 @@ def parse_value(
 # %% ../nbs/04_methods.ipynb #b116dc43
 FACE = ('face', 'no_face', 'face_file')       # fields that every recipe has; those of `preprocess` count for all
 
+# %% ../nbs/04_methods.ipynb #eb2d2f27
 def parse_override(
     item,    # 'stage.field=value'
     stages,  # name → its dataclass
@@ -171,6 +172,7 @@ def override(
 TINY_RELEASED_FLOW = 'pltn.epochs=16,plsm.epochs=4,plsm.phi_limit=5,meta.updates=80'
 FACE_SIZES = dict(paper=128, light=64, tiny=32)     # preset → pixels along a side of a face
 
+# %% ../nbs/04_methods.ipynb #170bf33d
 def settings_preset(
     name='paper',         # `paper`, `light` or `tiny`
     released_flow=False,  # whether clips are single flow fields
@@ -322,6 +324,7 @@ def fit_matcher(
 # %% ../nbs/04_methods.ipynb #337ad3dc
 AUDIT_LOOKS = 20   # how often the audit looks at an episodic training
 
+# %% ../nbs/04_methods.ipynb #d2518ae7
 def watch_matcher(
     matcher,  # the one that is trained
     data,     # Prepared fold
@@ -336,6 +339,7 @@ def watch_matcher(
 # %% ../nbs/04_methods.ipynb #aaf6c58d
 INNER_SPLITS = 3
 
+# %% ../nbs/04_methods.ipynb #c48004f3
 def inner_gamma(
     fold,                        # Fold, not sealed
     ctx,                         # Context
@@ -380,6 +384,7 @@ def inner_weights(
         parts.append(model.parts(inner.test_features()))
     return best_weights(np.concatenate(parts, 1), np.concatenate(truth), fold.n_classes, fusion.steps)
 
+# %% ../nbs/04_methods.ipynb #11829389
 def inner_splits(
     stages,    # of a method's row
     settings,  # Settings
@@ -398,6 +403,7 @@ def last_maps(
     first = matcher.gfe.features(x)
     return [first, matcher.afe.features(matcher.fuse(x, first))]
 
+# %% ../nbs/04_methods.ipynb #272582f6
 class MapsReader:
     "The pooled maps of one encoder of a fitted matcher, of clips and their mirror images."
     def __init__(self,
@@ -427,6 +433,7 @@ class MapsRidge:
         ridge = {f'ridge.{k}.{n}': v for k, m in enumerate(self.machines) for n, v in m.state().items()}
         return self.fitted.state() | ridge
 
+# %% ../nbs/04_methods.ipynb #f2d8cefb
 def restored_maps(
     method,  # its name
     state,   # what `MapsRidge.state` returned
@@ -483,6 +490,7 @@ class FittedBaseline:
         new.model = kind.restore(state, about | dict(shape=(len(new.index), *about['shape'][1:])))
         return new
 
+# %% ../nbs/04_methods.ipynb #c63c43a1
 def one(model): # a class: model(fold, ctx)
     "`fit` of a class that needs no name: (name, fold, ctx) → model(fold, ctx)."
     return update_wrapper(lambda method, fold, ctx: model(fold, ctx), model, updated=())
@@ -518,6 +526,7 @@ UNITS_READ = ('frames', 'flow28', 'array')   # flow of 8×8 is too coarse for th
 MAPS_NOTE = 'beyond the paper: the network of {}, read by a kernel ridge'
 FUSION_NOTE = 'beyond the paper: MPFNet-P with a third encoder, of action units'
 
+# %% ../nbs/04_methods.ipynb #3ce423ef
 def local_motion(
     *stages,   # besides the ridge
     **kwargs,  # fields of `Method`
@@ -526,11 +535,13 @@ def local_motion(
     return Method(fit=LocalMotion, reads='strain', stages=(*stages, 'ridge'), modules=(*UNITS_KNOWN, 'rivals.ridge'),
                   ordered=True, restore=restored_ridge, **kwargs)
 
+# %% ../nbs/04_methods.ipynb #d9aa5502
 def read_by_ridge(row, name) -> Method: # of the matcher
     "The row of a matcher, read by the ridge instead."
     return replace(row, fit=MapsRidge, stages=(*row.stages, 'ridge'), gives='numbers', restore=restored_maps,
                    modules=(*row.modules, *UNITS_KNOWN, 'rivals.ridge'), note=MAPS_NOTE.format(name))
 
+# %% ../nbs/04_methods.ipynb #b00143a7
 def with_units(row) -> Method: # of mpfnet_p
     "The row of MPFNet-A: the stages of MPFNet-P but γ, and those of the third encoder."
     stages = *(k for k in row.stages if k != 'gamma'), 'unit_flow', 'plau', 'fusion'
@@ -566,6 +577,8 @@ METHODS = dict(
                    gives='probabilities', ordered=True, learns=False, note=NO_LABEL),
     hof_ridge=local_motion(), random_ridge=local_motion(note=CONTROL_NOTE),
     au_ridge=local_motion('unit_flow', 'plau', note=CONTROLLED_NOTE))
+
+# %% ../nbs/04_methods.ipynb #580838b6
 METHODS |= {f'{m}_ridge': read_by_ridge(METHODS[m], m) for m in ('mpfnet_p', 'mpfnet_c')}
 METHODS |= dict(mpfnet_a=with_units(METHODS['mpfnet_p']))
 
@@ -597,6 +610,7 @@ def class_of(fit): # `fit` of a row
     while isinstance(fit, partial): added, fit = [*added, fit.args, fit.keywords], fit.func
     return inspect.unwrap(fit), added
 
+# %% ../nbs/04_methods.ipynb #e0d07ae2
 def source_of(module) -> str: # full name of a loaded module
     "The file's text as it was when the module was loaded, or loaded again."
     spec = sys.modules[module].__spec__
@@ -604,6 +618,7 @@ def source_of(module) -> str: # full name of a loaded module
         _sources[module] = spec, Path(spec.origin).read_text(encoding='utf-8')
     return _sources[module][1]
 
+# %% ../nbs/04_methods.ipynb #8a16a438
 def remember_source(
     module,  # full name of one that was loaded now
     text,    # from which it was made
@@ -619,6 +634,7 @@ def imported_by(module) -> set: # full name of a loaded module
     "Full names that its source imports, at its top or inside a function."
     return _imports(source_of(module), sys.modules[module].__package__)
 
+# %% ../nbs/04_methods.ipynb #5fcd1c8c
 @lru_cache(512)
 def _imports(text, package):
     names = set()
@@ -670,11 +686,13 @@ def sources(
     own = [home] if self.modules else [*(f'mpfnet.{m}' for m in LEARNT), *modules_behind(home)]
     return {*(f'mpfnet.{m}' for m in self.modules), *own}, list(map(repr, class_of(self.fit)[1]))
 
+# %% ../nbs/04_methods.ipynb #c6585592
 @patch
 def noted(self:Method) -> dict:
     "What a config says of a row besides its name: its note, if it has one."
     return dict(note=self.note) if self.note else {}
 
+# %% ../nbs/04_methods.ipynb #a4b4b5af
 def code_deciding(method) -> str: # a name of the table, or a row of one's own
     "A short hash of the code that decides its numbers. A ValueError if its class stands in no module."
     modules, more = method_of(method).sources(method)
@@ -686,6 +704,7 @@ def code_deciding(method) -> str: # a name of the table, or a row of one's own
 NO_WAY_BACK = ('{}: a model of this method cannot be made from its state: its row in METHODS has no `restore`, '
                'and its class has no classmethod restore(state, about, ctx)')
 
+# %% ../nbs/04_methods.ipynb #651f2e5d
 def restored_model(
     method:str,   # a name of the table
     state:dict,   # name → tensor: what `state` of the fitted model returned
@@ -708,6 +727,7 @@ def recipe_of(
     face = {k: getattr(settings.preprocess, k) for k in FACE}
     return replace(getattr(settings, method_of(method).reads), **face)
 
+# %% ../nbs/04_methods.ipynb #21d708e7
 def kinds_of(
     method,    # a name of the table, or a row of one's own
     settings,  # Settings
@@ -715,6 +735,7 @@ def kinds_of(
     "What a method can be given."
     return method_of(method).kinds or recipe_of(method, settings).kinds
 
+# %% ../nbs/04_methods.ipynb #432ea47d
 def check_input(
     method,    # a name of the table, or a row of one's own
     settings,  # Settings
@@ -739,6 +760,7 @@ def decided_by(
     stages = {k: plain(getattr(settings, k)) for k in row.stages}
     return {row.reads: settings_of(kind, recipe_of(method, settings)), **stages}
 
+# %% ../nbs/04_methods.ipynb #c43a4a66
 def unused(
     method,      # a name of the table, or a row of one's own
     text:str,    # overrides
@@ -752,6 +774,7 @@ def unused(
 UNKNOWN_FIELDS = 'config.json: {where} has field(s) that this version does not know: {names}'
 PATH_WANTED = 'config.json: {where}: {names} is noted by its SHA-256 only. Give its path: {first}=PATH'
 
+# %% ../nbs/04_methods.ipynb #c9dee742
 def rebuilt(
     default,  # a config dataclass
     values,   # its noted fields

@@ -62,6 +62,7 @@ class MPFNetA(nn.Module):
 # %% ../nbs/04e_mpfnet_a.ipynb #9cec367d
 NO_FLOW = 'u and v (features=both or flow), of ready-made flow (3, 1, 28, 28) or of frames (5, T, S, S)'
 
+# %% ../nbs/04e_mpfnet_a.ipynb #9a746210
 def probe_fusion(
     row,        # of the table
     settings,   # of the run
@@ -101,6 +102,7 @@ def grid_of(
     values = np.linspace(0, 1, steps)
     return sorted(((1., float(g), float(a)) for g, a in product(values, values)), key=lambda w: (sum(w), w))
 
+# %% ../nbs/04e_mpfnet_a.ipynb #96f41545
 def weights_scored(
     parts,      # cosines of each encoder (3, n, K)
     truth,      # labels (n,)
@@ -111,6 +113,7 @@ def weights_scored(
     def uf1(w): return evaluate(truth, np.tensordot(w, parts, 1).argmax(1), n_classes)['uf1']
     return {w: uf1(w) for w in grid_of(steps)}
 
+# %% ../nbs/04e_mpfnet_a.ipynb #f3657f3a
 def best_weights(
     parts,      # as above
     truth,      # labels (n,)

@@ -12,6 +12,7 @@ from torch import nn
 #: γ of §5, Fig. 8; 0.7 for any other dataset
 GAMMA = dict(smic=.8, casme2=.7, samm=.6, megc2019_cd=.7, megc2019_flow=.7, atnet_flow=.7)
 
+# %% ../nbs/04b_mpfnet_p.ipynb #fb2e6754
 class MPFNetP(nn.Module):
     "The parallel variant: (B, C, T, H, W) → [e_GFE (B, d), e_AFE (B, d)], weighed (1, γ)."
     def __init__(self,

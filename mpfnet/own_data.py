@@ -33,6 +33,7 @@ COLUMN_MEANINGS = dict(
        'needed. Else it may be missing',
     cropped='yes, if the pictures show the face alone; no, if it is to be found, as where the cell is empty or missing')
 
+# %% ../nbs/00d_own_data.ipynb #2054c364
 TEMPLATE_ROWS = [
     ('p01', 'smile', 'happiness', 12, 18, 31, '', 'videos/p01.mp4', '', '12', ''),
     ('p01', 'frown', 'disgust', 105, '', 122, '', 'videos/p01.mp4', '', '4+9', ''),
@@ -56,6 +57,7 @@ def write_template(
         beside[0].write_text(f'Columns of {path.name}, in any order and case:\n\n{text}\n', encoding='utf-8')
     return [path, *beside]
 
+# %% ../nbs/00d_own_data.ipynb #537626dc
 def _write_workbook(path):
     "The same as two sheets; names are text there, so that 001 stays 001."
     meanings = pd.DataFrame(COLUMN_MEANINGS.items(), columns=['column', 'what stands in it'])

@@ -109,6 +109,7 @@ def inner(
     groups = inner_groups(subjects_of(clips), n_splits, seed)
     return [Fold(clips, self._all('x'), g, n_classes=self.n_classes, seed=self.seed) for g in groups]
 
+# %% ../nbs/04d_own_method.ipynb #b7e95dfe
 @patch
 def generator(
     self:Training,
@@ -117,6 +118,7 @@ def generator(
     "A generator of PyTorch for this run and this fold: the same numbers again, others in another fold."
     return stage_generator(self, name)
 
+# %% ../nbs/04d_own_method.ipynb #2b021542
 @patch
 def rng(
     self:Training,
@@ -195,6 +197,7 @@ def takes(
     except (TypeError, ValueError): return False
     return True
 
+# %% ../nbs/04d_own_method.ipynb #40984309
 BOTH_WAYS = ("{} can be called without arguments and with three: is it a network's factory (kind='module'), or does "
              "it return an estimator (kind='estimator')?")
 
@@ -224,6 +227,7 @@ def lacking(thing) -> str:
 MADE_ALREADY = ('{}: found a network that is made already, whose weights would go from fold to fold; expected its '
                 'class, or a function (in_channels, n_classes, shape) that makes it')
 
+# %% ../nbs/04d_own_method.ipynb #6b9072b2
 def kind_of_method(
     thing,      # what was given
     who,        # what to call it
@@ -247,6 +251,7 @@ def classes_of_ours(modules) -> list: # their full names
              if inspect.isclass(c) and str(c.__module__).partition('.')[0] == 'mpfnet'}
     return list(found.values())
 
+# %% ../nbs/04d_own_method.ipynb #f91d2b7e
 def functions_now() -> list: # of (module or class, what stands in it)
     "What mpfnet, NumPy and PyTorch hold."
     ours = tuple(k for k, m in [*sys.modules.items()] if k.partition('.')[0] == 'mpfnet' and m is not None)
@@ -262,6 +267,7 @@ def _by_itself(owner, name): return _top(owner) == 'torch' == _top(vars(owner).g
 
 def _counts(v): return callable(v) or isinstance(v, (property, staticmethod, classmethod))
 
+# %% ../nbs/04d_own_method.ipynb #1f7e7d8e
 def replaced(
     owner,        # module or class
     before:dict,  # what stood in it
@@ -270,6 +276,7 @@ def replaced(
     now = vars(owner)
     return {k: v for k, v in before.items() if _counts(v) and now.get(k) is not v and not _by_itself(owner, k)}
 
+# %% ../nbs/04d_own_method.ipynb #bb80c302
 def hiding(
     owner,        # module or class
     before:dict,  # what stood in it
@@ -323,6 +330,7 @@ def as_guest(who): # the method's name
 ODD = ('{}: {} holds something else in the process that trains than where the run was asked for: it was set from '
        'outside, or is read anew each time. Give it as an argument, or begin its name with _ if it decides nothing')
 
+# %% ../nbs/04d_own_method.ipynb #0dcf2a0f
 def guarded(cls): # one that calls code of one's own
     "The same class: all of it is called as a guest."
     def around(f):
@@ -485,6 +493,7 @@ def fresh(thing): # a class, a function without arguments, or an instance
     if inspect.isclass(thing) or callable(thing) and not is_object(thing): return thing()
     return copy.deepcopy(thing)
 
+# %% ../nbs/04d_own_method.ipynb #fc2e750b
 @guarded
 class FittedObject:
     "An object with fit, scores and state, fitted on a fold."
@@ -543,6 +552,7 @@ def imported_late(module) -> set: # full name of one that is loaded
     mine = [m for m in modules_behind(module) if m.partition('.')[0] != 'mpfnet']
     return {k for m in mine for k in imported_by(m) if k not in sys.modules and there(k)}
 
+# %% ../nbs/04d_own_method.ipynb #50d83d7f
 def load_late(module): # full name of one that is loaded
     "Load it now: its code counts from the beginning, and another process is sent it. What fails will fail there."
     tried = set()
@@ -560,6 +570,7 @@ def beside(module) -> list: # full name of a loaded module
     return [m for m in modules_behind(module) if m != module and m.partition('.')[0] != 'mpfnet'
             and Path(sys.modules[m].__file__).is_relative_to(folder)]
 
+# %% ../nbs/04d_own_method.ipynb #2a5d6368
 def is_current(
     name,  # of a module that may be loaded
     text,  # of its file
@@ -581,6 +592,7 @@ def no_bytecode():
     try: yield
     finally: sys.dont_write_bytecode = before
 
+# %% ../nbs/04d_own_method.ipynb #4c6defa8
 def unload(
     name,  # of a module, loaded or not
     path,  # of its file
@@ -600,6 +612,7 @@ def library_of(module) -> str: # full name
     if top in sys.stdlib_module_names or top == 'mpfnet': return top
     return top if file and {'site-packages', 'dist-packages'} & {*Path(file).parts} else ''
 
+# %% ../nbs/04d_own_method.ipynb #b1db1128
 def text_of_file(path) -> str: # Path of a Python file
     "Its text; a ValueError if there is none."
     expected = 'expected a Python file with a method, as file.py:Name'
@@ -617,6 +630,7 @@ def folder_first(folder):
         sys.path.remove(str(folder))
         if str(folder) not in sys.path: sys.path.append(str(folder))
 
+# %% ../nbs/04d_own_method.ipynb #4813a8e9
 def load_file(path): # of a Python file
     "Its module, made from the file as it is now. What goes wrong in it is said in its own words."
     path = Path(path).expanduser().resolve()
@@ -692,6 +706,7 @@ IN_A_NOTEBOOK = ('{who}: {name} is defined in a notebook or in the script that r
                  'has changed. Write it into a file (a cell that begins with %%writefile my_method.py) and give its '
                  "address: method='my_method.py:{first}'")
 
+# %% ../nbs/04d_own_method.ipynb #aa15548a
 def located(
     thing,  # a class or function
     who,    # the method's name
@@ -765,6 +780,7 @@ def object_as_asked(
 PLAIN_VALUES = (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, np.generic, np.ndarray,
                 torch.Tensor)
 
+# %% ../nbs/04d_own_method.ipynb #05ce3a9f
 def value_hash(
     value,   # what a name holds
     folder,  # of the module, left out of texts
@@ -776,6 +792,7 @@ def value_hash(
     except (TypeError, ValueError, RecursionError): return None                       # it holds what is no value
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
+# %% ../nbs/04d_own_method.ipynb #e7edead5
 def constants(module) -> dict: # full name of one that is loaded → {name: as JSON}
     """What the names of a module and of its classes hold, as it was read from a data file or set from outside; one
     that begins with _ does not count."""
@@ -792,6 +809,7 @@ ADAPTERS = dict(estimator=FittedEstimator, module=FittedModule, object=FittedObj
 RECIPES = tuple(f.name for f in fields(Settings) if callable(f.default_factory) and isinstance(f.default_factory(),
                                                                                               Recipe))
 
+# %% ../nbs/04d_own_method.ipynb #8e5c998a
 @dataclass(kw_only=True, slots=True, frozen=True, eq=False, repr=False)
 class Own(Method):
     "A row for a method of one's own."
@@ -889,12 +907,14 @@ def made_again(
     thing = pickle.loads(thing)
     return row_of(thing=thing, **kept | dict(odd=', '.join(otherwise(kept)[:3])))
 
+# %% ../nbs/04d_own_method.ipynb #a0b94e12
 def otherwise(kept:dict) -> list: # fields of a row
     "Names of its modules that hold something else here than where they were sent from."
     here = {name_of_module(m): constants(m) for m in kept['texts'] if m in sys.modules}
     return sorted(f'{m}:{k}' for m, held in here.items() for k in {**held, **kept['held'][m]}
                   if held.get(k) != kept['held'][m].get(k))
 
+# %% ../nbs/04d_own_method.ipynb #6e1483f3
 def row_of(**kept) -> Own: # fields of the row but for fit, probe and restore
     kind = kept['kind']
     return Own(fit=ADAPTERS[kind], probe=probe_module if kind == 'module' else None, restore=restored, **kept)
@@ -913,6 +933,7 @@ def estimator_again(
     if STRUCTURE not in state: raise ValueError(NOT_NUMBERS.format(own))
     return restored_estimator(clone(own.thing), state)
 
+# %% ../nbs/04d_own_method.ipynb #b42a0bc9
 NO_RESTORE = ('{}: expected a class method restore(state) that makes the object again from the arrays of state(); an '
                'object without one can be scored, but not kept as a model')
 
@@ -939,6 +960,7 @@ def module_again(
     model.net.load_state_dict({n: v for n, v in state.items() if not n.startswith('scaling.')})
     model.scaling = Scaling(torch.as_tensor(state['scaling.scale']), bool(state['scaling.stretched']))
 
+# %% ../nbs/04d_own_method.ipynb #0cb7304b
 def restored(
     own,    # its row
     state,  # name → tensor, as the fitted one's `state` gave it
@@ -963,6 +985,7 @@ def said(
     found = (getattr(t, name, None) for t in things)
     return next((v for v in found if isinstance(v, kinds)), None)
 
+# %% ../nbs/04d_own_method.ipynb #cd55e586
 def evaluated(
     thing,  # an estimator's class, or a function that returns one
     who,    # the method's name
@@ -1033,6 +1056,7 @@ def found_in(
 #: fields of `Settings` that decide the numbers of a kind, besides its recipe
 STAGES = dict(estimator=('features',), module=('features', 'own', 'compute'), object=())
 
+# %% ../nbs/04d_own_method.ipynb #b9f352c1
 def own(
     thing,         # estimator, factory, class, instance, function, or an address
     name=None,     # short; None: its own

@@ -61,6 +61,7 @@ class Parameters:
     device: str = 'auto'                 # auto, cpu, cuda
     keep_weights: bool = False           # also write the weights of each fold
 
+# %% ../nbs/05b_parameters.ipynb #7356103a
 PARAMETERS = tuple(f.name for f in fields(Parameters))
 DEFAULTS = asdict(Parameters())
 
@@ -69,10 +70,12 @@ def is_assignment(node) -> bool:
     "`a = 1` or `a: int = 1`; `a: int` assigns nothing."
     return isinstance(node, ast.Assign) or isinstance(node, ast.AnnAssign) and node.value is not None
 
+# %% ../nbs/05b_parameters.ipynb #c06710d1
 def targets_of(node) -> list: # an assignment
     "What stands left of its sign of equality."
     return node.targets if isinstance(node, ast.Assign) else [node.target]
 
+# %% ../nbs/05b_parameters.ipynb #c17b7984
 def assigned(source) -> tuple: # code of a cell
     "Names that it assigns, but for hidden ones; whether it does nothing else."
     try: body = ast.parse(source).body
@@ -116,6 +119,7 @@ CHOICES = dict(dataset=NAMES, task=(*TASKS, AU), method=METHODS, features=('both
 
 def known(names): return ', '.join(map(str, names))
 
+# %% ../nbs/05b_parameters.ipynb #2ac41743
 def check_known(p:Parameters):
     "A ValueError for a value that is none of its kind; it lists the known ones."
     own = isinstance(p.dataset, OwnData)
@@ -162,6 +166,7 @@ def explained(
 # %% ../nbs/05b_parameters.ipynb #d7d5ad1c
 ITEM = re.compile(r"""\s*([^=,]*?)\s*=\s*(?:"((?:[^"]|"")*)"|'((?:[^']|'')*)'|([^,]*?))\s*(?:,|$)""")
 
+# %% ../nbs/05b_parameters.ipynb #276c6349
 def option_at(
     text,  # 'modality=vis,variant=raw'
     at,    # where the option begins
@@ -214,6 +219,7 @@ def as_whole(
     need(number is not None and low <= number <= high, name, value, expected)
     return number
 
+# %% ../nbs/05b_parameters.ipynb #b45a12d6
 def as_flag(
     value,          # what was given
     name,   # of the parameter
@@ -243,6 +249,7 @@ def check_text(p:Parameters):
     need(p.subjects is None or isinstance(p.subjects, (str, list, tuple)) and len(p.subjects), 'subjects', p.subjects,
          "'dataset/subject,…' or a list; papermill keeps text as text with -r")
 
+# %% ../nbs/05b_parameters.ipynb #c451b78b
 def as_folder(out_dir): # text or Path
     "~ is a home; an address stays as it is."
     return out_dir if '://' in str(out_dir) else str(Path(out_dir).expanduser())
@@ -270,6 +277,7 @@ def need_default(
     "A ValueError if it was set nevertheless."
     need(getattr(p, name) == DEFAULTS[name], name, getattr(p, name), f'{DEFAULTS[name]!r}, its default ({why})')
 
+# %% ../nbs/05b_parameters.ipynb #3ae08a19
 def check_use(p:Parameters):
     "A ValueError for a parameter that the method, or the dataset, has no use for."
     for name, why in no_use_for(p.method, p.dataset).items(): need_default(p, name, why)
@@ -321,6 +329,16 @@ def check_parameters(given:dict) -> Parameters: # name → value
     check_known(p)
     return check_values(p)
 
+# %% ../nbs/05b_parameters.ipynb #e6fef41d
+def check_parameters(given:dict) -> Parameters: # name → value
+    "Names and values, checked; raises a ValueError that lists the known ones."
+    unknown = [k for k in given if k not in PARAMETERS]
+    if unknown: raise ValueError(f'unknown parameter(s) {known(unknown)}; known: {known(PARAMETERS)}')
+    p = Parameters(**given)
+    p = with_own_data(replace(p, method=serving(as_method(p.method), p.task)))
+    check_known(p)
+    return check_values(p)
+
 # %% ../nbs/05b_parameters.ipynb #95bfe1d9
 def for_classes(
     p:Parameters,  # checked
@@ -336,6 +354,7 @@ def for_classes(
 SLOW = ('mpfnet_a', 'mpfnet_c', 'mpfnet_p', 'mpfnet_c_ridge', 'mpfnet_p_ridge', 'plsm', 'pltn', 'scratch', 'fdp', 'afn',
         'fmanet', 'skd_tstsan')
 
+# %% ../nbs/05b_parameters.ipynb #b3616eea
 def device_for(p:Parameters) -> str: # 'cpu' or 'cuda'
     "What computes a run; a ValueError if this machine should and cannot."
     here = torch.cuda.is_available()
@@ -344,6 +363,7 @@ def device_for(p:Parameters) -> str: # 'cpu' or 'cuda'
         raise ValueError("device='cuda', but PyTorch finds no GPU. Use device='auto' or install a CUDA build")
     return device
 
+# %% ../nbs/05b_parameters.ipynb #d105652e
 def preset_for(
     p:Parameters,  # of the run
     device,        # 'cpu' or 'cuda'

@@ -41,6 +41,7 @@ LIMIT = 5.      # normalised values end there
 def rms(x): # (n, C, H, W) → (n, C, 1, 1)
     return x.pow(2).mean((2, 3), keepdim=True).sqrt().clamp_min(1e-6)
 
+# %% ../nbs/03c_plau.ipynb #9ee19e3a
 def flow_normalised(x) -> torch.Tensor: # (n, 3, 28, 28) u, v, strain of any scale
     "u, v, strain of each clip by itself: nothing is learnt."
     x = x.float()
@@ -51,6 +52,7 @@ def flow_normalised(x) -> torch.Tensor: # (n, 3, 28, 28) u, v, strain of any sca
     strain = x[:, 2:] - x[:, 2:].amin((2, 3), keepdim=True)
     return torch.cat([motion/rms(motion), strain/rms(strain) - 1], 1).clamp(-LIMIT, LIMIT)
 
+# %% ../nbs/03c_plau.ipynb #87b573c8
 def mirror_flow(x) -> torch.Tensor: # (n, 3, 28, 28) normalised
     "The other side of the face: columns turned round, u with the other sign."
     return x.flip(3)*torch.tensor([-1., 1, 1])[:, None, None]
@@ -61,6 +63,7 @@ ROWS = f'(n, 3, 1, {FLOW_SIDE}, {FLOW_SIDE}): u, v, strain; or (n, 5, T, S, S) o
 def as_rows(x) -> torch.Tensor: # array or tensor → float32, where it is
     return (x if torch.is_tensor(x) else torch.as_tensor(np.asarray(x))).float()
 
+# %% ../nbs/03c_plau.ipynb #7c95d869
 def flow_of(x) -> torch.Tensor: # rows (n, C, T, H, W) → (n, 3, 28, 28)
     "u, v and strain of the whole motion, onset to apex."
     x = as_rows(x)
@@ -71,6 +74,7 @@ def flow_of(x) -> torch.Tensor: # rows (n, C, T, H, W) → (n, 3, 28, 28)
     motion = motion/rms(motion)                       # whatever u and v were scaled by, the strain is the same
     return torch.cat([motion, strain_of(motion)], 1)
 
+# %% ../nbs/03c_plau.ipynb #669bac13
 def flow_rows(x) -> torch.Tensor: # rows (n, C, T, H, W)
     "Normalised (n, 3, 28, 28)."
     return flow_normalised(flow_of(x))
@@ -83,9 +87,11 @@ class Heads(nn.Module):
         self.emotion, self.units = nn.Linear(width, len(THREE_CLASSES)), nn.Linear(width, len(UNITS))
     def forward(self, x): return self.emotion(x), self.units(x)
 
+# %% ../nbs/03c_plau.ipynb #447e558e
 def conv_part(a, b): # channels in and out
     return nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
 
+# %% ../nbs/03c_plau.ipynb #efae3627
 class UnitEncoder(nn.Module):
     "Normalised u, v, strain (B, 3, 28, 28) → logits of three classes and of 17 units."
     def __init__(self, dropout=.2):
@@ -131,6 +137,7 @@ class Rising(Update):
         self.done += 1
         super().rate(lr*min(1, self.done/self.first))
 
+# %% ../nbs/03c_plau.ipynb #b529e691
 def unit_loss(
     logits,  # of the classes (B, 3), and of the units (B, 17)
     clips,   # UnitClips
@@ -178,10 +185,12 @@ def train_plau(
 FACES_DRAWN = ('data.action_units', 'synthetic.faces', 'synthetic.unit_flow', 'synthetic.unit_faces', 'plau')
 FOUND = ('face', 'no_face', 'face_file')   # fields of a recipe that say how a face is found
 
+# %% ../nbs/03c_plau.ipynb #79f176cb
 def by_recipe(recipe) -> dict: # Recipe
     "What decides the rows of a drawn face."
     return {k: v for k, v in settings_of('frames', recipe).items() if k not in FOUND}
 
+# %% ../nbs/03c_plau.ipynb #ea8975ac
 def drawn_faces(
     cfg,        # PLAUConfig
     drawn,      # UnitFlowConfig
@@ -204,6 +213,7 @@ _last = {}          # key → UnitClips
 # %% ../nbs/03c_plau.ipynb #e527fb59
 DRAWING = ('data.action_units', 'synthetic.unit_flow', 'train', 'plau')
 
+# %% ../nbs/03c_plau.ipynb #92a1af48
 def plau_prior(
     cfg,          # PLAUConfig
     drawn,        # UnitFlowConfig
@@ -230,6 +240,7 @@ def recipe_read(
     if fold.clips['input'].iat[0] != 'frames': return None
     return settings.preprocess if fold.shape[0] == 5 else settings.strain
 
+# %% ../nbs/03c_plau.ipynb #f621cc29
 def encoder_of(
     fold,  # Fold
     ctx,   # Context
@@ -241,10 +252,12 @@ def encoder_of(
 # %% ../nbs/03c_plau.ipynb #adcae68e
 NO_LABEL = 'no real label is used'
 
+# %% ../nbs/03c_plau.ipynb #3d34a625
 def check_three(n_classes): # of the task
     "A ValueError unless the classes can be those of the prior."
     need(n_classes == len(THREE_CLASSES), 'au_zero, classes', n_classes, f'3: {", ".join(THREE_CLASSES)} (task=3class)')
 
+# %% ../nbs/03c_plau.ipynb #7fe7c73b
 def probe_zero(
     row,        # of the table
     settings,   # of the run

@@ -92,6 +92,7 @@ def shape(
     "Shape of one row."
     raise NotImplementedError
 
+# %% ../nbs/01_preprocess.ipynb #42f901b0
 @patch
 def features(
     self:Recipe,
@@ -112,6 +113,7 @@ def released(
     "The array of a ready-made flow image."
     raise NotImplementedError
 
+# %% ../nbs/01_preprocess.ipynb #505f5bd5
 @patch
 def only_as_filmed(self:Recipe, phis):
     "For recipes without magnified copies: raise if one is asked for."
@@ -163,6 +165,7 @@ def shape(self:PreprocessConfig, kind):
     ready = dict(flow8=(3, self.length - 1, 8, 8), flow64=(3, 64, 8, 8))
     return (5, self.length - 1, self.size, self.size) if kind == 'frames' else ready.get(kind, (3, 1, 28, 28))
 
+# %% ../nbs/01_preprocess.ipynb #c7363efe
 @patch
 def features(
     self:PreprocessConfig,
@@ -277,6 +280,7 @@ def features_together(
 INPUTS = dict(frames='recorded frames', flow28='ready-made flow images', flow8='ready-made flow of 8×8 with time',
               flow64='ready-made flow of 8×8, 64 steps', array='ready-made features')
 
+# %% ../nbs/01_preprocess.ipynb #2ccac424
 def check_kind(
     recipe,
     kind,   # of input: a key of INPUTS
@@ -286,6 +290,7 @@ def check_kind(
     name, takes = type(recipe).__name__, ' or '.join(INPUTS[k] for k in recipe.kinds)
     raise ValueError(f'{name} cannot be made from {INPUTS.get(kind, repr(kind))}: expected {takes}')
 
+# %% ../nbs/01_preprocess.ipynb #a988d20f
 def _value(row, name):  # a pandas Series has methods called `clip` and `apply`, so its items are looked up first
     return row[name] if hasattr(row, 'keys') else getattr(row, name)
 
@@ -341,6 +346,7 @@ def finder_of(
     crops, both, whole = face.partition('+')
     return whole if both and not cropped else crops
 
+# %% ../nbs/01_preprocess.ipynb #989effb9
 def is_cropped(row) -> bool: # of the clip table
     "Whether its frames are crops of a face; drawn faces and ready-made flow are."
     return bool(row.get('cropped', True) if hasattr(row, 'keys') else getattr(row, 'cropped', True))
@@ -407,6 +413,7 @@ def _images(job, datas):
 # %% ../nbs/01_preprocess.ipynb #69e923ee
 OTHER_FACE = 'In a run: -p overrides preprocess.no_face=centre, or another preprocess.face'
 
+# %% ../nbs/01_preprocess.ipynb #66211031
 def faces_of(
     images, # (H, W, 3) uint8 arrays
     job,    # Job
@@ -453,6 +460,7 @@ def _features(job, datas, phis, note):
     faces = faces_of(images, job, note)
     for phi, F in zip(phis, job.recipe.features(faces, list(job.paths), job.apex, phis)): yield _checked(F, job, phi)
 
+# %% ../nbs/01_preprocess.ipynb #88686252
 def _flow_image(image, job, phis):
     "A ready-made flow image, if it is one and no copy is asked for."
     if any(phis): raise ValueError(f'{job.name}: a flow28 clip cannot be magnified: expected phi 0, found {max(phis)}')

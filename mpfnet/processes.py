@@ -20,6 +20,7 @@ from .harness import Harness, take_card, try_fold
 # %% ../nbs/05e_processes.ipynb #92c5e4eb
 _harness = None    # of a worker process
 
+# %% ../nbs/05e_processes.ipynb #fda15a5e
 def start_fold_worker(
     h:Harness,  # of the run
     started,    # shared number: processes that have started before

@@ -45,6 +45,7 @@ def left_out(
     "Which clips are the test subject's."
     return np.array([t == subject for t in zip(h.data.clips['dataset'], h.data.clips['subject'])])
 
+# %% ../nbs/06a_protocol_audit.ipynb #578ed201
 def as_it_comes(
     h,        # Harness
     subject,  # (dataset, subject)
@@ -72,6 +73,7 @@ def watch_fold(
 # %% ../nbs/06a_protocol_audit.ipynb #4fbbfab5
 NORMALISED = ('training', 'everyone', 'own')   # by whose statistics features are standardised
 
+# %% ../nbs/06a_protocol_audit.ipynb #a42455c5
 def normalised(
     x,     # (N, C, …) features
     test,  # (N,) bool: the test subject's clips
@@ -107,6 +109,7 @@ def trainings_of(
     ways = NORMALISED if method in ('ststnet', 'pca_lda') else ()
     return [(s, None) for s in seeds] + [(seeds[0], how) for how in ways]
 
+# %% ../nbs/06a_protocol_audit.ipynb #d7734138
 def curve_path(
     folder,   # the audit's
     seed,     # of the training
@@ -121,6 +124,7 @@ def curve_path(
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, struct.error)
 PARTS = 'scores', 'epochs', 'clips', 'labels', 'sha', 'config'      # of a record
 
+# %% ../nbs/06a_protocol_audit.ipynb #4f1a0453
 def read_curve(
     path,    # file of a record
     clips,   # names of the fold's test clips
@@ -142,6 +146,7 @@ class Watched:
     normalise: str | None    # one of NORMALISED
     path: Path               # where its record goes
 
+# %% ../nbs/06a_protocol_audit.ipynb #e72aedd4
 def work(job):
     "Watch a fold and write its record."
     record = watch_fold(job.harness, job.subject, job.normalise)
@@ -149,6 +154,7 @@ def work(job):
         with open(temporary, 'wb') as f: np.savez_compressed(f, **record)
     write_atomically(make_way(job.path), save)
 
+# %% ../nbs/06a_protocol_audit.ipynb #fbda5268
 def is_done(job) -> bool:
     "Is there a whole record of this fold?"
     clips = job.harness.data.clips['clip'].to_numpy(str)[left_out(job.harness, job.subject)]
@@ -164,6 +170,7 @@ def audit_config(
     same = {k: v for k, v in first.items() if k != 'seed'}
     return same | dict(seeds=list(configs), subjects=['/'.join(s) for s in subjects])
 
+# %% ../nbs/06a_protocol_audit.ipynb #bd7a341c
 def audit(
     normalise=True,  # also the first seed again for each normalisation
     **parameters,    # those of a run
@@ -236,6 +243,7 @@ def last_epoch(
     "The honest rule."
     return curve[-1].argmax(-1)
 
+# %% ../nbs/06a_protocol_audit.ipynb #072158ed
 def best_epoch_each(
     curve,     # (E, N, K) scores
     labels,    # (N,)
@@ -258,6 +266,7 @@ def uf1(
     "Of all clips together."
     return evaluate(labels, predictions, n_classes)['uf1']
 
+# %% ../nbs/06a_protocol_audit.ipynb #93a1d4de
 def best_epoch_all(
     curve,     # (E, N, K) scores
     labels,    # (N,)
@@ -267,6 +276,7 @@ def best_epoch_all(
     predictions = curve.argmax(-1)
     return predictions[np.argmax([uf1(labels, p, curve.shape[-1]) for p in predictions])]
 
+# %% ../nbs/06a_protocol_audit.ipynb #f403bf53
 def best_of(
     curves,    # [(E, N, K)], one a seed
     labels,    # (N,)
@@ -282,6 +292,7 @@ def recall(m, absent): return score_stack(m, absent)[..., 1]             # UAR
 def accuracy(m, absent): return score_stack(m, absent)[..., 2]           # also: micro F1, weighted recall
 def weighted_f1(m, absent): return score_stack(m, absent)[..., 3]
 
+# %% ../nbs/06a_protocol_audit.ipynb #31c1349d
 def precision(
     m,       # (…, C, C)
     absent,  # (C,), not looked at
@@ -296,6 +307,7 @@ def present_recall(m): return np.nanmean(per_class(m)[1], -1)
 def all_f1(m): return np.nan_to_num(per_class(m)[0]).mean(-1)
 def all_recall(m): return np.nan_to_num(per_class(m)[1]).mean(-1)
 
+# %% ../nbs/06a_protocol_audit.ipynb #ae7c466f
 def pooled(metric): # of matrices (…, C, C) and absent classes
     "Statistic of subject confusions (S, C, C) under draws of subjects (n, S): one matrix for all clips of a draw."
     def statistic(parts, times):
@@ -313,6 +325,7 @@ HABIT_NAMES = dict(
     everyone='… by everyone, the test subject included',
     own='… the test subject by himself')
 
+# %% ../nbs/06a_protocol_audit.ipynb #2f8acd67
 def choices(c:Curves) -> dict: # name → [predictions of each seed]
     "Habits of choosing a model, as far as these curves allow them."
     def each(rule): return [rule(s, c.labels, c.subjects) for s in c.honest]
@@ -332,6 +345,7 @@ CALLED = {          # name → (what is called UF1, what is called UAR)
     'macro precision for UAR': (pooled(macro_f1), pooled(precision)),
 }
 
+# %% ../nbs/06a_protocol_audit.ipynb #a23b9fde
 def habits(c:Curves) -> dict: # name → ([predictions of each seed], statistic called UF1, statistic called UAR)
     "All habits that these curves allow, the honest one first."
     honest = [last_epoch(s, c.labels, c.subjects) for s in c.honest]
@@ -353,6 +367,7 @@ def over_seeds(
     weights = np.concatenate([np.full((1, k), 1/k), seed_weights(range(k), n, seed)])
     return (np.stack(values, 1)*weights).sum(1)
 
+# %% ../nbs/06a_protocol_audit.ipynb #9afcca06
 def habit_row(
     name,       # of the habit
     draws,      # [UF1 (1 + n,), UAR (1 + n,)]
@@ -370,6 +385,7 @@ def habit_row(
 #: what differs in the habit alone
 COMPARED_WITH = {HABIT_NAMES[how]: HABIT_NAMES['training'] for how in ('everyone', 'own')}
 
+# %% ../nbs/06a_protocol_audit.ipynb #363b1ec7
 def measure(
     c:Curves,  # of an audit
     n=2000,    # draws
@@ -403,6 +419,7 @@ def as_table(measured) -> pd.DataFrame:
 # %% ../nbs/06a_protocol_audit.ipynb #0ce224a0
 SCORE_LOOKS = dict(uf1=('C0', -.12), uar=('C1', .12))      # score → colour, and how far above or below its line
 
+# %% ../nbs/06a_protocol_audit.ipynb #910c2553
 def draw_habits(
     measured,  # of `measure`
     ax,        # matplotlib's
@@ -434,6 +451,7 @@ def draw_audit_curves(
     ax.margins(y=.12)
     ax.grid(alpha=.3)
 
+# %% ../nbs/06a_protocol_audit.ipynb #3d307975
 def audit_picture(
     c:Curves,  # of an audit
     measured,  # of `measure`

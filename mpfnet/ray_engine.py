@@ -125,6 +125,7 @@ CURRENT = Path(os.environ.get('RAY_TMPDIR', '/tmp'))/'ray'/'ray_current_cluster'
 NOT_USED = ('{path}: expected a file of user {me}, found {rights} of user {owner}: not used. To join that cluster '
             'all the same, name it: export RAY_ADDRESS=host:port')
 
+# %% ../nbs/05d_ray_engine.ipynb #81b5b500
 def of_this_user(
     path,  # of a small file
 ) -> str:
@@ -153,6 +154,7 @@ def answers(
 # %% ../nbs/05d_ray_engine.ipynb #0455502e
 def named_address(): return None if (a := os.environ.get('RAY_ADDRESS', '')) in ('', 'auto') else a
 
+# %% ../nbs/05d_ray_engine.ipynb #930744e1
 def cluster_address() -> str | None:
     "Of the cluster that is there: the one named by RAY_ADDRESS, or this user's on this machine."
     named = named_address()
@@ -182,6 +184,7 @@ def ask_for_token(ray):
     os.environ['RAY_AUTH_MODE'] = 'token'
     ray._raylet.Config.initialize('')
 
+# %% ../nbs/05d_ray_engine.ipynb #343d9d41
 @contextmanager
 def on_the_loopback():
     "What Ray starts meanwhile listens to this machine only. There is no public way to say so."
@@ -211,6 +214,7 @@ def start(
         raise RuntimeError(f'Ray {ray.__version__} listens on {others[0]}: expected 127.0.0.1. Start a cluster '
                            'yourself (ray start --head), and name it in RAY_ADDRESS')
 
+# %% ../nbs/05d_ray_engine.ipynb #f5ced313
 def join(
     ray,      # the module
     address,  # 'host:port'
@@ -232,6 +236,7 @@ def needs(
     "What a fold asks of its node. Processes stay for the next fold, with what they have on their GPU."
     return dict(num_cpus=1) if device == 'cpu' else dict(num_cpus=1, num_gpus=1/workers, max_calls=0)
 
+# %% ../nbs/05d_ray_engine.ipynb #04eef2bc
 def warn_if_nowhere(
     ray,          # the module
     device,       # 'cpu' or 'cuda'
@@ -283,6 +288,7 @@ def collect_folds(
         warn(f'folds were made by PyTorch {version}; here it is {torch.__version__}, so digits may differ')
     return subject, record
 
+# %% ../nbs/05d_ray_engine.ipynb #f6aa82b7
 def give_up(
     ray,           # the module
     h:Harness,     # of the run
@@ -301,6 +307,7 @@ def give_up(
 # %% ../nbs/05d_ray_engine.ipynb #8c4fbb05
 def full_path(path): return path and str(Path(path).resolve())             # a node works in some other directory
 
+# %% ../nbs/05d_ray_engine.ipynb #9b15cdea
 def ray_folds(
     h:Harness,  # of the run
     subjects,   # (dataset, subject) pairs
@@ -371,6 +378,7 @@ def fetch(self:Mirror):
             write_atomically(path, lambda t, name=name: self.fs.get_file(f'{self.there}/{name}', str(t)))
         self.sent[name] = state_of(path)
 
+# %% ../nbs/05d_ray_engine.ipynb #d850e3ac
 @patch
 def send(
     self:Mirror,  # the folder and its store
@@ -385,4 +393,5 @@ def send(
         self.fs.put_file(str(f), f'{self.there}/{name}')
         self.sent[name] = state
 
+# %% ../nbs/05d_ray_engine.ipynb #2f5dd1f9
 def state_of(path): return path.stat().st_size, path.stat().st_mtime_ns

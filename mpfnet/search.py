@@ -65,6 +65,7 @@ def as_override(
         return str(v).lower() if isinstance(v, bool) else str(v)
     return ','.join(f'{k}={text(v)}' for k, v in values.items())
 
+# %% ../nbs/06b_search.ipynb #d290813e
 def settings_drawn(
     space:dict,  # 'stage.field' → what it may be, see `drawn_value`
     budget:int,  # settings, the method as it is among them
@@ -90,6 +91,7 @@ class Inner:
     n_splits: int      # groups of its training subjects
     path: Path         # of the score
 
+# %% ../nbs/06b_search.ipynb #ed0b4cab
 def score_inside(job:Inner):
     "Score a setting inside a fold, and write that down."
     parts = [run_inner(job.harness, job.outer, job.n_splits, k) for k in range(job.n_splits)]
@@ -98,6 +100,7 @@ def score_inside(job:Inner):
     write_json(make_way(job.path), dict(uf1=found['uf1'], n=found['n'], outer='/'.join(job.outer),
                                         config=job.harness.config, n_splits=job.n_splits))
 
+# %% ../nbs/06b_search.ipynb #a19beed6
 def score_kept(job:Inner) -> float | None:
     "UF1 inside the fold, if it is known."
     r = if_whole(read_json, job.path)
@@ -221,6 +224,7 @@ def choices_made(self:Search) -> pd.DataFrame:  # a row a fold
             for f, i, row in zip(self.folds, self.chosen, self.inner)]
     return pd.DataFrame(rows).round(3)
 
+# %% ../nbs/06b_search.ipynb #a1f1c9a3
 @patch
 def picture(self:Search):  # the figure
     "Every setting inside every fold, the chosen ones, and the score of the test clips."

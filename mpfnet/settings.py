@@ -51,6 +51,7 @@ FIELD_WORDS = dict(lr='learning rate', weight_decay='weight decay', momentum='of
                    updates='of the weights', batch='clips of an update', epochs='passes over the training clips',
                    dropout='while training')
 
+# %% ../nbs/05h_settings.ipynb #fdcd3f7f
 def meaning_of(
     cls,   # of a stage
     name,  # of its field
@@ -67,6 +68,7 @@ def page_of(cls) -> str: # of a stage, or of what it is built on
     except (OSError, TypeError): found = None
     return found[1] if found else module.__name__
 
+# %% ../nbs/05h_settings.ipynb #359f02fc
 def home_of_field(
     cls,   # of a stage
     name,  # of its field
@@ -78,6 +80,7 @@ def home_of_field(
 IMPOSSIBLE = {str: '?', int: -10**9, float: -1e9}
 TYPES = {bool: 'true or false', str: 'text', int: 'a whole number', float: 'a number', tuple: 'whole numbers: 2x4x4'}
 
+# %% ../nbs/05h_settings.ipynb #00d12e23
 def refusal(
     stage,  # a stage's settings
     name,   # of its field
@@ -124,6 +127,7 @@ def decides(
     "Whether a stage decides a method's numbers."
     return stage in (row.reads, *row.stages)
 
+# %% ../nbs/05h_settings.ipynb #8957c379
 def stages_of(
     method,    # a name, an address, or one of one's own; None = all stages
     settings,  # of a preset
@@ -135,6 +139,7 @@ def stages_of(
     row = METHODS[row] if isinstance(row, str) else row
     return [n for n in names if decides(row, n)]
 
+# %% ../nbs/05h_settings.ipynb #d37d3cd0
 def users_of(stage:str) -> str:
     "The methods that a stage decides about."
     named = [k for k, row in METHODS.items() if decides(row, stage)]

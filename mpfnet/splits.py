@@ -62,6 +62,7 @@ def rows_of(
 # %% ../nbs/00c_splits.ipynb #dfddbc0d
 MARK = 'split='   # how the names of folds begin that hold out more than one subject
 
+# %% ../nbs/00c_splits.ipynb #b38f8a8c
 def check_folds(
     folds:dict,  # {name: subjects that are held out together}
     rows,        # whose each row is
@@ -78,6 +79,7 @@ def check_folds(
         for who in group: not_twice(who, '/'.join(name), place)
     return folds
 
+# %% ../nbs/00c_splits.ipynb #31d03099
 def not_twice(
     who,    # a subject
     name,   # of its group
@@ -117,6 +119,7 @@ def some_of(subjects, most=6) -> str: # (dataset, subject) pairs
     "The first of them, in words."
     return ', '.join('/'.join(s) for s in subjects[:most]) + (', …' if len(subjects) > most else '')
 
+# %% ../nbs/00c_splits.ipynb #d8271c98
 class LeaveOneSubjectOut(Split):
     "Every subject once (LOSO). A subject is a pair: 01 of one dataset is not 01 of the next."
     text = 'subject'
@@ -127,6 +130,7 @@ class LeaveOneSubjectOut(Split):
                              f'{some_of(people)}, {len(rows)} clips. Is this a part of the data set?')
         return {s: [s] for s in people}
 
+# %% ../nbs/00c_splits.ipynb #f0670887
 class LeaveOneDatasetOut(Split):
     "Every dataset once: it is tested by a model of all others. With two: train on A, test on B, and the reverse."
     text = 'dataset'
@@ -197,6 +201,7 @@ class OfficialRule:
 #: dataset → the split of its owners
 OFFICIAL = {'dfme': OfficialRule(test=('test A', 'test B'))}
 
+# %% ../nbs/00c_splits.ipynb #107734eb
 def parts_by_rule(
     rows,             # of one dataset
     rule:OfficialRule,
@@ -238,6 +243,7 @@ class Official(Split):
 #: what `-p split` may say → its class
 SPLITS = {'subject': LeaveOneSubjectOut, 'dataset': LeaveOneDatasetOut, 'kfold': SubjectKFold, 'official': Official}
 
+# %% ../nbs/00c_splits.ipynb #1889944f
 def split_of(text) -> Split: # 'subject', 'dataset', 'kfold:K', 'official'
     "The splitter of a name; a ValueError lists the known ones."
     name, colon, k = str(text).strip().partition(':')

@@ -142,6 +142,7 @@ def _write_at(path, offset, data):
 GOOD_BEHIND = ('{}: line {} is damaged, {} good rows follow; nothing was written over them. '
                'Remove the folder and its features are computed again')
 
+# %% ../nbs/01a_store.ipynb #56d0856c
 @patch
 def append(
     self:RowFile,
@@ -206,6 +207,7 @@ def _hash(*parts):
 # %% ../nbs/01a_store.ipynb #f523eb26
 NO_FILE = '{}: cannot be read ({}): expected the file that the preprocess settings name'
 
+# %% ../nbs/01a_store.ipynb #4fc2bfb1
 def settings_of(
     kind,   # 'frames' or 'flow28'
     recipe, # Recipe
@@ -287,6 +289,7 @@ def _groups(wanted): # of (Job, φ, key)
 # %% ../nbs/01a_store.ipynb #f6734d6d
 CORRUPT = '{}: {} corrupt rows; remove the folder and they are computed again:'
 
+# %% ../nbs/01a_store.ipynb #76abe4cb
 class FeatureStore:
     "Features of one recipe, computed once and kept in `<root>/<hash>/`."
     def __init__(self,
@@ -350,6 +353,7 @@ def noted_table(store) -> RowFile: # FeatureStore
 # %% ../nbs/01a_store.ipynb #13d9559b
 NO_STORE = 'no readable store.json: not a feature store, or one of an older version'
 
+# %% ../nbs/01a_store.ipynb #9ec58f15
 def _about(folder) -> tuple:
     "(what a store's note says, its rows)."
     try:
@@ -377,6 +381,7 @@ def verify_folder(
 NO_FACE = 'no face found, the middle of the image was taken'
 NOT_STILL = 'the head moves too much to be held still in every frame'
 
+# %% ../nbs/01a_store.ipynb #dd36a7d5
 def tell_faces(
     table, # RowFile
     rows,  # numbers of those in use
@@ -429,6 +434,7 @@ GPU_IDLE = ('{n} feature rows are made by the processor, although there is a GPU
             'It makes other digits, so it is asked for: '
             '-p overrides preprocess.device=cuda,preprocess.interpolate_flow=ilk')
 
+# %% ../nbs/01a_store.ipynb #d2cfb7c7
 def compute_rows(
     store: FeatureStore, # to which they are added
     todo: list, # of (Job, φ, key)
@@ -472,6 +478,7 @@ def _faces(job):
     note, datas = {}, [_read(job.name, p) for p in job.paths.values()]
     with one_thread(): return _digests(datas), faces_of(_images(job, datas), job, note).numpy(), note
 
+# %% ../nbs/01a_store.ipynb #6c836110
 def copies_on_device(
     work,    # [(Job, φ of its copies), …]
     workers, # processes that decode ahead
@@ -491,6 +498,7 @@ def copies_together(
     "How many copies a device computes at a time."
     return max(1, CHUNK['cuda']//(max(recipe.length - 1, n)*recipe.size**2))
 
+# %% ../nbs/01a_store.ipynb #1e32a275
 def computed_together(
     copies, # of `Copy`
     recipe, # PreprocessConfig
@@ -525,6 +533,7 @@ def ordered(
     if done: done.record()
     return batch, *here, done
 
+# %% ../nbs/01a_store.ipynb #22cbadde
 def fetched(
     batch,  # of `Copy`
     F,      # (R, …) float16, their features
@@ -540,6 +549,7 @@ def fetched(
 NO_ROOM = ('preprocess.device=cuda: the GPU has too little memory even for a single clip ({why}). '
            'End what else holds memory there, or make features on the processor: preprocess.device=cpu')
 
+# %% ../nbs/01a_store.ipynb #fc0fac6b
 def rows_on_device(
     work,    # [(Job, φ of its copies), …]
     workers, # processes that decode ahead
@@ -566,9 +576,11 @@ class Ready(Recipe):
     kinds: ClassVar[tuple] = ('array',)
     modules: ClassVar[tuple] = ()
 
+# %% ../nbs/01a_store.ipynb #2a1031db
 @patch
 def shape(self:Ready, kind): return self.rows
 
+# %% ../nbs/01a_store.ipynb #864a030c
 def keep_ready(
     store: FeatureStore, # of a `Ready`
     names, # of the clips

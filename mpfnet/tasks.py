@@ -152,6 +152,7 @@ def as_units(
     "Marks as a sheet would have them."
     return '+'.join(str(u) for m, u in zip(marks, units, strict=True) if m) or 'none'
 
+# %% ../nbs/00e_tasks.ipynb #459709b8
 def as_marks(
     text,   # '4+12'
     units,  # numbers
@@ -189,10 +190,12 @@ def summarise(self:UnitTask, table): # one row a clip, from all folds
 SCORE_WORDS = dict(uf1='UF1', uar='UAR', acc='Acc', f1_weighted='weighted F1', mean_f1='mean F1',
                    macro_recall='macro recall')
 
+# %% ../nbs/00e_tasks.ipynb #d043813e
 def main_scores(pooled) -> tuple: # of metrics.json
     "The names of the two scores that stand for a run."
     return ('mean_f1', 'macro_recall') if 'mean_f1' in pooled else ('uf1', 'uar')
 
+# %% ../nbs/00e_tasks.ipynb #0cd3267a
 def with_interval(
     score,  # 0…1; None or nan where there is nothing to score
     ci95,   # [low, high] of its subject bootstrap; of None where there are too few subjects

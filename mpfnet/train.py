@@ -290,6 +290,7 @@ _ALLOWED = dict(
     kernels=('', 'triton'),
 )
 
+# %% ../nbs/02b_train.ipynb #1ec71b07
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ComputeConfig:
     "How training is computed."
@@ -316,6 +317,7 @@ class ComputeConfig:
 #: torch.compile's modes without CUDA graphs, which are recorded anew for every size of a batch
 NO_GRAPHS = {'reduce-overhead': 'default', 'max-autotune': 'max-autotune-no-cudagraphs'}
 
+# %% ../nbs/02b_train.ipynb #a69b15ae
 def forward_of(
     net,              # module: (B, …) → tensor or list of tensors
     compute,          # ComputeConfig

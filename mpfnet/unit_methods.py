@@ -33,6 +33,7 @@ class Constant:
     def scores(self, x): return np.tile([1. - self.there, self.there], (len(x), 1))
     def state(self): return dict(there=np.array(self.there))
 
+# %% ../nbs/04f_unit_methods.ipynb #d0fe492b
 def two_sided(
     inner,  # name of a method
     part,   # Fold of one unit
@@ -62,6 +63,7 @@ def unit_weights(y) -> torch.Tensor: # (n, U) float marks → (U,)
     there = y.sum(0)
     return torch.where(there > 0, (len(y) - there)/there.clamp_min(1), 1.)
 
+# %% ../nbs/04f_unit_methods.ipynb #c79816da
 def unit_net(
     data,     # Prepared fold
     encoder,  # EncoderConfig
@@ -151,6 +153,7 @@ class UnitRow(Method):
     def __str__(self): return self.name
     def __repr__(self): return f'{self.name} for action units'
 
+# %% ../nbs/04f_unit_methods.ipynb #997e3fb2
 def as_unit_row(
     name,    # of a method
     fit,     # (name, fold, ctx) → model
@@ -182,6 +185,7 @@ def serving(
     raise ValueError(f"{method} does not serve task='au': it learns one class a clip, and a clip may show more units. "
                      f'Methods that do: {", ".join(UNIT_METHODS)}')
 
+# %% ../nbs/04f_unit_methods.ipynb #0d8b1ef1
 def for_units(settings:Settings) -> Settings: # of a preset
     "The same for action units: with a unit and without it weigh the same in the ridge, as they do everywhere else."
     return replace(settings, ridge=replace(settings.ridge, balance=1.))

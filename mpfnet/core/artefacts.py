@@ -65,6 +65,7 @@ def _is_text(node):
     "Whether a statement is nothing but a string."
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
+# %% ../../nbs/core/04_artefacts.ipynb #202c56d7
 @lru_cache
 def code_hash(modules) -> str: # names of modules of mpfnet: 'folds', 'motion.flow'
     "A short hash of their code."
@@ -82,6 +83,7 @@ def as_file(
     bytes."""
     return save(state, dict(mpfnet=json.dumps(noted, sort_keys=True)))
 
+# %% ../../nbs/core/04_artefacts.ipynb #138711e0
 def noted_in(
     data:bytes,  # of a safetensors file
 ) -> dict:

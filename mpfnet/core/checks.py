@@ -79,4 +79,5 @@ def wanted(
         how = f'pip install {package}. The rest of mpfnet does without it'
         raise ImportError(f'{what} needs {package} ({e}): {how}') from None
 
+# %% ../../nbs/core/01_checks.ipynb #67d58f48
 def pyplot(): return wanted('matplotlib.pyplot', 'a figure')

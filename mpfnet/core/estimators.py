@@ -89,6 +89,7 @@ def _node(
     if parameter: return dict(left=type(x).__name__)
     raise ValueError(CANNOT.format(path=path, kind=type(x).__name__))
 
+# %% ../../nbs/core/09_estimators.ipynb #067a41c8
 def _object_node(x, path, arrays, parameter):
     known = x.get_params(deep=False) if is_estimator(x) else ()
     def inside(k): return f'{path}.{k}' if path else k
@@ -107,6 +108,7 @@ def estimator_state(est) -> dict: # a fitted estimator, or a pipeline of several
 # %% ../../nbs/core/09_estimators.ipynb #9304b21a
 UNKNOWN_CLASS = '{name}: expected a class of scikit-learn, of the unfitted estimator, or of a module that is imported'
 
+# %% ../../nbs/core/09_estimators.ipynb #2fae0ce5
 def _class_of(
     name,  # 'module:qualified name'
     like,  # what stands at its place in the unfitted estimator, or None
@@ -133,6 +135,7 @@ def _array(
     x = x.reshape(node['shape'])
     return np.asfortranarray(x) if node['columns'] else np.array(x)
 
+# %% ../../nbs/core/09_estimators.ipynb #316f8722
 def _plain(node, like):
     if 'number' in node: return np.dtype(node['dtype']).type(node['number'])
     if 'type' in node: return np.dtype(node['type']).type
@@ -161,6 +164,7 @@ def _value(
     found = {k: _value(n, of(k), arrays) for k, n in pairs}
     return found if kind == 'dict' else import_module('sklearn.utils').Bunch(**found)
 
+# %% ../../nbs/core/09_estimators.ipynb #58ce20a1
 def _object(node, like, arrays):
     made = _class_of(node['made'], like)
     new = made.__new__(made)

@@ -30,6 +30,7 @@ def read_json(path) -> dict:
     if not isinstance(x, dict): raise ValueError(f'{path}: expected a JSON object, found {type(x).__name__}')
     return x
 
+# %% ../../nbs/core/03_files.ipynb #2a6e9fbd
 def _no_number(x): raise ValueError(f'{x} is no JSON number')
 
 # %% ../../nbs/core/03_files.ipynb #72d4b087
@@ -52,6 +53,7 @@ def make_way(
     if path.is_dir(): _set_aside(path, 'file')
     return path
 
+# %% ../../nbs/core/03_files.ipynb #a91f9c2f
 def _set_aside(odd, wanted):
     "Give what is in the way another name."
     names = (odd.with_name(f'{odd.name}.odd{n}') for n in range(1, 10**6))

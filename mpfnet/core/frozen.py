@@ -57,6 +57,7 @@ def _name(x):
                                              'it is found again')
     return name
 
+# %% ../../nbs/core/10_frozen.ipynb #94acd714
 def _there(name, x):
     module, _, path = name.partition(':')
     try: found = importlib.import_module(module)

@@ -31,6 +31,8 @@ from .checks import warn
 OTHER_FOLDER = (
     'name a folder elsewhere (out_dir for a run with its features and priors, '
     "MPFNET_CACHE for the user's cache)")
+
+# %% ../../nbs/core/02_keep.ipynb #1f7c74c1
 WAYS_OUT = dict(
     ENOSPC=f'make room on that disk, or {OTHER_FOLDER}',
     EDQUOT=f'your quota there is used up: make room, or {OTHER_FOLDER}',
@@ -104,6 +106,7 @@ def alive(
     except OSError: return True                              # somebody else's
     return True
 
+# %% ../../nbs/core/02_keep.ipynb #d8e772a9
 def _alive_on_windows(pid):
     kernel, still_there, no_such = ctypes.WinDLL('kernel32', use_last_error=True), 0x102, 87
     kernel.OpenProcess.restype = ctypes.c_void_p
@@ -130,6 +133,7 @@ def sweep(
     for n in dead: _remove(os.path.join(place, n))
     return dead
 
+# %% ../../nbs/core/02_keep.ipynb #7b950ba0
 def _remove(path):
     if os.path.isdir(path) and not os.path.islink(path): shutil.rmtree(path, ignore_errors=True)
     else:
@@ -156,6 +160,7 @@ def write_atomically(
             with suppress(OSError): os.unlink(temporary)
     return path
 
+# %% ../../nbs/core/02_keep.ipynb #733f5202
 def _rename(temporary, path):
     "Windows refuses while somebody reads the old file: it is tried again for a second or two."
     for pause in (.01, .05, .2, .5, 1):
@@ -177,6 +182,7 @@ def write_text(
 NO_LOCKS = {getattr(errno, k) for k in ('ENOLCK', 'ENOSYS', 'EOPNOTSUPP', 'ENOTSUP') if hasattr(errno, k)}
 PATIENCE = 30    # seconds that a marker is waited for without a word
 
+# %% ../../nbs/core/02_keep.ipynb #403abb5f
 @contextmanager
 def locked(
     path,       # of the lock file, in a folder that is there
@@ -188,6 +194,7 @@ def locked(
     try: yield
     finally: lock.release()
 
+# %% ../../nbs/core/02_keep.ipynb #a3ef599a
 def _lock(path, wait):
     rights = 0o666 & path.parent.stat().st_mode
     try:
@@ -220,6 +227,7 @@ def cache_folder() -> Path:
     try: return Path.home()/'.cache'/'mpfnet'
     except RuntimeError: return _homeless()
 
+# %% ../../nbs/core/02_keep.ipynb #24b7f488
 def _homeless() -> Path:
     "A folder of this user's own in the temporary folder; an error if somebody else has made it."
     user = os.getuid() if hasattr(os, 'getuid') else 'cache'
@@ -253,6 +261,7 @@ def _installed(name): # a package; it is not imported for this, as importing sci
     from importlib.metadata import version
     return version(name)
 
+# %% ../../nbs/core/02_keep.ipynb #14fccb26
 def versions() -> dict:
     "Of the libraries that decide digits."
     import cv2
@@ -269,6 +278,7 @@ def differs(
     if not isinstance(made, dict): return 'versions that nobody noted'
     return ', '.join(f'{k} {made.get(k, "?")} (now {v})' for k, v in versions().items() if made.get(k) != v)
 
+# %% ../../nbs/core/02_keep.ipynb #a462489f
 def tell_versions(
     what,     # things, as the subject of a sentence
     made,     # versions that were noted, of each of them

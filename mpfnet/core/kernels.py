@@ -30,6 +30,7 @@ def triton():
     tl = package.language
     return package
 
+# %% ../../nbs/core/06_kernels.ipynb #18e355dd
 class Kernel:
     "A function in Triton's language, compiled when it is first launched."
     def __init__(self, f): self.f = f
@@ -47,6 +48,7 @@ def rows(x): # (B, C, T, H, W)
     r = x.movedim(1, -1).flatten(0, 3)
     return r if r.stride(1) == 1 else r.contiguous()
 
+# %% ../../nbs/core/06_kernels.ipynb #54523875
 def map_of(
     r,     # (B·T·H·W, C)
     size,  # (B, C, T, H, W)
@@ -280,6 +282,7 @@ class NormReLU(Function):
         slopes_of = [back(rows(a), *rest) for a, *rest in zip(g, *parts, stats, weights, biases)]
         return map_of(gx, x.shape), None, *(w for w, _ in slopes_of), *(b for _, b in slopes_of)
 
+# %% ../../nbs/core/06_kernels.ipynb #f3a86aa7
 def norm_relu(
     x,       # (B, C, T, H, W)
     *norms,  # batch norms of the maps that lie side by side in x, in order
@@ -403,6 +406,7 @@ def tiles_of(x): # (B, C, T, H, W)
     wide = min(64, power(c), max(8, 4096//power(w)))
     return dict(WB=power(w), CB=wide), (b*t, -(-c//wide))
 
+# %% ../../nbs/core/06_kernels.ipynb #4c194f30
 def axis_sums(
     x,       # (B, C, T, H, W)
     y=None,  # the same; then it is x·y that is added up
@@ -415,6 +419,7 @@ def axis_sums(
     line_sums(programs, r, other, lines, columns, h, w, c, BOTH=y is not None, **sizes)
     return torch.cat([lines.sum(2), lines.sum(1), columns.sum(1)], 1)
 
+# %% ../../nbs/core/06_kernels.ipynb #9be95432
 @lru_cache(32)
 def box_sizes(
     size,    # (T, H, W)
@@ -474,6 +479,7 @@ class Means(Function):
     def backward(ctx, g, g_means): # g: of the gated map
         return gated(g, *ctx.gates, more=(g_means.transpose(1, 2).float()/ctx.sizes).contiguous()), None
 
+# %% ../../nbs/core/06_kernels.ipynb #37cf785a
 class Gate(Function):
     "x · σ(z_t) · σ(z_h) · σ(z_w) with z (B, C, T+H+W); the gradient of x is left to `Means`."
     @staticmethod
@@ -518,6 +524,7 @@ def check_kernels(
                          "Leave compute.kernels empty: PyTorch's own operations compute the same")
     triton()
 
+# %% ../../nbs/core/06_kernels.ipynb #11d1fa92
 def use_kernels(
     net,    # nn.Module
     which,  # '' or 'triton'

@@ -69,6 +69,7 @@ def missing_for_pages() -> list: # of packages
         except ValueError: return name in sys.modules            # made by hand, without a spec
     return [name for name in NOTEBOOK_PACKAGES if not there(name)]
 
+# %% ../../nbs/core/08_pages.ipynb #c29168e4
 def need_for_pages(what): # needs it: 'an executed notebook'
     "ImportError that says how to get what is missing."
     if missing := missing_for_pages():
@@ -96,6 +97,7 @@ class PageError(RuntimeError):
         super().__init__(f'{page.name}: {what}')
         self.kind = kind
 
+# %% ../../nbs/core/08_pages.ipynb #51abbccf
 def check_copy(out) -> Path: # of an executed page
     "Where it may lie; a ValueError for a name that is none, or a place among the pages."
     out, pages = Path(out).expanduser(), [checkout()/folder for folder in ('nbs', 'paper_figures')]
@@ -108,6 +110,7 @@ def check_copy(out) -> Path: # of an executed page
 # %% ../../nbs/core/08_pages.ipynb #02a67455
 KERNEL_IS_QUIET = ['--IPKernelApp.log_level=50']      # about its sockets, and about being interrupted
 
+# %% ../../nbs/core/08_pages.ipynb #b9d1403c
 @contextmanager
 def kernel_told(say): # file that gets what the page prints to its standard error, or None
     "Meanwhile a kernel that is started knows whether somebody watches: a bar on a terminal, else a line a fold."

@@ -27,6 +27,7 @@ def in_ipython() -> bool:
     ipython = sys.modules.get('IPython')
     return bool(ipython and ipython.get_ipython())
 
+# %% ../../nbs/core/07_progress.ipynb #473e1778
 def papermill_of(
     env,           # environment variables
     proc='/proc',  # where Linux tells of processes
@@ -37,6 +38,7 @@ def papermill_of(
     except OSError: return None
     return process if 'papermill' in {Path(w).name for w in words} else None
 
+# %% ../../nbs/core/07_progress.ipynb #9cd64a74
 def on_terminal(process:Path) -> bool: # its folder below /proc
     "Whether what it writes to its standard output is seen on a terminal."
     try: return os.readlink(process/'fd'/'1').startswith(('/dev/pts/', '/dev/tty', '/dev/console'))
@@ -122,6 +124,7 @@ def score_and_left(
     said = [] if value is None else [f'{name} so far {value:.2f}']
     return said + ([f'about {duration(left)} left'] if left else [])
 
+# %% ../../nbs/core/07_progress.ipynb #2d348aee
 def fold_line(
     done:int,      # folds
     total:int,     # folds
@@ -147,6 +150,7 @@ def folds_told(log:str) -> int:
 # %% ../../nbs/core/07_progress.ipynb #cad50b03
 BAR_FORMAT = '{desc}: {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'
 
+# %% ../../nbs/core/07_progress.ipynb #f2ecbdfc
 class Bar:
     "One line that moves."
     def __init__(self,

@@ -42,6 +42,7 @@ def keep_freed_memory():
         libc.mallopt(-3, 2**30)          # M_MMAP_THRESHOLD
     except (OSError, AttributeError, TypeError): pass        # not the GNU C library
 
+# %% ../../nbs/core/05_workers.ipynb #e54f4d75
 def start_worker():
     "In a worker process: end when the process that started it was killed; keep freed memory."
     def watch():

@@ -103,6 +103,7 @@ def loaded(
     known = Path(weights).expanduser().is_file()  # what is no file: `load` says what it expected
     return (_loaded(load, *_state_of(weights)) if known else load(weights)).to(device)
 
+# %% ../../nbs/motion/08_checkpoints.ipynb #fcf46f96
 def fingerprint(
     path, # of a checkpoint
 ) -> str: # SHA-256, in hex

@@ -26,6 +26,7 @@ def conv(
     "3×3 convolution, then a PReLU with a slope for each channel."
     return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1), nn.PReLU(b))
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #dc6c3b5f
 class ConvBlock(nn.Module):
     "Two of them: one of the stages 1–3."
     def __init__(self, a, b):
@@ -37,6 +38,7 @@ class ConvBlock(nn.Module):
 # %% ../../nbs/motion/05_ema_vfi.ipynb #d41415f7
 WINDOW = 7
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #0e4e3f7b
 def padding(
     n: int, # length of a side
     multiple: int, # of what it should be
@@ -45,6 +47,7 @@ def padding(
     extra = -n % multiple
     return extra//2, extra - extra//2
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #6658f076
 def cut(
     x: torch.Tensor, # (B, h, w, C)
     shift: int, # roll by so much first
@@ -151,6 +154,7 @@ def tokens(
     "A map as a transformer reads it."
     return norm(x.permute(0, 2, 3, 1))
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #f4c642d2
 class CrossScalePatchEmbed(nn.Module):
     "Stages 1–3 → the tokens of stage 4, (2B, H/8, W/8, 8F)."
     def __init__(self, width):
@@ -163,6 +167,7 @@ class CrossScalePatchEmbed(nn.Module):
         x = torch.cat([layer(maps[-1 - s]) for layer, (s, _) in zip(self.layers, self.stages)], 1)
         return tokens(self.proj(x), self.norm)
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #81a8ed56
 class PatchEmbed(nn.Module):
     "Tokens of stage 4 → tokens of stage 5, at half the size."
     def __init__(self, width):
@@ -220,6 +225,7 @@ def rescale(
     "A map of another size, bilinearly."
     return F.interpolate(x, scale_factor=factor, mode='bilinear', align_corners=False)
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #aff46142
 class Head(nn.Module):
     "Features and frames → flow to both frames (B, 4, H, W) in px, and the mask before its sigmoid (B, 1, H, W)."
     def __init__(self, dim, width, extra, shrink):
@@ -301,6 +307,7 @@ def pad_to_32(x):
     "(B, 3, H, W) → both sides multiples of 32, the border repeated."
     return F.pad(x, (*padding(x.shape[-1], 32), *padding(x.shape[-2], 32)), mode='replicate')
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #63b6d1e9
 def unpad(
     x: torch.Tensor, # (B, 3, H, W), padded
     h: int, # height before
@@ -310,6 +317,7 @@ def unpad(
     top, left = padding(h, 32)[0], padding(w, 32)[0]
     return x[..., top:top + h, left:left + w]
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #95b33406
 def to_both(flow):
     "(B, 4, H, W) → (2, B, 2, H, W): the flow to frame 0 and to frame 1."
     return flow.unflatten(1, (2, 2)).transpose(0, 1)
@@ -362,11 +370,14 @@ class EMAVFI(nn.Module):
 # %% ../../nbs/motion/05_ema_vfi.ipynb #f909572d
 PUBLISHED = ('https://drive.google.com/drive/folders/16jUa3HkQ85Z5lb5gce1yoaWkP-rdCd0o '
              '(ours_t.pkl, ours_small_t.pkl; linked from https://github.com/MCG-NJU/EMA-VFI)')
+
+# %% ../../nbs/motion/05_ema_vfi.ipynb #7a9a6a57
 EMA_SIZES = {
     'ours':       dict(width=32, depths=(4, 4)), # 65,662,359 parameters in 266 tensors
     'ours_small': dict(width=16, depths=(2, 2)), # 14,489,815 parameters in 186 tensors
 }
 
+# %% ../../nbs/motion/05_ema_vfi.ipynb #c1cfb5b3
 def ema_vfi(
     size: str = 'ours_small', # a key of `SIZES`
     device = None, # 'meta' to look only at shapes

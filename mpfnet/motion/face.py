@@ -59,6 +59,7 @@ EYES = .84/EXTENT, .5 + (-.5 - CENTRE[0])/EXTENT
 #: the same within a detector's box
 BOX_EYES = .365, .40
 
+# %% ../../nbs/motion/01_face.ipynb #c61e0b34
 def _from_eyes(eyes, at):
     "The similarity (2, 3) that takes the two points `at` to the eyes."
     (a, b), (p, q) = np.asarray(eyes, float), np.asarray(at, float)
@@ -66,6 +67,7 @@ def _from_eyes(eyes, at):
     turn = np.array([[z.real, -z.imag], [z.imag, z.real]])
     return np.c_[turn, a - turn@p]
 
+# %% ../../nbs/motion/01_face.ipynb #088ed180
 def _box_eyes(box):
     "Where the eyes of a face usually are in its box."
     x, y, w, h = box
@@ -127,6 +129,7 @@ def overlap_of(
     both = side[0]*side[1]
     return both/max(a[2]*a[3] + b[2]*b[3] - both, 1e-9)
 
+# %% ../../nbs/motion/01_face.ipynb #65e730f9
 def _first(boxes, shape):
     "Positions of the boxes (x, y, width, height) to try: the largest near the middle first, three at most."
     h, w = shape[:2]
@@ -143,6 +146,7 @@ def _face_at(eyes, method, landmarks):
     box = round(x), round(y), round(side), round(side)
     return Face(box=box, eyes=_pairs(eyes), method=method, landmarks=landmarks)
 
+# %% ../../nbs/motion/01_face.ipynb #102089fc
 def _advice(name, tried, image, more=''):
     "What a finder says that found nothing."
     return (f"{name}: no face found in an image of {image.shape[1]}×{image.shape[0]} px; tried {tried}. "
@@ -162,6 +166,7 @@ NETWORKS = {
                                    ('classificators', 'regressors')),
     'face_landmark': ('2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493', ('conv2d_30', 'conv2d_20'))}
 
+# %% ../../nbs/motion/01_face.ipynb #2c580ef8
 def _network_files():
     "{network: path} of the files that are there; nothing of the wheel is imported."
     try: files = importlib.metadata.files(WHEEL.partition('=')[0]) or ()
@@ -395,6 +400,7 @@ def _lbp_cascade():
     if 'lbp' not in cascades: cascades['lbp'] = Cascade(lbp_frontal_face_cascade_filename())
     return cascades['lbp']
 
+# %% ../../nbs/motion/01_face.ipynb #ea9b5aaf
 def _find_lbp(image, name):
     "scikit-image's local-binary-pattern cascade."
     cascade, short = _lbp_cascade(), min(image.shape[:2])
@@ -442,6 +448,7 @@ def _landmark_lines(path, text):
     rows = [(i, r) for i, r in enumerate(csv.reader(text.splitlines()), 1) if r and r[0].strip().lower() != 'clip']
     return [(f'{path}, line {i}', r[0].strip(), r[1:]) for i, r in rows]
 
+# %% ../../nbs/motion/01_face.ipynb #edd840e9
 @lru_cache(maxsize=8)
 def _read_landmarks(path, changed):
     "{clip: points}; `changed` tells a file from what it was."
@@ -522,6 +529,7 @@ def _find_precropped(image, name): return Face(box=(0, 0, image.shape[1], image.
 FINDERS = {'precropped': _find_precropped, 'blaze': _find_blaze, 'haar': _find_haar, 'lbp': _find_lbp,
            'landmarks': _find_landmarks, 'dlib': _find_dlib}
 
+# %% ../../nbs/motion/01_face.ipynb #4aea0b07
 def _check_image(image, name):
     "Raise unless it is an RGB image in bytes, and not a tiny one."
     array = isinstance(image, np.ndarray)
@@ -530,6 +538,7 @@ def _check_image(image, name):
     found = f'{image.dtype} {image.shape}' if array else type(image).__name__
     raise ValueError(f'{name}: expected an image as a uint8 array (H, W, 3) of at least 8×8 px, found {found}')
 
+# %% ../../nbs/motion/01_face.ipynb #5a2d0c01
 def find_face(
     image: np.ndarray, # (H, W, 3) uint8 RGB
     method: str = 'auto', # a key of `FINDERS`; auto = `best_finder()`
@@ -550,6 +559,7 @@ def _squares(image):
         x, y = (n, 0) if w > h else (0, n)
         yield image[y:y + side, x:x + side], np.eye(2, 3) + [[0, 0, x], [0, 0, y]]
 
+# %% ../../nbs/motion/01_face.ipynb #2dfc9bcb
 def _near(image, points):
     "The part of an image around some points, and where it begins (x, y)."
     low, high = points.min(0), points.max(0)
@@ -590,6 +600,7 @@ def _several_haar(image, thorough):
 #: method → (image, thorough) → list of Face
 SEVERAL = dict(blaze=_several_blaze, haar=_several_haar)
 
+# %% ../../nbs/motion/01_face.ipynb #a62e6b26
 def find_faces(
     image: np.ndarray, # (H, W, 3) uint8 RGB
     method: str = 'auto', # blaze or haar; auto = `best_finder()`

@@ -60,6 +60,7 @@ def _spline_values(at, n):
     np.add.at(m, (np.arange(len(at))[:, None], mirrored), _b_spline(at[:, None] - i))
     return m
 
+# %% ../../nbs/motion/02_flow.ipynb #b1a1164c
 @lru_cache(maxsize=32)
 def _finer_matrix(n, device):
     "n samples with mirrored border → values of their quintic spline at 0, 1/6, …, n − 1."
@@ -97,6 +98,7 @@ def _blur_matrix(n, sigma, device):
         np.add.at(m, (np.arange(n), np.where(i < n, i, period - i)), weight)
     return torch.tensor(m, dtype=torch.float32, device=device)
 
+# %% ../../nbs/motion/02_flow.ipynb #f4881165
 def _blur(x, sigma):
     "Gaussian blur of (…, H, W), σ in px."
     down, across = (_blur_matrix(n, sigma, x.device).to(x.dtype) for n in x.shape[-2:])
@@ -131,6 +133,7 @@ def _gradient(x):
     "Central differences along x and y, one-sided at the border."
     return torch.gradient(x, dim=-1)[0], torch.gradient(x, dim=-2)[0]
 
+# %% ../../nbs/motion/02_flow.ipynb #0df862d3
 def _lk_step(a, b, flow, sigma):
     "One round: clean the flow, warp b by it, solve the windows' 2×2 systems."
     flow = _median3(flow)
@@ -150,8 +153,10 @@ def _enlarged(flow, size):
     u, v = F.interpolate(flow, size, mode='bilinear').split(1, 1)
     return torch.cat([u*wider, v*higher], 1)
 
+# %% ../../nbs/motion/02_flow.ipynb #d47e242d
 def _halved(image): return F.interpolate(image, scale_factor=.5, mode='bilinear', antialias=True)
 
+# %% ../../nbs/motion/02_flow.ipynb #b2ec8526
 def _ilk(A, B, radius, levels, rounds):
     "`ilk` for pairs that fit into the processor's memory cache together."
     pyramid = [(A, B)]
@@ -166,6 +171,7 @@ def _ilk(A, B, radius, levels, rounds):
 # %% ../../nbs/motion/02_flow.ipynb #5258d9ca
 CHUNK = {'cpu': 2**16, 'cuda': 2**23} # pixels of the pairs that `ilk` takes at a time, by kind of device
 
+# %% ../../nbs/motion/02_flow.ipynb #79068b0f
 def ilk(
     A: torch.Tensor, # (N, 1, H, W) grey in [0, 1]
     B: torch.Tensor, # (N, 1, H, W)
@@ -246,6 +252,7 @@ def _check_channels(image):
     shape = tuple(image.shape)
     need(len(shape) >= 3 and shape[-3] in (1, 3), 'image', shape, '3 or 1 channels in (…, C, H, W)')
 
+# %% ../../nbs/motion/02_flow.ipynb #e1b72785
 def gray(
     image: torch.Tensor, # (…, 3 or 1, H, W)
 ) -> torch.Tensor: # (…, 1, H, W)
@@ -255,6 +262,7 @@ def gray(
     r, g, b = image.unbind(-3)
     return (.299*r + .587*g + .114*b).unsqueeze(-3)
 
+# %% ../../nbs/motion/02_flow.ipynb #f5ec4e45
 def rgb(
     image: torch.Tensor, # (…, 3 or 1, H, W)
 ) -> torch.Tensor: # (…, 3, H, W)
@@ -269,6 +277,7 @@ LEARNED = {'flownet2': f'FlowNet2_checkpoint.pth.tar, published at {PUBLISHED}; 
                        'its weights have a licence of their own, for research only'}
 COLOUR = {'flownet2'} # those that see colour; the others see luminance
 
+# %% ../../nbs/motion/02_flow.ipynb #a699f237
 @torch.no_grad()
 def flow(
     A, # (…, 3 or 1, H, W) float in [0, 1], tensor or array

@@ -223,6 +223,7 @@ class FlowNet2(nn.Module):
 _LAST = {'flownetc.predict_flow2': 1/4, 'flownets_1.predict_flow2': 1/8, 'flownets_2.predict_flow2': 1/8,
          'flownets_d.predict_flow2': 80, 'flownetfusion.predict_flow0': 1/4}
 
+# %% ../../nbs/motion/06_flownet2.ipynb #a65a5b12
 def random_init(
     width: float = 1/16, # of every layer; 1 is the official size: 650 MB
     seed: int = 0, # of the weights
@@ -242,6 +243,7 @@ def random_init(
 PUBLISHED = ('https://github.com/NVIDIA/flownet2-pytorch '
              '(README, "Converted Caffe Pre-trained Models": FlowNet2, 620 MB)')
 
+# %% ../../nbs/motion/06_flownet2.ipynb #43a584e7
 def load_official(
     path, # FlowNet2_checkpoint.pth.tar
     *,

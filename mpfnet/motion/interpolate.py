@@ -70,6 +70,7 @@ INTERPOLATORS = {'flow': by_flow, 'blend': blend, 'ema_vfi': by_ema_vfi}
 LEARNED = {'ema_vfi': f'ours_t.pkl or ours_small_t.pkl, published at {PUBLISHED}; '
                       'code Apache-2.0, the folder of the weights states no licence of its own'}
 
+# %% ../../nbs/motion/03_interpolate.ipynb #f82fd65c
 @torch.no_grad()
 def interpolate(
     onset, # (…, 3, H, W) float in [0, 1], tensor or array

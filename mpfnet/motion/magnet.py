@@ -19,6 +19,7 @@ from .checkpoints import load_strict, read_checkpoint
 PUBLISHED = ('https://github.com/ZhengPeng7/motion_magnification_learning-based/releases/tag/v1.0 '
              '(magnet_epoch12_loss7.28e-02.pth)')
 
+# %% ../../nbs/motion/07_magnet.ipynb #d7175030
 #: What each published network does where they differ. `port` is built here;
 #: `original` (TensorFlow 1) and `laboratory` are documented, from reading their code.
 MAGNET_VARIANTS = {
@@ -62,6 +63,7 @@ class Conv(nn.Module):
         x = self.conv2d(x)
         return x.relu() if self.relu else x
 
+# %% ../../nbs/motion/07_magnet.ipynb #c1b20103
 class Block(nn.Module):
     "x plus two 3×3 convolutions of it, with a ReLU between them and none at the end."
     def __init__(self, c):
@@ -69,6 +71,7 @@ class Block(nn.Module):
         self.cba_1, self.cba_2 = Conv(c, c), Conv(c, c, relu=False)
     def forward(self, x): return x + self.cba_2(self.cba_1(x))
 
+# %% ../../nbs/motion/07_magnet.ipynb #befa08e1
 def _blocks(n, c): return nn.Sequential(*(Block(c) for _ in range(n)))
 
 # %% ../../nbs/motion/07_magnet.ipynb #1bfaccff
@@ -96,6 +99,7 @@ def _double(x, size):
     "Nearest-neighbour ×2 of (B, C, h, w), cut to `size` = (H, W)."
     return F.interpolate(x, scale_factor=2, mode='nearest')[..., :size[0], :size[1]]
 
+# %% ../../nbs/motion/07_magnet.ipynb #1de84fdb
 class Decoder(nn.Module):
     "Texture and shape → frame (B, 3, *size), about [−1, 1]."
     def __init__(self, c, n):

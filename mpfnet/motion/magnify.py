@@ -98,6 +98,7 @@ MAGNIFIERS = {'lagrangian': lagrangian, 'phase': phase, 'magnet': magnet}
 LEARNED = {'magnet': f'magnet_epoch12_loss7.28e-02.pth, published at {PUBLISHED}; '
                      'code MIT, nothing is stated about the weights'}
 
+# %% ../../nbs/motion/04_magnify.ipynb #2dac2aa2
 @torch.no_grad()
 def magnify(
     frames, # (…, N, 3, H, W) float in [0, 1], tensor or array; the first is the onset

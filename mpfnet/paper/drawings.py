@@ -63,6 +63,7 @@ BOX_KINDS = dict(
     prior=('#fdeedb', '#c9782b'),
     result=('#f5e6f4', '#9a4f96'))
 
+# %% ../../nbs/paper/03_drawings.ipynb #12463be2
 @dataclass(slots=True)
 class Box:
     "A box; (x, y) is its middle."
@@ -215,11 +216,13 @@ def clip_of(preset) -> tuple: # a preset's name; an `EncoderConfig` is drawn wit
 # %% ../../nbs/paper/03_drawings.ipynb #e013dfa2
 def named(preset): return f', preset {preset}' if isinstance(preset, str) else ''
 
+# %% ../../nbs/paper/03_drawings.ipynb #3b28b2cb
 def kernel(conv) -> str: # Conv3d
     "`3×3×3` or, with a stride, `3×3×3, stride 1×2×2`."
     size, stride = ('×'.join(map(str, s)) for s in (conv.kernel_size, conv.stride))
     return size if set(conv.stride) == {1} else f'{size}, stride {stride}'
 
+# %% ../../nbs/paper/03_drawings.ipynb #87f61330
 def strides(
     a,  # shape (C, T, H, W) before
     b,  # and after

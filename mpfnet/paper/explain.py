@@ -74,6 +74,7 @@ NOT_KEPT = ('{path}: no such file: the run did not keep its weights. '
 OTHER_RUN = ("{path}: expected the weights with SHA-256 {expected}… of the fold's record, found {found}…: "
              'it belongs to another run. Remove it and run again with -p keep_weights true')
 
+# %% ../../nbs/paper/05_explain.ipynb #66dee03f
 def load_fold(
     run_folder,  # of one run, made with keep_weights
     subject,     # 'smic/s01', or (dataset, subject)
@@ -135,6 +136,7 @@ OTHER_CLIPS = '{path}: the data have other clips of {subject} than the run: anot
 OTHER_SCORES = ('{path}: scores differ from the record by up to {gap:.1e}: '
                 'other data or other code than those of the run. Run it again')
 
+# %% ../../nbs/paper/05_explain.ipynb #a2b65e84
 def check_kept_scores(
     model,              # a fold's
     data,               # the run's
@@ -235,6 +237,7 @@ def shared_map(
 # %% ../../nbs/paper/05_explain.ipynb #db609035
 CLASS_COLOURS = ('#b2182b', '#2166ac', '#d9a400', '#1b7837', '#762a83')     # a class each
 
+# %% ../../nbs/paper/05_explain.ipynb #4b72f18d
 def draw_map(
     ax,        # matplotlib's
     m,         # what `fold_map` or `shared_map` returns

@@ -57,6 +57,7 @@ def arrows(
     u, v = field[:, y[strong], x[strong]]/length[y, x][strong]
     ax.quiver(x[strong], y[strong], u, v, color=colour, angles='xy', scale_units='xy', scale=.09, width=.014)
 
+# %% ../../nbs/paper/04_pictures.ipynb #7d2e1be3
 def show_face(
     ax,      # matplotlib's
     image,   # (S, S, 3)
@@ -72,6 +73,7 @@ def show_face(
 EXPRESSIONS = ('happiness', (6, 12)), ('sadness', (1, 15))     # emotion, action units
 MICRO_MACRO = ('micro', 1., .1), ('macro', 7., 1.)                   # name, px, s from onset to apex
 
+# %% ../../nbs/paper/04_pictures.ipynb #654c3b73
 def draw_micro_macro(
     emotions=EXPRESSIONS,  # (emotion, action units) each
     peaks=MICRO_MACRO,           # (name, px, s from onset to apex) each

@@ -119,6 +119,7 @@ CDE = ('smic', 'casme2', 'samm', 'megc2019_cd')                                 
 LENGTHS = tuple(range(3, 21))                                                        # Fig. 8
 BOTH = ('mpfnet_p', 'mpfnet_c')
 
+# %% ../../nbs/paper/01_plan.ipynb #e60b5631
 def runs_of_frames(lengths=LENGTHS) -> dict: # → {table or figure: [Wanted]}
     "What the paper's tables and figures need, for datasets with frames."
     four, strategies = [(d, '3class') for d in CDE], tuple(STRATEGIES.values())
@@ -223,6 +224,7 @@ def check_paper(paper:Paper):
     idle = list(filter(no_use, overrides_in(paper)))
     if idle: raise ValueError(f'overrides that no run of {paper.data} has a use for: {", ".join(idle)}')
 
+# %% ../../nbs/paper/01_plan.ipynb #bbf9c059
 def overrides_in(paper:Paper) -> list: # of 'name=value'
     "The overrides one by one."
     return [part for part in paper.overrides.split(',') if part.strip()]
@@ -264,6 +266,7 @@ def same_data(config) -> bool:
     "Whether a run saw the clips as the paper has them: given key frames, no other variant."
     return config['data'].get('apex', 'given') == 'given' and not config['data'].get('options')
 
+# %% ../../nbs/paper/01_plan.ipynb #df1e3c38
 def is_wanted(
     config,  # of a run
     wanted,  # what `expected` returned
@@ -329,6 +332,7 @@ def made(folder) -> dict: # {'run/seed': fingerprint of the clips it saw}
     "Which runs were made to their end, and from what."
     return if_whole(read_json, Path(folder)/'made.json') or {}
 
+# %% ../../nbs/paper/01_plan.ipynb #7af80dcf
 def note_made(
     paper:Paper,     # what the runs have in common
     w:Wanted,        # the run
@@ -405,6 +409,7 @@ class Step:
     device: str
     precision: str
 
+# %% ../../nbs/paper/01_plan.ipynb #d9bce975
 @cache
 def seconds_of(step:Step) -> float:
     "Seconds a pass, measured once for each kind of step; folds run on one thread."
@@ -419,6 +424,7 @@ def is_loso(config) -> bool: # of a run
     "Whether it is leave one subject out, with one seed."
     return 'seeds' not in config and config.get('split', 'subject') == 'subject'
 
+# %% ../../nbs/paper/01_plan.ipynb #c90e87ff
 def seconds_by_clip(
     here,    # what `configs` returned
     method,  # a key of METHODS
@@ -430,6 +436,7 @@ def seconds_by_clip(
         return np.median(seconds)/config['data']['clips'] if seconds else None
     return [s for f, c in runs.items() if (s := of_a_clip(f, c)) is not None]
 
+# %% ../../nbs/paper/01_plan.ipynb #d7126851
 def measured(
     method,  # a key of METHODS
     here,    # what `configs` returned
@@ -487,6 +494,7 @@ def not_paid(
     paid.update((run, stage) for stage in passes if stage in ('pltn', 'plsm'))
     return left
 
+# %% ../../nbs/paper/01_plan.ipynb #bc9317cc
 @patch
 def seconds(
     self:Cost,
@@ -602,6 +610,7 @@ def plan_rows(table) -> str: # what `plan` returns
     minutes = ['?' if math.isnan(m) else f'{m:.1f}' for m in todo['minutes']]
     return todo.drop(columns=['wanted', 'open']).assign(minutes=minutes).to_string(index=False)
 
+# %% ../../nbs/paper/01_plan.ipynb #8c5f3fa6
 def plan_text(
     paper:Paper,     # what the runs have in common
     table,       # what `plan` returns
@@ -664,6 +673,7 @@ def fill_features(
             todo = [replace(p, workers=share) for p in todo]
             for _ in in_order(prepared, todo, paper.workers): bar.step()
 
+# %% ../../nbs/paper/01_plan.ipynb #52a50d38
 def prepared(p): # Parameters
     "Features of one run, in a worker process; what there is to say of the data has been said."
     warnings.simplefilter('ignore')
@@ -716,6 +726,7 @@ def log_of(
     "What it says while it is made."
     return paper.folder/'notebooks'/f'{w.name}.log'
 
+# %% ../../nbs/paper/01_plan.ipynb #122b871d
 class Going:
     "Runs on their way, as far as their logs tell."
     def __init__(self,
@@ -741,6 +752,7 @@ class Going:
         ahead = self.planned                                                       # one minute
         return 60*rest*((self.clock() - self.began)/60 + ahead)/(spent + ahead)
 
+# %% ../../nbs/paper/01_plan.ipynb #d5a0ab44
 def _rest(folds, done): return {w: n - done[w] for w, n in folds.items()}
 
 def _text(log): return log.read_text(encoding='utf-8', errors='replace') if log.is_file() else ''
@@ -760,6 +772,7 @@ def follow_runs(
         if n > bar.done: bar.move(n, newest, left=going.left(done))
         if last: return
 
+# %% ../../nbs/paper/01_plan.ipynb #f7c18a04
 def _newest(log): return log.stat().st_mtime_ns if log.is_file() else 0
 
 # %% ../../nbs/paper/01_plan.ipynb #01d0a0a9
@@ -822,6 +835,7 @@ def figure_pages() -> dict: # name → path
     "The pages of tables and figures."
     return {name: p for name, p in parameter_pages().items() if p.parent.name == 'paper_figures'}
 
+# %% ../../nbs/paper/01_plan.ipynb #c74010d9
 def draw(
     paper:Paper,     # what the runs have in common
     only=(),       # names, all if empty
@@ -844,6 +858,7 @@ def draw(
 PAGES = ('fig01', 'fig02', 'fig03', 'fig04', 'fig05', 'fig06', 'fig07', 'fig08', 'fig09', 'fig10', 'fig11',
          'table1', 'table2', 'table3', 'table4', 'table5')
 
+# %% ../../nbs/paper/01_plan.ipynb #2c0501f1
 def can_make(
     only=(),          # names
     plan_only=False,  # nothing is drawn then

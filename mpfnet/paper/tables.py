@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METRICS', 'OURS', 'FEATURES', 'TABLES', 'OUR_ROWS', 'BEYOND', 'PRIOR_ROWS', 'CONTROLS', 'NO_FIVE', 'QUOTED', 'TITLE',
            'KIND_COLOURS', 'BOLD_IS_OURS', 'STYLE', 'SAME_RUN', 'WEIGHTED', 'PRECISION', 'BEYOND_SAID', 'FLOW_FILLS',
-           'PHI_DIFFERS', 'SMALLER', 'NO_PARTS', 'FLOW_TITLES', 'AXES', 'SHOWN', 'STD_OF', 'classes_of',
+           'PHI_DIFFERS', 'SMALLER', 'NO_PARTS', 'AXES', 'FLOW_TITLES', 'SHOWN', 'STD_OF', 'classes_of',
            'confusions_of', 'draw_scores', 'scores_of', 'column', 'row_title', 'lines', 'lines_beyond', 'shown_rows',
            'cannot_be', 'runs_for', 'cells', 'cells_of', 'heading', 'badge', 'cell_html', 'reasons', 'as_html',
            'latex_rows', 'as_latex', 'whole_page', 'write_table', 'write_csv', 'save_table', 'slips', 'remarks',
@@ -42,6 +42,7 @@ def classes_of(run) -> int: # folder
     c = config_of_run(run)
     return len(class_names(c['task'], c['dataset']))
 
+# %% ../../nbs/paper/02_tables.ipynb #b96a970b
 def confusions_of(
     table,  # predictions of a run
     k,      # classes
@@ -92,6 +93,8 @@ TABLES = dict(table2=('table2_sde', 'method'), table3=('table3_cde', 'method'),
               table4=('table4_priors', 'strategy'), table5=('table5_features', 'variant'))
 OUR_ROWS = {'majority': 'majority class', 'pca_lda': 'PCA + LDA'}      # rows of ours that the paper has not
 BEYOND = 'beyond the paper'
+
+# %% ../../nbs/paper/02_tables.ipynb #db50469e
 #: rows that Table IV gets where they were run; a control stands above what it controls
 PRIOR_ROWS = dict(
     mpfnet_a='MPFNet-P with an encoder of action units', au_zero='action units alone, no real label used',
@@ -100,6 +103,7 @@ PRIOR_ROWS = dict(
     mpfnet_c_ridge='MPFNet-C, read by a ridge')
 CONTROLS = dict(au_ridge='random_ridge', random_ridge='au_ridge')      # one is never shown without the other
 
+# %% ../../nbs/paper/02_tables.ipynb #72ef94b7
 def row_title(
     r,    # a row of a reference
     key,  # the column that names it
@@ -134,6 +138,7 @@ def lines_beyond(
     unprinted = dict.fromkeys(lines(table, data)[0][-1], np.nan)
     return [(f'{title} ({BEYOND})', m, 'both', unprinted) for m, title in PRIOR_ROWS.items()]
 
+# %% ../../nbs/paper/02_tables.ipynb #973985e4
 def shown_rows(
     cells,  # of `lines_beyond`
     data,   # lookalike, public_flow, real
@@ -148,6 +153,7 @@ def shown_rows(
 NO_FIVE = 'SMIC has three labels: no five-class score exists'
 QUOTED = 'quoted, not run by us'
 
+# %% ../../nbs/paper/02_tables.ipynb #8897e976
 def cannot_be(
     data,      # lookalike, public_flow, real
     dataset,   # of the column
@@ -199,6 +205,7 @@ def cells(
     found = shown_rows(cells_of(more, folder, data, seeds), data)
     return pd.concat([own, found], ignore_index=True) if len(found) else own
 
+# %% ../../nbs/paper/02_tables.ipynb #6b4b7e38
 def cells_of(
     rows,    # as `lines` returns them
     folder,  # of the runs
@@ -227,6 +234,7 @@ TITLE = dict(smic='SMIC', casme2='CASME II', samm='SAMM', megc2019_cd='composite
              acc='Acc', f1_weighted='weighted F1', uf1='UF1', uar='UAR')
 KIND_COLOURS = dict(real='#2a7', own='#2a7', **{'public flow': '#27a', 'look-alike': '#c60', 'synthetic': '#c60'})
 
+# %% ../../nbs/paper/02_tables.ipynb #1a60b939
 def heading(
     dataset,  # of a column
     task,     # of a column
@@ -235,6 +243,7 @@ def heading(
     "What stands above a column."
     return TITLE[dataset] + ('' if table == 'table3' else f', {task[0]} classes')
 
+# %% ../../nbs/paper/02_tables.ipynb #fd0ba734
 def badge(stamp) -> str:
     "What the data are, in a box of their colour, as HTML."
     colour = KIND_COLOURS[kind_of(stamp)]
@@ -327,6 +336,7 @@ def whole_page(
     "A document that a browser shows by itself."
     return f'<!doctype html><meta charset="utf-8"><title>{title}</title>{style}{body}'
 
+# %% ../../nbs/paper/02_tables.ipynb #0bec1625
 def write_table(
     path,  # of a file
     text,  # what it shall hold
@@ -335,6 +345,7 @@ def write_table(
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda t: Path(t).write_text(text, encoding='utf-8'))
 
+# %% ../../nbs/paper/02_tables.ipynb #67e10cf6
 def write_csv(
     table,   # numbers
     name,    # without .csv
@@ -377,6 +388,7 @@ PRECISION = ("STSTNet's printed UAR is a macro precision, not a recall: "
 BEYOND_SAID = (f'Rows {BEYOND} are ours alone. The prior of action units learns from synthetic clips; in au_zero no '
                'real label is used; au_ridge is worth what it is above random_ridge, its untrained control.')
 
+# %% ../../nbs/paper/02_tables.ipynb #73a9b42a
 def remarks(
     name,   # 'table2' …
     cells,  # as `cells` returns
@@ -392,6 +404,7 @@ def remarks(
 FLOW_FILLS = ('<p><b>{name}: {data} cannot fill it.</b> '
               'The flow release has one flow field a clip, three classes and no frames: it fills {able}.</p>')
 
+# %% ../../nbs/paper/02_tables.ipynb #931a6298
 def missing(
     name,    # 'table2' …, or a figure
     folder,  # of the runs
@@ -455,6 +468,7 @@ def balance(
 PHI_DIFFERS = 'φ_max of the composite differs from dataset to dataset, so it has no single value. '
 SMALLER = 'On look-alikes of some of the subjects the counts are smaller, and φ_max is the published one.'
 
+# %% ../../nbs/paper/02_tables.ipynb #b53e2dd4
 def page_balance(
     folder,          # of the runs
     data,            # lookalike, public_flow, real
@@ -480,10 +494,12 @@ def page_balance(
 NO_PARTS = ('{run}: its records do not hold the similarities of both encoders: '
             'expected a run of mpfnet_p, made by this version')
 
+# %% ../../nbs/paper/02_tables.ipynb #b82e2b8d
 def records_of(run) -> list:
     "Fold records of a run; one that is not what was written is told of and left out."
     return records_in(run, hash_of(config_of_run(run)))
 
+# %% ../../nbs/paper/02_tables.ipynb #0997a70c
 def kept_parts(run) -> tuple: # folder of mpfnet_p → labels (N,), similarities (2, N, K)
     "What every γ needs."
     records = records_of(run)
@@ -524,8 +540,10 @@ def length_sweep(
     return pd.DataFrame(out, columns=['length', 'acc', 'low', 'high', 'uf1', 'runs'])
 
 # %% ../../nbs/paper/02_tables.ipynb #00aa344e
-FLOW_TITLES = dict(megc2019_flow='composite (flow)', atnet_flow='composite (8×8, with time)')
 AXES = dict(length='frames L', gamma='γ, weight of the AFE at test time (dotted: the tables use it, from the paper)')
+
+# %% ../../nbs/paper/02_tables.ipynb #a8cd2563
+FLOW_TITLES = dict(megc2019_flow='composite (flow)', atnet_flow='composite (8×8, with time)')
 
 def draw_sweep(
     ax,      # matplotlib's
@@ -587,6 +605,7 @@ def class_matrices(
 # %% ../../nbs/paper/02_tables.ipynb #ea61a823
 STD_OF = {'w/o PL': 'std_without_priors', 'MPFNet-C': 'std_mpfnet_c'}      # strategy → the paper's column
 
+# %% ../../nbs/paper/02_tables.ipynb #85641431
 def draw_matrix(
     ax,      # matplotlib's
     m,       # recalls (K, K)
@@ -625,6 +644,7 @@ def std_interval(
     drawn = (subject_draws(len(parts), n, 0) @ parts.reshape(len(parts), -1)).reshape(n, 3, 3)
     return tuple(np.nanquantile(np.nanstd(per_class(drawn)[1], -1), quantiles(len(parts))))
 
+# %% ../../nbs/paper/02_tables.ipynb #e7ad0648
 def predictions_of(
     run,  # folder
     d,    # dataset

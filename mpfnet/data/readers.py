@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CASME2', 'CLASS_FOLDER', 'SAMM', 'MMEW', 'NO_RULES', 'CASME_SQ', 'SLIPS', 'CASME3', 'LINKS', 'OTHER_IMAGES',
-           'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'SOURCES', 'MARKER',
+           'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'SHORT', 'SOURCES', 'MARKER',
            'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'MAX_LIST', 'MAX_IMAGE', 'DataError', 'refuse',
            'stays_inside', 'check_names', 'camera_of', 'smic', 'csv_book', 'is_of_another', 'annotation_files',
            'read_table', 'another', 'set_aside', 'part_files', 'read_part', 'read_parts', 'joined_table',
@@ -13,9 +13,9 @@ __all__ = ['CASME2', 'CLASS_FOLDER', 'SAMM', 'MMEW', 'NO_RULES', 'CASME_SQ', 'SL
            'variant_of', 'where_copied', 'choose_tree', 'copies_of_tree', 'of_camera', 'strays', 'holds_frames',
            'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film', 'is_recording', 'numbered_by_rows',
            'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of', 'check_resampled',
-           'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'unlisted', 'check_folders',
-           'read_dataset', 'source_named', 'tree_of', 'tell_more', 'flow_file', 'flow_list', 'flow_problems',
-           'flow_image', 'flow_checksum', 'read_megc2019_flow']
+           'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'fits_class', 'tell_classes',
+           'unlisted', 'check_folders', 'read_dataset', 'source_named', 'tree_of', 'tell_more', 'flow_file',
+           'flow_list', 'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow']
 
 # %% ../../nbs/data/02_readers.ipynb #de2b3b49
 import hashlib
@@ -38,7 +38,7 @@ from .casme import CASME, CASME3_C
 from .defects import Report, as_utf8
 from .dfme import DFME
 from .film_frames import frames_of_film
-from .four_dme import FOUR_DME
+from .four_dme import FOUR_DME, sums_that_differ
 from mpfnet.data.frames import (
     CLASS_FOLDERS,
     FILM_SUFFIXES,
@@ -57,7 +57,7 @@ from mpfnet.data.frames import (
     read_file,
     walk,
 )
-from .labels import DATASETS, LEFT_OUT, MEGC2019, class_names, label_of
+from .labels import DATASETS, LEFT_OUT, MEGC2019, NOT_IN_THREE, THREE, class_names, label_of
 from .settle import LONG_CLIP, USUAL, Draft, Refused, settle
 from mpfnet.data.sheets import (
     SheetError,
@@ -1108,6 +1108,37 @@ def tell_whole(
     report.add('whole-frames', column='frames', found=told)
     if len(whole) == len(rows): report.source['variant'] = 'raw'
 
+# %% ../../nbs/data/02_readers.ipynb #03526780
+#: short for a class
+SHORT = dict(neg='negative', pos='positive', sur='surprise', angry='anger', surprised='surprise', disgusted='disgust')
+
+def fits_class(
+    folder,   # a word of `CLASS_FOLDERS`
+    emotion,  # of the sheet, in the dataset's word; several joined by +
+    dataset,  # its name
+) -> bool:
+    "Whether a clip of an emotion may lie in a folder of a class: its own, or that of three to which it belongs."
+    word, odd = SHORT.get(folder, folder), NOT_IN_THREE.get(dataset, ())
+    def belongs(e):
+        three = None if e in odd else THREE.get(e)
+        left_over = three is None and (word in odd or word.startswith('other'))
+        return word in (e, three) or {word, e} in SAME or left_over
+    return any(map(belongs, emotion.split('+')))
+
+def tell_classes(
+    pairs,    # [(Row or None, Entry)]
+    folders,  # key → `Clip`
+    root,     # of the dataset
+    report,   # `Report`
+):
+    "Say which clips lie in a folder of another class."
+    for row, e in pairs:
+        clip, emotion = clip_folder(e, folders), emotion_of(e.emotion, DATASETS[report.dataset])
+        above = clip.path.parent.relative_to(root).parts if clip and emotion else ()
+        for word in {p.lower() for p in above} & CLASS_FOLDERS:
+            if fits_class(word, emotion, report.dataset): continue
+            report.add('class-folder', f'{e.subject}/{e.clip}', row=row and row.number, found=word, done=emotion)
+
 # %% ../../nbs/data/02_readers.ipynb #ad6afe27
 def unlisted(
     source,   # `Source`
@@ -1132,6 +1163,7 @@ def check_folders(
     fps,        # frames a second
 ):
     "What can only be seen in all folders together: a DataError, or a line in the report."
+    tell_classes(pairs, folders, tree.root, report)
     used = [(row, c) for row, e in pairs if (c := clip_folder(e, folders))]
     films, top = [(row, frames_of(c)) for row, c in used], tree.root/report.source['frames']
     if used and not any(f for _, f in films):
@@ -1218,6 +1250,8 @@ def tell_more(
     if table is None: return
     with_rates(pairs, table, facts, report)
     check_parts(pairs, report)
+    for word, told, counted in sums_that_differ(table.rows) if facts.several else ():
+        report.add('sum-differs', column=table.columns[word], found=told, done=f'{counted} in the rows')
     if facts.rates: report.source['fps'] = dict(sorted(Counter(e.fps for _, e in pairs).items()))
 
 # %% ../../nbs/data/02_readers.ipynb #cd3597e9

@@ -41,7 +41,7 @@ from .unit_methods import for_units, serving
 class Parameters:
     "What a run is asked."
     dataset: str = 'synth'               # whose clips; several as 'casme2+samm'; your own: 'clips.csv', (X, y, who)
-    task: str = '3class'                 # classes: 3class, 5class; au: action units, au:1+4; your own: 'low,high'
+    task: str = '3class'                 # 3class, 5class, 7class; au, au:1+4: action units; your own: 'low,high'
     split: str = 'subject'               # who is held out together: subject, dataset, kfold:K, official
     method: str | Method = 'mpfnet_c'    # a key of METHODS; your own: 'package.module:Name', 'file.py:Name', an object
     features: str = 'both'               # channels: both, flow, diff

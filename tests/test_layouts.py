@@ -67,7 +67,9 @@ def test_casme2_sorted_into_classes(tmp_path, place):
         to.parent.mkdir(parents=True, exist_ok=True)
         d.rename(to)
     shutil.rmtree(folder/'CASME2_RAW_selected')
-    same(seen('casme2', tmp_path), before)
+    after = seen('casme2', tmp_path)
+    same(after, before)
+    assert not [f for f in after[0].report['findings'] if f['decision'] == 'class-folder']
 
 
 @pytest.mark.parametrize('dataset', ['samm', 'smic'])
@@ -83,6 +85,25 @@ def test_where_names_say_whose_they_are_folders_of_people_may_be_missing(tmp_pat
     there = set(zip(after['subject'], after['clip']))
     rows = before.table[[k in there for k in zip(before['subject'], before['clip'])]].reset_index(drop=True)
     assert len(there) >= .8*len(before) and after.table[KEY].equals(rows[KEY])
+
+
+def test_a_folder_of_another_class_is_told(tmp_path):
+    "By clip and row; the sheet decides, and three classes are no contradiction to seven."
+    folder = made('casme2', tmp_path)
+    before = clips_in('casme2', tmp_path)
+    words = {(r.subject, r.clip): ('sur', r.emotion) if r.emotion == 'happiness' else ('negative', 'disgust')
+             for r in before.itertuples() if r.emotion in ('happiness', 'disgust')}
+    for d in [d for d in folder.glob('CASME2_RAW_selected/*/*') if (d.parent.name, d.name) in words]:
+        to = folder/'CASME2_RAW_selected'/words[d.parent.name, d.name][0]/d.parent.name/d.name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        d.rename(to)
+    after = clips_in('casme2', tmp_path)
+    assert after.table[KEY].equals(before.table[KEY])
+    told = [f for f in after.report['findings'] if f['decision'] == 'class-folder']
+    happy = {f'{r.subject}/{r.clip}' for r in before.itertuples() if r.emotion == 'happiness'}
+    assert happy and {f['clip'] for f in told} == happy
+    assert {(f['found'], f['done'], f['kind']) for f in told} == {('sur', 'happiness', 'noted')}
+    assert all(f['row'] for f in told)
 
 
 def test_two_copies_sorted_differently_stay_two():

@@ -106,6 +106,8 @@ DECISIONS |= {
     'unsure': ('noted', 'the reader stands on public code or papers, not on a sheet that was seen'),
     'unsure-counts': ('noted', 'not the counts of the literature, which nobody here has checked on a sheet'),
     'by-position': ('noted', 'columns without the usual names: taken by their position'),
+    'sum-differs': ('noted', 'the sums below the table are not those of its rows: some may be missing, or changed'),
+    'class-folder': ('noted', 'the clip lies in a folder of another class: the sheet decides'),
 }
 
 # %% ../../nbs/data/06_defects.ipynb #5e4f91d2

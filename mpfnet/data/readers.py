@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['CASME2', 'CLASS_FOLDER', 'SAMM', 'MMEW', 'NO_RULES', 'CASME_SQ', 'SLIPS', 'CASME3', 'LINKS', 'OTHER_IMAGES',
-           'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'SOURCES', 'MARKER',
+           'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'SHORT', 'SOURCES', 'MARKER',
            'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'MAX_LIST', 'MAX_IMAGE', 'DataError', 'refuse',
            'stays_inside', 'check_names', 'camera_of', 'smic', 'sq_rows', 'csv_book', 'is_of_another',
            'annotation_files', 'read_table', 'another', 'set_aside', 'part_files', 'read_part', 'read_parts',
            'joined_table', 'read_annotation', 'tell_annotation', 'name_like', 'not_used', 'survey', 'what_lies',
            'advice', 'no_annotation', 'is_note', 'column_of', 'row_name', 'understood', 'emotion_of', 'with_rates',
            'check_parts', 'variant_of', 'where_copied', 'choose_tree', 'copies_of_tree', 'of_camera', 'strays',
-           'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film', 'is_recording',
-           'numbered_by_rows', 'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of',
-           'check_resampled', 'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'unlisted',
-           'check_folders', 'read_dataset', 'source_named', 'tree_of', 'tell_more', 'flow_file', 'flow_list',
-           'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow']
+           'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'is_recording', 'numbered_by_rows',
+           'numbers_of_film', 'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of',
+           'check_resampled', 'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'fits_class',
+           'tell_classes', 'unlisted', 'check_folders', 'read_dataset', 'source_named', 'tree_of', 'tell_more',
+           'flow_file', 'flow_list', 'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow']
 
 # %% ../../nbs/data/02_readers.ipynb #de2b3b49
 import hashlib
@@ -38,7 +38,7 @@ from .casme import CASME, CASME3_C
 from .defects import Report, as_utf8
 from .dfme import DFME
 from .film_frames import frames_of_film
-from .four_dme import FOUR_DME
+from .four_dme import FOUR_DME, sums_that_differ
 from mpfnet.data.frames import (
     CLASS_FOLDERS,
     FILM_SUFFIXES,
@@ -57,7 +57,7 @@ from mpfnet.data.frames import (
     read_file,
     walk,
 )
-from .labels import DATASETS, LEFT_OUT, MEGC2019, class_names, label_of
+from .labels import DATASETS, LEFT_OUT, MEGC2019, NOT_IN_THREE, THREE, class_names, label_of
 from .settle import LONG_CLIP, USUAL, Draft, Refused, settle
 from mpfnet.data.sheets import (
     SheetError,
@@ -849,24 +849,6 @@ def numbers_of_moments(
     numbers = {k: row.whole(k) for k in moments}
     return dict(sorted((n, moments[k]) for k, n in numbers.items() if n is not None and n >= 0))
 
-# %% ../../nbs/data/02_readers.ipynb #9bd55d02
-def numbers_of_film(
-    path,  # of a video
-    row,   # `Row`
-    whole_recording,  # whether it is one by its dataset's layout
-) -> dict: # frame number → path; {} where its frames cannot be numbered without guessing
-    "The frames of a clip in a video."
-    onset, offset = row.whole('onset'), row.whole('offset')
-    last = max([n for k in ('onset', 'apex', 'offset') if (n := row.whole(k)) is not None], default=None)
-    if onset is None or last is None or last <= onset: return {}
-    try:
-        n, _ = frames_of_film(path, ())
-        first = 1 if whole_recording else onset if offset and n == offset - onset + 1 else None
-        if first is None or last - first >= n: return {}
-        found = frames_of_film(path, range(onset - first, last - first + 1))[1]
-    except (OSError, Refused): return {}
-    return {i + first: str(p) for i, p in found.items()}
-
 # %% ../../nbs/data/02_readers.ipynb #81de92fb
 def is_recording(
     clip,  # `Clip`
@@ -891,6 +873,24 @@ def numbered_by_rows(
             known.setdefault(clip.path, {}).update(found)
         elif moments := named_moments(clip.path): known[clip.path] = numbers_of_moments(moments, row)
     return {path: dict(sorted(frames.items())) for path, frames in known.items()}
+
+# %% ../../nbs/data/02_readers.ipynb #9bd55d02
+def numbers_of_film(
+    path,  # of a video
+    row,   # `Row`
+    whole_recording,  # whether it is one by its dataset's layout
+) -> dict: # frame number → path; {} where its frames cannot be numbered without guessing
+    "The frames of a clip in a video."
+    onset, offset = row.whole('onset'), row.whole('offset')
+    last = max([n for k in ('onset', 'apex', 'offset') if (n := row.whole(k)) is not None], default=None)
+    if onset is None or last is None or last <= onset: return {}
+    try:
+        n, _ = frames_of_film(path, ())
+        first = 1 if whole_recording else onset if offset and n == offset - onset + 1 else None
+        if first is None or last - first >= n: return {}
+        found = frames_of_film(path, range(onset - first, last - first + 1))[1]
+    except (OSError, Refused): return {}
+    return {i + first: str(p) for i, p in found.items()}
 
 # %% ../../nbs/data/02_readers.ipynb #e6336260
 def frames_lister(
@@ -1149,6 +1149,37 @@ def tell_whole(
     report.add('whole-frames', column='frames', found=told)
     if len(whole) == len(rows): report.source['variant'] = 'raw'
 
+# %% ../../nbs/data/02_readers.ipynb #03526780
+#: short for a class
+SHORT = dict(neg='negative', pos='positive', sur='surprise', angry='anger', surprised='surprise', disgusted='disgust')
+
+def fits_class(
+    folder,   # a word of `CLASS_FOLDERS`
+    emotion,  # of the sheet, in the dataset's word; several joined by +
+    dataset,  # its name
+) -> bool:
+    "Whether a clip of an emotion may lie in a folder of a class: its own, or that of three to which it belongs."
+    word, odd = SHORT.get(folder, folder), NOT_IN_THREE.get(dataset, ())
+    def belongs(e):
+        three = None if e in odd else THREE.get(e)
+        left_over = three is None and (word in odd or word.startswith('other'))
+        return word in (e, three) or {word, e} in SAME or left_over
+    return any(map(belongs, emotion.split('+')))
+
+def tell_classes(
+    pairs,    # [(Row or None, Entry)]
+    folders,  # key → `Clip`
+    root,     # of the dataset
+    report,   # `Report`
+):
+    "Say which clips lie in a folder of another class."
+    for row, e in pairs:
+        clip, emotion = clip_folder(e, folders), emotion_of(e.emotion, DATASETS[report.dataset])
+        above = clip.path.parent.relative_to(root).parts if clip and emotion else ()
+        for word in {p.lower() for p in above} & CLASS_FOLDERS:
+            if fits_class(word, emotion, report.dataset): continue
+            report.add('class-folder', f'{e.subject}/{e.clip}', row=row and row.number, found=word, done=emotion)
+
 # %% ../../nbs/data/02_readers.ipynb #ad6afe27
 def unlisted(
     source,   # `Source`
@@ -1160,6 +1191,30 @@ def unlisted(
     if not source.unlisted: return []
     known = {k for _, e in pairs for k in e.keys}
     return [(None, source.unlisted(c.names)) for k, c in folders.items() if k not in known]
+
+def check_folders(
+    name,       # of the dataset
+    tree,       # `Tree`
+    table,      # `Table` or None
+    pairs,      # [(Row or None, Entry)]
+    folders,    # key → `Clip`
+    frames_of,  # of `frames_lister`
+    source,     # `Source`
+    report,     # `Report`
+    fps,        # frames a second
+):
+    "What can only be seen in all folders together: a DataError, or a line in the report."
+    tell_classes(pairs, folders, tree.root, report)
+    used = [(row, c) for row, e in pairs if (c := clip_folder(e, folders))]
+    films, top = [(row, frames_of(c)) for row, c in used], tree.root/report.source['frames']
+    if used and not any(f for _, f in films):
+        raise DataError(f'{name}: no frame in any of the {len(used)} folders of clips in {top}{what_lies(survey(top))}')
+    if not DATASETS[name].recordings:
+        known = {c.path for _, c in used}
+        for c in folders.values():
+            if c.path not in known: report.add('folder-without-row', '/'.join(c.path.parts[-2:]))
+        check_resampled(name, tree, table, films, source, report)
+    if table is None: check_lengths(name, tree, [f for _, f in films if f], source, report, fps)
 
 # %% ../../nbs/data/02_readers.ipynb #e80f6f1e
 def check_folders(
@@ -1262,6 +1317,8 @@ def tell_more(
     if table is None: return
     with_rates(pairs, table, facts, report)
     check_parts(pairs, report)
+    for word, told, counted in sums_that_differ(table.rows) if facts.several else ():
+        report.add('sum-differs', column=table.columns[word], found=told, done=f'{counted} in the rows')
     if facts.rates: report.source['fps'] = dict(sorted(Counter(e.fps for _, e in pairs).items()))
 
 # %% ../../nbs/data/02_readers.ipynb #cd3597e9

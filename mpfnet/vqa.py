@@ -36,6 +36,7 @@ def coarse_of(emotion: str) -> str:  # the sheet's word, or several: 'positive+s
     found = dict.fromkeys(THREE.get(word.strip(), 'others') for word in emotion.lower().split('+'))
     return ', '.join(found)
 
+# %% ../nbs/00f_vqa.ipynb #331281a2
 def has_fine(dataset: str) -> bool:  # a key of `DATASETS`
     "Whether its sheet says more than the coarse class."
     words = {w for e in DATASETS[dataset].emotions for w in e.split('+')}
@@ -58,6 +59,7 @@ def units_answer(
     if units is None: return None, None, 'the cell of the action units is empty or cannot be read'
     return ONE_UNIT_ASKED if len(units) == 1 else QUESTIONS['units'], unit_names(units), None
 
+# %% ../nbs/00f_vqa.ipynb #11b00a0d
 def frame_answer(
     row,    # of the clip table
     about,  # onset, apex or offset
@@ -87,6 +89,7 @@ def place_of(
     if not folder.is_relative_to(root): return None
     return dict(folder=as_utf8(folder.relative_to(root).as_posix()), first=int(first), last=int(last))
 
+# %% ../nbs/00f_vqa.ipynb #b2056b41
 def official_part(row) -> dict:  # of the clip table
     "Which part of the owners' split a clip is in; empty where there is none."
     rule = OFFICIAL.get(row.dataset)
@@ -111,6 +114,7 @@ def question_lines(
                                     question=question, answer=answer) | who | dict(frames=place, data=kind))
     return lines, without
 
+# %% ../nbs/00f_vqa.ipynb #f98934dc
 def left_out_said(without: Counter) -> list:  # of `question_lines` → sentences
     "What is not asked, and why."
     return [f'{d}: {about} of {n} clips left out: {why}' for (d, about, why), n in sorted(without.items())]
@@ -130,6 +134,7 @@ def dataset_questions(
     found = [question_lines(load_clips(d, root, task=None, **options), dataset_folder(d, root)) for d in names]
     return sum((lines for lines, _ in found), []), left_out_said(sum((without for _, without in found), Counter()))
 
+# %% ../nbs/00f_vqa.ipynb #f0c0e353
 def lines_text(lines) -> str:  # of dict
     "JSON lines in ASCII: whatever a name holds, a line is a line."
     return ''.join(json.dumps(line) + '\n' for line in lines)

@@ -7,7 +7,8 @@ __all__ = ['LONG', 'LONG_COLUMNS', 'SAMM_LV', 'CASME_SQ_LONG', 'CASME3_LONG', 'C
            'LongFacts', 'LongEntry', 'kind_said', 'FrameSpan', 'frame_span', 'picture_or_none', 'long_images',
            'first_whole', 'recording_folders', 'spans_of', 'two_ends', 'interval_of', 'understood_rows',
            'known_intervals', 'tell_shared', 'tell_contradictions', 'name_of_recording', 'recordings_table',
-           'source_of_long', 'read_long', 'long_stamp', 'tell_long', 'counts_said', 'long_folder', 'load_recordings']
+           'source_of_long', 'read_long', 'long_stamp', 'no_interval', 'tell_long', 'counts_said', 'long_folder',
+           'load_recordings']
 
 # %% ../../nbs/data/12_long_videos.ipynb #89d24ead
 import os
@@ -57,6 +58,7 @@ class LongFacts:
     homes: tuple      # folders below the data root that may hold it, its own first
     unsure: str = ''  # what these numbers rest on, where no sheet was seen
 
+# %% ../../nbs/data/12_long_videos.ipynb #787ac200
 #: name → what a complete copy holds
 LONG = dict(
     samm_lv=LongFacts(title='SAMM Long Videos', fps=200, recordings=147, micro=159, macro=343, homes=('samm_lv',),
@@ -75,6 +77,7 @@ class LongEntry:
     clip: str         # what the sheet calls it
     notes: tuple = () # (decision, column, found, done)
 
+# %% ../../nbs/data/12_long_videos.ipynb #c68606fb
 def kind_said(row) -> str:  # `Row`; those of a sheet for one kind have it as their place
     "micro or macro; raises Refused."
     if row.place in KINDS_OF_EXPRESSION: return row.place
@@ -91,7 +94,7 @@ def _of_samm_lv(row):
 
 LONG_COLUMNS = SHEET_COLUMNS | dict(kind=('type', 'expressiontype'))
 SAMM_LV = Source(
-    sheets=tuple(rf'SAMM_?LongVideos_V{v}.*' for v in (3, 2, 1)) + ('.*SAMM.*Long.*', '.*SAMM.*'),
+    sheets=tuple(rf'SAMM_LongVideos_V{v}_Release.*' for v in (3, 2, 1)) + ('.*SAMM.*Long.*', '.*SAMM.*'),
     example='SAMM_longvideos/006_1/006_1_0001.jpg', columns=LONG_COLUMNS, needed=('clip', 'onset', 'offset', 'kind'),
     identify=_of_samm_lv, never='.*micro.*', patterns=((r'(?P<subject>[0-9]{3})_(?P<video>[0-9]{1,3})',),),
     locate=lambda n: (n['subject'], int(n['video'])))
@@ -103,6 +106,7 @@ def _sq_long_table(book, columns, needed, file, prefer):
     for r in table.rows: r.cells['kind'] = r.cells.get('type')
     return table
 
+# %% ../../nbs/data/12_long_videos.ipynb #9be5e339
 def _of_sq_long(row):
     clip = part(row, 'clip', r'[a-z]+[0-9]*_[0-9]+')[0].lower()
     for key, column in (('place', 'subject'), ('code', 'clip')):
@@ -170,6 +174,7 @@ def picture_or_none(path):  # of a file, or None
     try: return np.ascontiguousarray(read_image(path)[..., ::-1])
     except ValueError: return None
 
+# %% ../../nbs/data/12_long_videos.ipynb #6c852a8c
 def long_images(
     root,  # the dataset's folder
     row,   # of recordings, with its folder and first
@@ -343,6 +348,7 @@ def tell_shared(
         if onset <= end: report.add('shared-frames', f'{subject}/{clip}', row=n, found=f'{kind}: {before}')
         if offset > end: before, end = f'{clip} (row {n})', offset
 
+# %% ../../nbs/data/12_long_videos.ipynb #3cfd8c41
 def tell_contradictions(
     truth,   # of `known_intervals`
     report,  # `Report`
@@ -365,6 +371,7 @@ def name_of_recording(
     if name == 'casme_sq_long': return dict(dataset=name, subject=f's{key[0]}', video=as_utf8(path.name))
     return dict(dataset=name, subject=f'spNO.{key[0]}', video=key[1])
 
+# %% ../../nbs/data/12_long_videos.ipynb #9b351568
 def recordings_table(
     places,   # key → dict of dataset, subject, video
     spans,    # key → `FrameSpan`
@@ -410,6 +417,7 @@ def read_long(
     if not spans: raise DataError(f'{name}: no frame in any of the {len(folders)} folders of recordings in {tree.root}')
     places = {k: name_of_recording(name, c.path, k) for k, c in folders.items()}
     truth = known_intervals(name, table, pairs, places, spans, report)
+    if not len(truth): raise DataError(no_interval(name, report))
     found = Recordings(
         name=name, stamp=long_stamp(facts, report.kind), truth=truth, images=partial(long_images, str(tree.root)),
         recordings=recordings_table(places, spans, folders, tree, facts.fps))
@@ -425,6 +433,16 @@ def long_stamp(
     if kind == 'real': return f'REAL recordings, {facts.title}'
     return f'LOOK-ALIKE of {facts.title}: made up, says nothing about real ones'
 
+# %% ../../nbs/data/12_long_videos.ipynb #867600be
+def no_interval(
+    name,    # key of `LONG`
+    report,  # `Report`
+) -> str:
+    "Why no row is an interval, for an error."
+    why = against(report.as_dict()) or [report_line(report.as_dict())]
+    return f'{name}: no row of the sheet is an interval of a recording: ' + '; '.join(why[:5])
+
+# %% ../../nbs/data/12_long_videos.ipynb #e5970240
 def tell_long(
     found,   # `Recordings`
     facts,   # `LongFacts`
@@ -465,6 +483,7 @@ def long_folder(
     raise DataError(f'{name}: looked for the folder {" or ".join(map(str, places))}, which does not exist '
                     f'(data root {base})')
 
+# %% ../../nbs/data/12_long_videos.ipynb #046491dc
 def load_recordings(
     name,             # key of `LONG`
     root=None,        # data root; None = MPFNET_DATA

@@ -33,6 +33,7 @@ class LongHabits:
     file: str          # of a frame
     first: int = 1     # number of a recording's first frame
 
+# %% ../../nbs/synthetic/09_long_lookalike.ipynb #30585ea0
 _PEOPLE = dict(samm_lv=tuple(f'{n:03}' for n in range(6, 38)), casme_sq_long=PARTICIPANTS['casme_sq'],
                casme3_long=(*SUBJECTS['casme3'], *(f'spNO.{n}' for n in range(217, 223))))
 LONG_HABITS = dict(
@@ -56,6 +57,7 @@ class Shown:
     apex: int = 0       # None where the reader must leave it empty
     offset: int = 0
 
+# %% ../../nbs/synthetic/09_long_lookalike.ipynb #6cbf4554
 @dataclass(kw_only=True, slots=True)
 class Take:
     "One recording of a look-alike."
@@ -79,6 +81,7 @@ def folder_of_take(
     more = dict(number=s[1:], shown=SHOWN_VIDEOS[v]) if name == 'casme_sq_long' else {}
     return LONG_HABITS[name].folder.format(s=s, v=v, **more)
 
+# %% ../../nbs/synthetic/09_long_lookalike.ipynb #e9500637
 def long_cast(
     rng,   # decides all
     name,  # key of `LONG`
@@ -123,6 +126,7 @@ class LongDefect:
     last: bool = False  # only the last expression of a recording
     begins: bool = False  # only the first one
 
+# %% ../../nbs/synthetic/09_long_lookalike.ipynb #419d81fe
 def _from_before(t, s, first): s.cells['onset'], s.onset = 0, 0
 def _past_end(t, s, first): s.cells['offset'], s.offset = t.frames + first + 6, t.frames - 1
 def _no_offset(t, s, first): s.cells['offset'], s.offset = 0, s.apex
@@ -145,6 +149,7 @@ def _very_long(t, s, first):
     s.offset += 95
     s.cells['offset'], t.frames = s.offset + first, max(t.frames, s.offset + 3)
 
+# %% ../../nbs/synthetic/09_long_lookalike.ipynb #9e9404a3
 LONG_DEFECTS = dict(
     samm_lv={'began before the recording': LongDefect(n=10, change=_from_before, kind='macro', begins=True),
              'offset after the end': LongDefect(n=1, change=_past_end, last=True),
@@ -187,6 +192,7 @@ def _moments(s, first):
 
 def _units(s): return '+'.join(map(str, s.act.units))
 
+# %% ../../nbs/synthetic/09_long_lookalike.ipynb #f5ee67f4
 _SAMM_NOTE = ['synthetic faces: a look-alike, not the dataset'], *8*([None],)
 _SAMM_HEAD = ['Subject', 'Filename', 'Inducement Code', 'Onset', 'Apex', 'Offset', 'Duration', 'Type', 'Action Units',
               'Notes']
@@ -253,6 +259,7 @@ def film_of_take(
     times = even_times(take.frames/fps, fps)
     return Film(people=(Person(subject=who, acts=acts, size=130),), times=times, seed=seed, width=240, height=200)
 
+# %% ../../nbs/synthetic/09_long_lookalike.ipynb #5a7404d7
 def _write_take(root, take, images, h, blank):
     "The files of a recording; grey ones are one file with many names."
     folder, first = root/take.folder, blank
@@ -277,6 +284,7 @@ def _truth_of(name, takes):
         of(t) | dict(kind=s.kind, onset=s.onset, apex=s.apex, offset=s.offset, units=_units(s), defect=s.defect)
         for t in takes for s in t.shown])
 
+# %% ../../nbs/synthetic/09_long_lookalike.ipynb #996cb7e1
 def _write_long(root, params, progress):
     "Everything in a dataset's folder."
     name, seed = params['dataset'], params['seed']

@@ -10,13 +10,13 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'FEW_SUBJECTS',
            'unlike_frames', 'how_stored', 'check_files', 'counts_in_words', 'check_one', 'show_composite',
            'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own', 'check_own_frames', 'template',
            'found', 'found_row', 'synth_row', 'long_table', 'how_to_get', 'where', 'lookalike', 'lookalike_names',
-           'tell_long', 'what_was_made', 'made_timed', 'timed_lookalike', 'next_commands', 'look_into', 'verify',
-           'short', 'compare_runs', 'list_runs', 'list_settings', 'fit_model', 'predict_videos', 'show_spotting',
-           'spot_recordings', 'check_a_method', 'paper_of_args', 'make_paper', 'Given', 'asked_on_line', 'forget',
-           'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked', 'spot_on_page',
-           'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark', 'plan_command',
-           'benchmark_command', 'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help', 'parser',
-           'main']
+           'tell_long', 'what_was_made', 'made_timed', 'timed_lookalike', 'next_commands', 'ask_and_answer',
+           'look_into', 'verify', 'short', 'compare_runs', 'list_runs', 'list_settings', 'fit_model', 'predict_videos',
+           'show_spotting', 'spot_recordings', 'check_a_method', 'paper_of_args', 'make_paper', 'Given',
+           'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked',
+           'spot_on_page', 'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark',
+           'plan_command', 'benchmark_command', 'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help',
+           'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -663,6 +663,26 @@ def next_commands(
     if args.subjects or args.scale != 1:
         print('  (some of the subjects only: the check will say that these are not the published counts)')
 
+# %% ../nbs/08_cli.ipynb #ff438178
+def ask_and_answer(args) -> int: # what argparse read
+    "mpfnet data vqa"
+    from mpfnet.vqa import dataset_questions, lines_text, write_questions
+    asked = {k: getattr(args, k) for k in ('variant', 'annotation', 'modality') if getattr(args, k)}
+    lines, said = dataset_questions(args.dataset, args.root, **asked)
+    if args.output: print(printable(write_questions(lines, args.output)))
+    else: sys.stdout.write(lines_text(lines))
+    clips = len({(l['dataset'], l['subject'], l['clip']) for l in lines})
+    told = [f'{args.dataset}: {len(lines)} questions about {clips} clips ({lines[0]["data"]})', *said,
+            'They hold what the sheet holds: its licence is theirs.']
+    print('\n'.join(map(printable, told)), file=sys.stderr)
+    return 0
+
+def _vqa_arguments(p):
+    p.add_argument('dataset', metavar='DATASET', help=f'{", ".join(LICENSED)}; several: casme2+samm')
+    p.add_argument('-o', '--output', metavar='FILE', type=Path, help='JSON lines; without it, to the terminal')
+    p.add_argument('--root', metavar='DIR', help='data root: the folder that holds DATASET/; else MPFNET_DATA')
+    for name in ('variant', 'annotation', 'modality'): p.add_argument(f'--{name}', help='as of data check')
+
 # %% ../nbs/08_cli.ipynb #7e146669
 def look_into(folder) -> tuple: # of a store → (row of the table, [damaged rows])
     "Hash the rows of a store."
@@ -1254,6 +1274,7 @@ HELPS = dict(
     lookalike='Write the folders, sheet and defects of a dataset around synthetic faces.',
     template='Write an example of a table of your own clips, and what each column means.',
     where='Say where each dataset is looked for, and whether it is there.',
+    vqa='Write what a sheet knows of each clip as questions and answers, a line each in JSON.',
     method='Look for leaks, chance, traces and gaps in a method, on made-up clips. Exit status 1: a check failed.')
 
 # %% ../nbs/08_cli.ipynb #c7ee9b0f
@@ -1309,7 +1330,7 @@ def parser() -> argparse.ArgumentParser:
     _add(areas, 'predict', predict_videos, _predict_arguments, predict_videos.__doc__)
     _add(areas, 'spot', spot_recordings, _spot_arguments, ABOUT_SPOT)
     what = 'Where it is, whether it is whole, stand-ins for it, and a table of your own.'
-    data = _family(areas, 'data', what, 'check|lookalike|template|where')
+    data = _family(areas, 'data', what, 'check|lookalike|template|vqa|where')
     stores = _family(areas, 'features', 'The features that runs have stored.', 'verify')
     _add(stores, 'verify', verify, _verify_arguments, HELPS['verify'])
     _add(areas, 'paper', make_paper, _paper_arguments, HELPS['paper'])
@@ -1317,6 +1338,7 @@ def parser() -> argparse.ArgumentParser:
     _add(data, 'check', check, _check_arguments, HELPS['check'])
     _add(data, 'lookalike', lookalike, _lookalike_arguments, HELPS['lookalike'])
     _add(data, 'template', template, _template_arguments, HELPS['template'])
+    _add(data, 'vqa', ask_and_answer, _vqa_arguments, HELPS['vqa'])
     _add(data, 'where', where, _where_arguments, HELPS['where'])
     return p
 

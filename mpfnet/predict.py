@@ -281,6 +281,7 @@ def _shown(found):
 # %% ../nbs/07_predict.ipynb #5dea0450
 def _readable(value):
     "A number with as many digits as somebody reads."
+    if value is None: return 'not known'
     if isinstance(value, float): return f'{value:.4g}'
     if isinstance(value, (list, tuple)): return ', '.join(map(_readable, value))
     return ', '.join(f'{k} {_readable(v)}' for k, v in value.items()) if isinstance(value, dict) else str(value)
@@ -301,7 +302,7 @@ def _model_section(found):
 REPORT_STYLE = (
     'body{font:15px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}pre{white-space:pre-wrap}'
     'td,th{padding:.1em .7em;text-align:left;overflow-wrap:anywhere}.wide{overflow-x:auto}.wide *{overflow-wrap:normal}'
-    'figure{display:inline-block;margin:.2em}img{width:13em}figcaption{font-size:80%}')
+    'figure{display:inline-block;margin:.1em;width:11em;vertical-align:top}img{width:100%}figcaption{font-size:80%}')
 
 # %% ../nbs/07_predict.ipynb #d7fc728e
 def _head(title): # escaped
@@ -311,7 +312,8 @@ def _head(title): # escaped
 def _events(found):
     "The timeline, its colours, the table, and a section an event."
     key = ' '.join(f'<span style="background:{c};color:#fff">&nbsp;{k}&nbsp;</span>' for k, c in COLOURS.items())
-    table = found.events.round(3).to_html(index=False, border=0) if len(found.events) else '<p>No event was found.</p>'
+    table = found.events.round(3).to_html(index=False, border=0, na_rep='')
+    if not len(found.events): table = '<p>No event was found.</p>'
     return (f'{timeline(found.events, found.summary["seconds"])}<p>{key}</p><div class="wide">{table}</div>'
             f'{"".join(_shown(found))}')
 

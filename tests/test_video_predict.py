@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import test_site
-from conftest import ROOT
+from conftest import CHEAP, ROOT
+from test_video_read import BAD, sound_only
 
 from mpfnet.cli import main
 from mpfnet.data.action_units import ACTION_UNITS
@@ -64,6 +65,43 @@ def test_files_and_statuses(folder, frown, capsys):
     assert json.loads((out/'nobody.mp4'/'summary.json').read_text(encoding='utf-8'))['status'] == 1
     assert main(['predict', str(frown), '--out', str(out), '--again', '--sensitivity', '60']) == 0
     assert not (result/'events.jsonl').read_text(encoding='utf-8')                  # an empty table is a result
+
+
+def test_each_bad_file_has_its_sentence_and_no_report(tmp_path, frown, capsys):
+    "All in one call: every one is told of, none stops the next, nothing is left of any."
+    there, wanted = tmp_path/'ä b', {name: words for name, (_, words) in BAD.items()}
+    there.mkdir()
+    for name, (make, _) in BAD.items(): (there/name).write_bytes(make(frown.read_bytes()))
+    sound_only(there/'sound only.mp4', frown)
+    (there/'no pictures').mkdir()
+    wanted |= {'nowhere.mp4': 'there is no such file', 'sound only.mp4': 'has sound but no pictures',
+               'no pictures': 'holds no pictures'}
+    assert main(['predict', *(str(there/n) for n in wanted), '--out', str(tmp_path/'out'), '--quiet']) == 2
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    told = {name: lines[lines.index(f'{there/name}: no result') + 1] for name in wanted}
+    assert all(words in told[name] for name, words in wanted.items()) and 'Traceback' not in said.err
+    assert not list(tmp_path.glob('out/*'))
+
+
+def no_rate(path):
+    "A video whose index gives every frame a length of nothing."
+    data = bytearray(video(path, fps=25).read_bytes())
+    at = data.index(b'stts') + 8
+    for n in range(int.from_bytes(data[at:at + 4], 'big')): data[at + 8*n + 8:at + 8*n + 12] = bytes(4)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_video_without_a_rate_or_of_one_frame(tmp_path, capsys):
+    "Status 1 and the reason; the first one's rate can be said."
+    still = write_film(tmp_path/'still.mp4', list(draw_film(film()))[:1], fps=25)
+    timeless = no_rate(tmp_path/'timeless.mp4')
+    assert main(['predict', str(still), str(timeless), '--out', str(tmp_path/'out'), '--quiet']) == 1
+    said = capsys.readouterr().out
+    assert '1 frame(s)' in said and 'at how many frames a second' in said
+    found, apex = found_in(timeless, fps=25)
+    assert found.status == 0 and abs(apex[0] - FROWN.apex) < .06
 
 
 def test_who_says_nothing_of_a_model_gets_no_class(frown):
@@ -116,6 +154,15 @@ def test_stopping_leaves_what_is_finished(folder, frown, monkeypatch):
     monkeypatch.setattr(module, 'open_video', stop)
     assert main(['predict', str(frown), 'second.mp4', '--out', str(out), '--quiet']) == 130
     assert (result_folder(out, frown)/'summary.json').is_file() and len(list(out.iterdir())) == 1
+
+
+def test_stopping_while_a_video_is_read_leaves_nothing_of_it(tmp_path, frown, monkeypatch):
+    def stop(frames, method='auto'):
+        next(iter(frames))
+        raise KeyboardInterrupt
+    monkeypatch.setattr('mpfnet.predict.signal_of', stop)
+    assert main(['predict', str(frown), '--out', str(tmp_path/'out'), '--quiet']) == 130
+    assert not list(tmp_path.glob('out/*'))
 
 
 def files_of(folder): return {p.name: p.read_bytes() for p in folder.iterdir()}
@@ -294,6 +341,32 @@ def test_a_heat_map_without_a_face_is_the_same_for_every_face(model):
     (words, bare), = heat_picture(model, row, one, 0, face=False)
     assert words == 'what spoke for negative (covering)' and heat_picture(model, row, two, 0, face=False)[0][1] == bare
     assert heat_picture(model, row, one, 0)[0][1] != heat_picture(model, row, two, 0)[0][1]
+
+
+@pytest.fixture(scope='module')
+def drawn(folder, synth_root):
+    "The demo's model with two steps of training: of drawn clips, with encoders that a gradient can be asked for."
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return fit('synth', 'mpfnet_c', out=folder/'drawn', data_root=synth_root, preset='tiny', device='cpu',
+                   out_dir=folder/'runs', overrides=f'{CHEAP},preprocess.size=16', progress=False)
+
+
+def test_a_trained_network_shows_where_it_looked(tmp_path, frown, drawn, browser):
+    "From `fit synth` to the browser: five pictures in one row, the last one the apex with Grad-CAM over it."
+    found = predict(frown, drawn, progress=False)
+    (*_, (word, heat)), label = found.pictures[0], found.events['label'][0]
+    best = max(found.named[0]['probabilities'], key=found.named[0]['probabilities'].get)
+    assert word == f'what spoke for {best} (Grad-CAM)' and label in (best, 'no class')
+    image = cv2.imdecode(np.frombuffer(b64decode(heat.partition(',')[2]), np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (256, 256, 3) and image.std() > 10
+    server, address = test_site.serve(found.save(tmp_path/'out', frown))
+    async def look(visit):
+        page = await visit.open('report.html')
+        tops = await page.evaluate('[...document.images].map(i => i.getBoundingClientRect().top)')
+        assert len(tops) == 5 and max(tops) - min(tops) < 2 and 'NaN' not in await page.inner_text('body')
+    try: assert not browser(look, address, viewport=dict(width=1000, height=800))
+    finally: server.shutdown()
 
 
 def test_action_units_of_a_model_that_knows_some(model):

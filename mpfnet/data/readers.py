@@ -11,8 +11,8 @@ __all__ = ['CASME2', 'CLASS_FOLDER', 'SAMM', 'MMEW', 'NO_RULES', 'CASME_SQ', 'SL
            'joined_table', 'read_annotation', 'tell_annotation', 'name_like', 'not_used', 'survey', 'what_lies',
            'advice', 'no_annotation', 'is_note', 'column_of', 'row_name', 'understood', 'emotion_of', 'with_rates',
            'check_parts', 'variant_of', 'where_copied', 'choose_tree', 'copies_of_tree', 'of_camera', 'strays',
-           'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'is_recording', 'numbered_by_rows',
-           'numbers_of_film', 'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of',
+           'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film', 'is_recording',
+           'numbered_by_rows', 'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of',
            'check_resampled', 'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'fits_class',
            'tell_classes', 'unlisted', 'check_folders', 'read_dataset', 'source_named', 'tree_of', 'tell_more',
            'flow_file', 'flow_list', 'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow']
@@ -849,6 +849,24 @@ def numbers_of_moments(
     numbers = {k: row.whole(k) for k in moments}
     return dict(sorted((n, moments[k]) for k, n in numbers.items() if n is not None and n >= 0))
 
+# %% ../../nbs/data/02_readers.ipynb #9bd55d02
+def numbers_of_film(
+    path,  # of a video
+    row,   # `Row`
+    whole_recording,  # whether it is one by its dataset's layout
+) -> dict: # frame number → path; {} where its frames cannot be numbered without guessing
+    "The frames of a clip in a video."
+    onset, offset = row.whole('onset'), row.whole('offset')
+    last = max([n for k in ('onset', 'apex', 'offset') if (n := row.whole(k)) is not None], default=None)
+    if onset is None or last is None or last <= onset: return {}
+    try:
+        n, _ = frames_of_film(path, ())
+        first = 1 if whole_recording else onset if offset and n == offset - onset + 1 else None
+        if first is None or last - first >= n: return {}
+        found = frames_of_film(path, range(onset - first, last - first + 1))[1]
+    except (OSError, Refused): return {}
+    return {i + first: str(p) for i, p in found.items()}
+
 # %% ../../nbs/data/02_readers.ipynb #81de92fb
 def is_recording(
     clip,  # `Clip`
@@ -873,24 +891,6 @@ def numbered_by_rows(
             known.setdefault(clip.path, {}).update(found)
         elif moments := named_moments(clip.path): known[clip.path] = numbers_of_moments(moments, row)
     return {path: dict(sorted(frames.items())) for path, frames in known.items()}
-
-# %% ../../nbs/data/02_readers.ipynb #9bd55d02
-def numbers_of_film(
-    path,  # of a video
-    row,   # `Row`
-    whole_recording,  # whether it is one by its dataset's layout
-) -> dict: # frame number → path; {} where its frames cannot be numbered without guessing
-    "The frames of a clip in a video."
-    onset, offset = row.whole('onset'), row.whole('offset')
-    last = max([n for k in ('onset', 'apex', 'offset') if (n := row.whole(k)) is not None], default=None)
-    if onset is None or last is None or last <= onset: return {}
-    try:
-        n, _ = frames_of_film(path, ())
-        first = 1 if whole_recording else onset if offset and n == offset - onset + 1 else None
-        if first is None or last - first >= n: return {}
-        found = frames_of_film(path, range(onset - first, last - first + 1))[1]
-    except (OSError, Refused): return {}
-    return {i + first: str(p) for i, p in found.items()}
 
 # %% ../../nbs/data/02_readers.ipynb #e6336260
 def frames_lister(
@@ -1192,30 +1192,6 @@ def unlisted(
     known = {k for _, e in pairs for k in e.keys}
     return [(None, source.unlisted(c.names)) for k, c in folders.items() if k not in known]
 
-def check_folders(
-    name,       # of the dataset
-    tree,       # `Tree`
-    table,      # `Table` or None
-    pairs,      # [(Row or None, Entry)]
-    folders,    # key → `Clip`
-    frames_of,  # of `frames_lister`
-    source,     # `Source`
-    report,     # `Report`
-    fps,        # frames a second
-):
-    "What can only be seen in all folders together: a DataError, or a line in the report."
-    tell_classes(pairs, folders, tree.root, report)
-    used = [(row, c) for row, e in pairs if (c := clip_folder(e, folders))]
-    films, top = [(row, frames_of(c)) for row, c in used], tree.root/report.source['frames']
-    if used and not any(f for _, f in films):
-        raise DataError(f'{name}: no frame in any of the {len(used)} folders of clips in {top}{what_lies(survey(top))}')
-    if not DATASETS[name].recordings:
-        known = {c.path for _, c in used}
-        for c in folders.values():
-            if c.path not in known: report.add('folder-without-row', '/'.join(c.path.parts[-2:]))
-        check_resampled(name, tree, table, films, source, report)
-    if table is None: check_lengths(name, tree, [f for _, f in films if f], source, report, fps)
-
 # %% ../../nbs/data/02_readers.ipynb #e80f6f1e
 def check_folders(
     name,       # of the dataset
@@ -1229,6 +1205,7 @@ def check_folders(
     fps,        # frames a second
 ):
     "What can only be seen in all folders together: a DataError, or a line in the report."
+    tell_classes(pairs, folders, tree.root, report)
     used = [(row, c) for row, e in pairs if (c := clip_folder(e, folders))]
     films, top = [(row, frames_of(c)) for row, c in used], tree.root/report.source['frames']
     if used and not any(f for _, f in films):

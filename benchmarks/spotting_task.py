@@ -21,7 +21,7 @@ from results import write_section
 from mpfnet.core.files import read_json
 from mpfnet.data.recordings import Recordings
 from mpfnet.results.intervals import interval_counts, spot_difference
-from mpfnet.spotting import RecordingRow, run_spotting
+from mpfnet.spotting import RecordingRow, read_named, run_spotting
 from mpfnet.synthetic.recordings import LongConfig, drawn_images, drawn_recordings
 from mpfnet.video.spotters import SPOTTERS
 
@@ -43,9 +43,7 @@ def strs_text(m):
 
 def counts_of(folder, kind):
     "What a run hit, missed and marked for nothing, a row a recording."
-    text = dict.fromkeys(('dataset', 'subject', 'video'), str)
-    tables = (pd.read_csv(folder/f'{n}.csv', dtype=text) for n in ('spotted', 'truth', 'recordings'))
-    return interval_counts(*tables, kind)
+    return interval_counts(*(read_named(folder/f'{n}.csv') for n in ('spotted', 'truth', 'recordings')), kind)
 
 
 def lines(folder, workers, options=OPTIONS):
@@ -66,7 +64,9 @@ def lines(folder, workers, options=OPTIONS):
             yield (f'| `{name}` | {kind} | {three} | {span(m, "f1")} | {span(m, "precision")} | {span(m, "recall")} '
                    f'| {span(m, "alarms_a_minute")} | {m["challenge"]["f1"]:.3f} | {strs_text(m)} '
                    f'| {number(m["challenge"].get("strs"))} |')
-    yield ''
+    truth = read_named(runs['learned']/'truth.csv')['kind'].value_counts()
+    yield (f'\n{truth.get("micro", 0)} micro- and {truth.get("macro", 0)} macro-expressions in all: `learned`, and the '
+           'classes of F1 × UF1, are learnt from those of the other people.\n')
     for name in ('mdmd', 'learned'):
         for kind in ('micro', 'macro'):
             d = spot_difference(*(counts_of(runs[n], kind) for n in ('roi_flow', name)))

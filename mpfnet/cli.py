@@ -11,12 +11,12 @@ __all__ = ['COUNTED', 'FEW_CASES', 'MISSING', 'GRAVE', 'TITLES', 'FEW_SUBJECTS',
            'loader_options', 'check', 'own_counts', 'own_options_asked', 'check_own', 'check_own_frames', 'template',
            'found', 'found_row', 'synth_row', 'long_table', 'how_to_get', 'where', 'lookalike', 'lookalike_names',
            'tell_long', 'what_was_made', 'made_timed', 'timed_lookalike', 'next_commands', 'ask_and_answer',
-           'look_into', 'verify', 'short', 'compare_runs', 'list_runs', 'list_settings', 'fit_model', 'predict_videos',
-           'show_spotting', 'spot_recordings', 'check_a_method', 'paper_of_args', 'make_paper', 'Given',
-           'asked_on_line', 'forget', 'executed', 'without_page', 'show_result', 'with_page', 'status_of', 'run_asked',
-           'spot_on_page', 'run_command', 'demo_command', 'page_command', 'show_benchmark', 'begin_benchmark',
-           'plan_command', 'benchmark_command', 'benchmark_help', 'name_or_table', 'task_or_classes', 'parameters_help',
-           'parser', 'main']
+           'look_into', 'verify', 'spotting_runs', 'compare_spotters', 'short', 'compare_runs', 'list_runs',
+           'list_settings', 'fit_model', 'predict_videos', 'show_spotting', 'spot_recordings', 'check_a_method',
+           'paper_of_args', 'make_paper', 'Given', 'asked_on_line', 'forget', 'executed', 'without_page', 'show_result',
+           'with_page', 'status_of', 'run_asked', 'spot_on_page', 'run_command', 'demo_command', 'page_command',
+           'show_benchmark', 'begin_benchmark', 'plan_command', 'benchmark_command', 'benchmark_help', 'name_or_table',
+           'task_or_classes', 'parameters_help', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #be0b6cc1
 import argparse
@@ -709,6 +709,26 @@ def verify(args) -> int: # what argparse read
     print_table(which, 'Damaged: remove these folders, the next run makes them again')
     return 1
 
+# %% ../nbs/08_cli.ipynb #a156eb5e
+def spotting_runs(args) -> list: # what argparse read → folder or None, of A and of B
+    "Which of two runs are of spotting."
+    from mpfnet.spotting import spotting_run
+    return [spotting_run(text, args.out_dir) for text in (args.a, args.b)]
+
+def compare_spotters(
+    a,     # folder of a run of spotting; None: of something else
+    b,     # likewise
+    args,  # what argparse read
+) -> int:
+    "mpfnet compare, of two runs of spotting."
+    from mpfnet.spotting import compare_spotting, spot_report
+    if not (a and b): raise ValueError(f'{args.b if a else args.a}: no run of spotting, and the other one is: '
+                                       'their scores have nothing in common')
+    table = compare_spotting(a, b, n=args.n, seed=args.seed)
+    print(printable(f'A  {a.name}\nB  {b.name}\n{spot_report(a).stamp}; {table["subjects"][0]} subjects'))
+    print_table(table.drop(columns='subjects').round(3), 'B minus A, with 95 % intervals')
+    return 0
+
 # %% ../nbs/08_cli.ipynb #3c57811a
 def short(text) -> str: # the beginning of a hash is enough
     return text[:12] + '…' if len(text) == 64 and not text.strip('0123456789abcdef') else text
@@ -716,6 +736,7 @@ def short(text) -> str: # the beginning of a hash is enough
 # %% ../nbs/08_cli.ipynb #c9984e2a
 def compare_runs(args) -> int: # what argparse read
     "mpfnet compare"
+    if any(spotted := spotting_runs(args)): return compare_spotters(*spotted, args)
     a, b, notes = sides_of(args.a, args.b, split=args.split, root=args.data_root, out_dir=args.out_dir,
                            columns=args.columns, order=args.classes, common=args.common)
     c = compare(a, b, n=args.n, seed=args.seed)

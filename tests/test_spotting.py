@@ -1,5 +1,8 @@
 """Long recordings: intervals scored by any means give the same numbers; no truth of the test subject reaches what is
 learnt; a run that was stopped goes on to the same bytes."""
+import os
+import signal
+import time
 from dataclasses import replace
 from itertools import permutations
 
@@ -23,8 +26,11 @@ from mpfnet.results.intervals import (
     iou,
     matched,
     spot_summary,
+    strs_summary,
 )
+from mpfnet.results.records import read_record
 from mpfnet.spotting import SpotFold, recording_rows, run_spotting, spot_fold, spot_report
+from mpfnet.video.spot import FACE_PLACES
 from mpfnet.video.spotters import SPOTTERS, Spotter
 
 ROWS = pd.DataFrame(dict(dataset='d', subject=['a', 'a', 'b', 'c'], video=['1', '2', '1', '1'], frames=600, fps=30.))
@@ -119,8 +125,8 @@ def _learn(known, seed): return dict(level=np.array([np.mean([k.signal['mean'].m
                                      there=np.array([sum(len(k.truth) for k in known)]))
 
 
-def _mark(signal, fps, state):
-    low = np.flatnonzero(signal['mean'] < state['level'][0] + 20)
+def _mark(measured, fps, state):
+    low = np.flatnonzero(measured['mean'] < state['level'][0] + 20)
     rows = [('micro', low[0], low[len(low)//2], low[-1], 1.)] if len(low) else []
     return pd.DataFrame(rows, columns=['kind', 'onset', 'apex', 'offset', 'score'])
 
@@ -280,3 +286,75 @@ def test_run_hands_over_to_the_page_of_spotting(tmp_path):
     assert again.returncode == 0 and file_hash(made/'metrics.json') == before
     wrong = warm('-m', 'mpfnet', 'run', '-p', 'task', 'spot', '-p', 'preset', 'tiny', cwd=tmp_path)
     assert wrong.returncode == 2 and 'of dataset, method' in wrong.stderr
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
+    "Killed while it measures, as by a queue that ran out of time."
+    asked = '-m', 'mpfnet', 'spot', '--data-options', 'subjects=2,each=1,seconds=6', '--method', 'learned', '--quiet'
+    process = warm.begin(*asked, '--out-dir', tmp_path/'cut')
+    until = time.monotonic() + 120
+    while not (before := [*(tmp_path/'cut').glob('cache/signals/*.safetensors')]) and time.monotonic() < until:
+        time.sleep(.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(before) == 1 and not [*(tmp_path/'cut').rglob('metrics.json')], 'the kill came too late'
+    kept = before[0].stat().st_mtime_ns
+    for name in ('cut', 'whole'):
+        done = warm(*asked, '--out-dir', tmp_path/name)
+        assert done.returncode == 0, done.stderr
+    assert before[0].stat().st_mtime_ns == kept                    # measured once
+    cut, whole = (next((tmp_path/name).glob('synth_long-spot-*')) for name in ('cut', 'whole'))
+    for name in ('spotted.csv', 'metrics.json', 'truth.csv', 'recordings.csv', 'config.json'):
+        assert file_hash(cut/name) == file_hash(whole/name), name
+    record, other = (read_record(next(iter(sorted(f.glob('folds/*.json'))))) for f in (cut, whole))
+    assert {**record, 'seconds': 0} == {**other, 'seconds': 0}
+
+
+def test_spot_then_recognise_by_hand_and_by_every_draw():
+    """The product is F1 of spotting × UF1 of the hits; its interval that of all sets of people, each as likely as it
+    is: here two people, so alone the one (1/4), alone the other (1/4), or both (1/2)."""
+    truth = intervals([('a', '1', 10, 19), ('a', '2', 10, 19), ('b', '1', 10, 19), ('b', '1', 100, 109)],
+                      emotion=['surprise', 'negative', 'negative', 'others'])
+    spotted = intervals([('a', '1', 10, 19), ('a', '2', 10, 19), ('b', '1', 10, 19), ('b', '1', 100, 109),
+                         ('b', '1', 300, 309)], emotion=['surprise', 'negative', 'surprise', 'negative', 'negative'])
+    s = strs_summary(spotted, truth, ROWS[:3], ('negative', 'positive', 'surprise'))
+    assert s['n'] == 3                                              # `others` is spotted, and not recognised
+    uf1 = (2/3 + 2/3)/2                                             # nobody shows or is called positive: it counts 0
+    assert s['uf1'] == pytest.approx(2*uf1/3) and s['strs'] == pytest.approx(8/9*2*uf1/3)
+    assert s['strs_ci95'] == pytest.approx([0, 2/3])                # b: 4/5 · 0; a: 1 · (1 + 0 + 1)/3
+    theirs = challenge_scores(spotted, truth)
+    assert theirs['f1'] == pytest.approx(8/9) and theirs['strs'] == pytest.approx(theirs['f1']*theirs['f1_analysis'])
+    nobody = strs_summary(spotted.assign(onset=500, offset=509), truth, ROWS[:3], ('negative', 'surprise'))
+    assert nobody['n'] == 0 and nobody['strs'] is None and nobody['strs_ci95'] == [None, None]
+
+
+def test_what_is_learnt_of_the_classes_does_not_know_the_test_subject():
+    "Neither its words nor its signals; those of anybody else change it."
+    from mpfnet.video.recognise import learn_classes
+    rng = np.random.default_rng(0)
+    columns = [f'{p}_{a}' for p in FACE_PLACES for a in 'xy']
+    signals = {('d', s, v): dict(frame=np.arange(600.), face=np.zeros(600)) | {c: rng.normal(size=600) for c in columns}
+               for s, v in zip(ROWS['subject'], ROWS['video'])}
+    spans = [(s, v, 20 + 40*k, 30 + 40*k) for s, v in zip(ROWS['subject'], ROWS['video']) for k in range(4)]
+    truth = intervals(spans, emotion=['happiness', 'surprise']*8)
+    found = Recordings(name='x', stamp='', recordings=ROWS, truth=truth, images=None)
+    def learnt(found=found, signals=signals): return learn_classes(SpotFold(found, signals, ('d', 'b')).known())
+    def same(a, b): return all(np.array_equal(a[k], b[k]) for k in a)
+    def renamed(who): return replace(found, truth=truth.assign(
+        emotion=truth['emotion'].where(truth['subject'] != who, 'disgust')))
+    other = {k: {c: x + 1 for c, x in v.items()} if k[1] == 'b' else v for k, v in signals.items()}
+    assert same(learnt(), learnt(renamed('b'))) and same(learnt(), learnt(signals=other))
+    assert not same(learnt(), learnt(renamed('a')))
+
+
+def test_two_runs_of_spotting_are_compared_and_nothing_else_with_them(cheap, tmp_path):
+    one = run_spotting(cheap, 'dark', out_dir=tmp_path, progress=False)
+    other = run_spotting(cheap, 'dark', seed=1, out_dir=tmp_path, progress=False)
+    done = warm('-m', 'mpfnet', 'compare', one.name, other, '--out-dir', tmp_path)
+    assert done.returncode == 0 and 'within noise' in done.stdout and 'MADE UP; 3 subjects' in done.stdout, done.stderr
+    write_json(tmp_path/'synth-3class-majority-0'/'config.json', dict(task='3class'))
+    for a, b in ((one, 'synth-3class'), ('synth-3class', one)):
+        done = warm('-m', 'mpfnet', 'compare', a, b, '--out-dir', tmp_path)
+        assert done.returncode == 1 and 'synth-3class: no run of spotting' in done.stderr
+    done = warm('-m', 'mpfnet', 'compare', 'grey-spot', one, '--out-dir', tmp_path)
+    assert done.returncode == 1 and 'expected one of grey-spot-dark' in done.stderr

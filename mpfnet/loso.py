@@ -46,7 +46,6 @@ def run_folder(
     "`<out_dir>/<dataset>-<task>-<method>-<hash8>`"
     return Path(asked.out_dir)/f'{asked.dataset}-{task_word(asked.task)}-{asked.method}-{hash_of(config)[:8]}'
 
-# %% ../nbs/05_loso.ipynb #96f42978
 def begin(
     e:Experiment,  # the run, not trained yet
     seed:int,      # of the run
@@ -136,7 +135,6 @@ def shared_rows(
     shared = set.intersection(*keys)
     return [t[[k in shared for k in zip(t['dataset'], t['subject'], t['clip'])]].reset_index(drop=True) for t in tables]
 
-# %% ../nbs/05_loso.ipynb #80921d1c
 def spread_of(
     tables,         # of the same rows
     task,           # Task, or the number of its classes

@@ -901,10 +901,10 @@ def scores_by_rule(
 def panel_shape(
     places:list,    # of (dataset, split, rule)
 ) -> tuple:         # rows (split, rule), columns (dataset), {place: (row, column)}
-    "A column a dataset, a row for each split and rule; one dataset: side by side."
+    "A column a dataset, a row for each split and rule; one dataset: two side by side."
     columns, rows = (list(dict.fromkeys(part)) for part in zip(*((p[0], p[1:]) for p in places)))
     at = {(d, *r): (i, j) for i, r in enumerate(rows) for j, d in enumerate(columns)}
-    if len(columns) == 1: return 1, len(rows), {p: (0, i) for p, (i, _) in at.items()}
+    if len(columns) == 1: return -(-len(rows)//2), min(len(rows), 2), {p: divmod(i, 2) for p, (i, _) in at.items()}
     return len(rows), len(columns), at
 
 # %% ../nbs/06_benchmark.ipynb #3ea12201
@@ -918,7 +918,8 @@ def panels(
     beside = .1*max(map(len, names))                                  # inches that a name takes
     shape = (size[0] + beside)*wide, size[1]*tall + .3
     fig, axes = pyplot().subplots(tall, wide, figsize=shape, dpi=72, layout='constrained', squeeze=False)
-    for p, k in at.items(): axes[k].set_axis_on() if p in places else axes[k].set_axis_off()
+    for ax in axes.flat: ax.set_axis_off()
+    for p in places: axes[at[p]].set_axis_on()
     return fig, {p: axes[k] for p, k in at.items()}
 
 # %% ../nbs/06_benchmark.ipynb #0237b157

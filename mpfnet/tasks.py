@@ -218,16 +218,15 @@ def scores_table(metrics) -> pd.DataFrame: # content of a metrics.json
 
 # %% ../nbs/00e_tasks.ipynb #e74bed08
 def draw_unit_scores(metrics, title=''): # content of a metrics.json → the figure
-    "F1 of each unit with its interval over the clips that show it, and the score of who always says yes."
+    "A line for each unit, the best first: F1, its interval, and what who always says yes would have."
     pooled = metrics['pooled']
     each = {u: v for u, v in pooled['per_unit'].items() if v['f1'] is not None}
-    fig, ax = pyplot().subplots(figsize=(5.2, 3), dpi=72, layout='constrained')
-    clips = np.arange(1, 1.25*max((v['clips'] for v in each.values()), default=0) + 2)
-    ax.plot(clips, 2*clips/(clips + pooled['n']), color='.6', lw=1, label='always yes')
-    for u, v in each.items():
-        if v['f1_ci95'][0] is not None: ax.plot([v['clips']]*2, v['f1_ci95'], color='.8', lw=2, zorder=1)
-        ax.plot(v['clips'], v['f1'], 'o', color='C0', ms=5)
-        ax.annotate(u, (v['clips'], v['f1']), (4, 2), textcoords='offset points', fontsize=8)
-    ax.set(xlabel='clips that show the unit', ylabel='F1', ylim=(-.03, 1.03), title=title)
-    ax.legend(fontsize=8, frameon=False)
+    order = sorted(each, key=lambda u: each[u]['f1'])
+    fig, ax = pyplot().subplots(figsize=(5.2, .9 + .24*len(each)), dpi=72, layout='constrained')
+    for k, v in enumerate(each[u] for u in order):
+        if v['f1_ci95'][0] is not None: ax.plot(v['f1_ci95'], [k, k], color='.8', lw=3, zorder=1)
+        ax.plot(v['f1'], k, 'o', color='C0', ms=5)
+        ax.plot(2*v['clips']/(v['clips'] + pooled['n']), k, '|', color='.3', ms=9)
+    ax.set_yticks(range(len(order)), [f"{u} · {each[u]['clips']} clips" for u in order], fontsize=9)
+    ax.set(xlabel='F1; bar: 95 %; upright line: always yes', xlim=(-.03, 1.03), title=title)
     return fig

@@ -147,10 +147,16 @@ def wrong_column(s):
 def no_recordings(s):
     for p in sorted(s.folder.rglob('*.jpg')): p.unlink()
 
+def no_row_fits(s):
+    def change(sheet, n):
+        for k in range(TOP[s.name], sheet.max_row + 1): sheet.cell(k, s.at['kind'], 'blink')
+    s.sheet(change)
+
 
 #: what must be said by an error
 REFUSED = {no_sheet: 'no annotation file like', empty_sheet: 'it is empty', web_page: 'saved web page',
-           wrong_column: 'naming rule2|no column for onset', no_recordings: 'no frame in any of'}
+           wrong_column: 'naming rule2|no column for onset', no_recordings: 'no frame in any of',
+           no_row_fits: 'no row of the sheet is an interval.*unknown-kind'}
 
 
 @pytest.mark.parametrize('name', LONG)

@@ -12,7 +12,7 @@ from mpfnet.clips import LICENSED, load_clips
 from mpfnet.data.labels import THREE
 from mpfnet.data.units import UNIT_WORDS
 from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
-from mpfnet.vqa import ONE_UNIT_ASKED, QUESTIONS, dataset_questions, lines_text, write_questions
+from mpfnet.vqa import ASKED, ONE_UNIT_ASKED, dataset_questions, lines_text, write_questions
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 SMALL = 'smic', 'samm', 'casme_sq', 'casme3', '4dme', 'casme'
@@ -35,7 +35,7 @@ def test_every_clip_is_asked_about_in_the_words_of_its_sheet(root, name):
     truth = {(t['subject'], t['clip']): t for t in lookalike_truth(root/name)}
     for l in lines:
         row = table.loc[(l['subject'], l['clip'])]
-        assert l['question'] in (*QUESTIONS.values(), ONE_UNIT_ASKED) and l['answer'] and l['data'] == 'look-alike'
+        assert l['question'] in (*ASKED.values(), ONE_UNIT_ASKED) and l['answer'] and l['data'] == 'look-alike'
         folder = l['frames']['folder']
         assert folder == truth[l['subject'], l['clip']]['folder'] and not os.path.isabs(folder)
         assert l['frames']['first'] <= row['onset'] and row['offset'] <= l['frames']['last']
@@ -44,9 +44,9 @@ def test_every_clip_is_asked_about_in_the_words_of_its_sheet(root, name):
             assert l['answer'] == THREE.get(row['emotion'], 'others')
         if l['about'] == 'units' and l['answer'] != 'none':
             assert all(w in UNIT_WORDS.values() for w in l['answer'].split(', '))
-    per = {about: {(l['subject'], l['clip']) for l in lines if l['about'] == about} for about in QUESTIONS}
-    left = {a: sum(int(s.split(' of ')[1].split()[0]) for s in said if f': {a} of' in s) for a in QUESTIONS}
-    assert all(len(per[a]) + left[a] == len(table) for a in QUESTIONS), (left, said)
+    per = {about: {(l['subject'], l['clip']) for l in lines if l['about'] == about} for about in ASKED}
+    left = {a: sum(int(s.split(' of ')[1].split()[0]) for s in said if f': {a} of' in s) for a in ASKED}
+    assert all(len(per[a]) + left[a] == len(table) for a in ASKED), (left, said)
     assert str(root) not in lines_text(lines)
 
 
@@ -58,7 +58,7 @@ def test_what_a_sheet_does_not_say_is_left_out_and_said(root):
     lines, said = dataset_questions('samm', root)
     assert any('units of' in s and 'cannot be read' in s for s in said) == any(
         t['defect'] == 'ambiguous units' for t in lookalike_truth(root/'samm'))
-    assert {l['about'] for l in lines} == {*QUESTIONS}
+    assert {l['about'] for l in lines} == {*ASKED}
 
 
 def test_the_official_split_is_on_each_line_where_there_is_one(root):

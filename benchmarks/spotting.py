@@ -2,7 +2,7 @@
 
     python benchmarks/spotting.py FOLDER           # writes the section "Spotting" of benchmarks/RESULTS.md
     python benchmarks/spotting.py FOLDER --quick   # prints only, and only what FOLDER has signals of
-    python benchmarks/spotting.py FOLDER/2 --model MODEL     # prints only: classes of the events found, by `mpfnet fit`
+    python benchmarks/spotting.py FOLDER/2 --model MODEL     # the section "Classes of the events found"
 
 Videos that lie in FOLDER are taken as they are, and their signals, too; an empty folder takes some ten minutes of CPU.
 What each set was used for stands in ROWS: videos of seed 2, and those with speech of the last row, were looked at for
@@ -127,6 +127,7 @@ def spotting(folder, quick):
         yield line(name, measure(known, {f: spot(s) for f, s in signals(folder, known).items()}))
 
 
+NAMING = 'python benchmarks/spotting.py FOLDER/2 --model MODEL'
 CLASSES = dict(happiness='positive', surprise='surprise', disgust='negative', sadness='negative')
 
 
@@ -144,7 +145,10 @@ def naming(folder, model):
             none += said['label'] == 'no class'
     truth, best = zip(*pairs)
     f1 = f1_score(truth, best, average='macro', labels=sorted(set(CLASSES.values())), zero_division=0)
-    return f'{len(pairs)} events named, UF1 {f1:.3f}, {none} of them said to have no class. Drawn faces.'
+    about = json.loads((Path(model)/'config.json').read_text(encoding='utf-8'))
+    return (f'Seed {folder.name}, `mpfnet fit {about["dataset"]} --method {about["method"]}`: {len(pairs)} short '
+            f'movements found and named, UF1 of three classes {f1:.3f} by the likeliest; {none} are said to have no '
+            'class, since two are near. Drawn faces, and a model of drawn faces: says nothing of people.')
 
 
 def speed(seconds=6, fps=30):
@@ -168,7 +172,10 @@ def main():
     p.add_argument('--model', help='folder of a model; FOLDER is that of one set of videos')
     args = p.parse_args()
     torch.set_num_threads(1)
-    if args.model: return print(naming(args.folder, args.model))
+    if args.model:
+        print(said := naming(args.folder, args.model))
+        if not args.quick: write_section('naming', 'Classes of the events found', NAMING, [said])
+        return
     lines = list(spotting(args.folder, args.quick))
     rate, peak = speed()
     memory = f'most memory after one, two and three passes: {", ".join(map(str, peak))} MB'

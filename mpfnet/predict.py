@@ -199,10 +199,10 @@ def _said_of(found, event): # its row → label and probabilities
 # %% ../nbs/07_predict.ipynb #f65458c0
 def event_records(found:Prediction) -> list: # of dict
     "Events as they are written to events.jsonl."
-    records, facts = [], found.summary['model']
+    records, facts, of = [], found.summary['model'], dict(iter(found.signal.groupby('face')))
     by = facts and dict(method=facts['method'], trained_on=facts['trained_on'])
     for e in found.events.itertuples():
-        rows = found.signal[found.signal['face'] == e.face]
+        rows = of[e.face]
         near = rows.iloc[int(np.argmin(abs(rows['time'] - e.apex)))]
         when = {k: _moment(rows, getattr(e, k)) for k in ('onset', 'apex', 'offset')}
         records.append(dict(kind=e.kind, face=int(e.face), **when, score=round(float(e.score), 2), region=e.place,

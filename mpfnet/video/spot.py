@@ -177,6 +177,13 @@ def _reach(along, top, share=.12):
     while last < len(along) - 1 and along[last + 1] > low: last += 1
     return max(first - 1, 0), min(last + 1, len(along) - 1)
 
+# %% ../../nbs/video/03_spot.ipynb #0ea52526
+def _one_way(motion, over, first): # over: whether a place is faster than its threshold
+    "The last row of a hill: until the place is slow, or goes against its first direction."
+    end = first
+    while end + 1 < len(over) and over[end + 1] and motion[end + 1]@motion[first] > 0: end += 1
+    return end
+
 # %% ../../nbs/video/03_spot.ipynb #8c6be6ed
 def hills_of(
     motion: np.ndarray, # (T, 2) px of a place
@@ -184,19 +191,15 @@ def hills_of(
     place: int = 0, # its number
 ) -> list: # of Hill, in order
     "Where a place moves."
-    speed, found, done = np.hypot(*motion.T), [], -1
+    speed, motion, found, done = np.hypot(*motion.T), np.nan_to_num(motion), [], -1
     ratio = np.nan_to_num(speed/threshold)
-    while True:
-        free = np.arange(len(ratio)) > done
-        above = np.flatnonzero(free & (ratio > 1))
-        if not len(above): return found
-        end = above[0]
-        unit = motion[end]/max(speed[end], 1e-9)
-        while end + 1 < len(ratio) and ratio[end + 1] > 1 and motion[end + 1]@unit > 0: end += 1
-        top = above[0] + int(np.argmax(speed[above[0]:end + 1]))
-        first, last = _reach(np.nan_to_num(motion)@(motion[top]/speed[top]), top)
+    for start in np.flatnonzero(ratio > 1).tolist():
+        if start <= done: continue
+        done = _one_way(motion, ratio > 1, start)
+        top = start + int(np.argmax(speed[start:done + 1]))
+        first, last = _reach(motion@(motion[top]/speed[top]), top)
         found.append(Hill(place=place, top=top, first=first, last=last, way=motion[top], score=float(ratio[top])))
-        done = end
+    return found
 
 # %% ../../nbs/video/03_spot.ipynb #3f159c10
 @dataclass(kw_only=True, slots=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUESTIONS', 'NOT_HERE', 'HERE_TOO', 'SEQUENCE_SHARED', 'SEQUENCE_PARAMETERS', 'Variant', 'several', 'variants_of',
-           'whose_clips', 'planted_in', 'root_of', 'Study', 'score_row', 'gap_rows', 'sentence_of', 'sequence_study',
+           'study_clips', 'planted_in', 'root_of', 'Study', 'score_row', 'gap_rows', 'sentence_of', 'sequence_study',
            'sequence_table', 'sequence_picture']
 
 # %% ../nbs/06d_sequence.ipynb #73db3666
@@ -71,7 +71,7 @@ NOT_HERE = ('The release is not here (docs/data.md shows how to fetch it), so th
             'made up, and what is planted in it is known: nothing below is about real people.')
 HERE_TOO = 'The flow is made up. The release is here, too: `-p data_root "$MPFNET_DATA"` asks the same of real clips.'
 
-def whose_clips(data_root) -> str: # as given
+def study_clips(data_root) -> str: # as given
     "Whether a study is of clips that somebody has named, as a sentence; else how to come by real ones."
     if data_root: return f"The clips of {Path(data_root)/'atnet_flow'}."
     real = os.environ.get('MPFNET_DATA')

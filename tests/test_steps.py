@@ -14,7 +14,7 @@ from mpfnet.data.steps import STEPS_FLOW, STEPS_LIST, blocks_in, moving, plain_l
 from mpfnet.loso import run
 from mpfnet.paper.plan import Paper, plan
 from mpfnet.results.records import read_json
-from mpfnet.sequence import sequence_study, whose_clips
+from mpfnet.sequence import sequence_study, study_clips
 from mpfnet.synthetic.timed_flow import make_timed_flow
 
 ROOT = Path(__file__).parents[1]
@@ -155,9 +155,9 @@ def test_a_study_goes_on_where_it_stopped(timed_root, tmp_path):
 
 def test_the_page_says_where_real_clips_would_be(timed_root, tmp_path, monkeypatch):
     monkeypatch.delenv('MPFNET_DATA', raising=False)
-    assert 'The release is not here' in whose_clips(None) and whose_clips(timed_root).startswith('The clips of')
+    assert 'The release is not here' in study_clips(None) and study_clips(timed_root).startswith('The clips of')
     monkeypatch.setenv('MPFNET_DATA', str(timed_root))
-    assert 'The release is here, too' in whose_clips(None)
+    assert 'The release is here, too' in study_clips(None)
     with pytest.raises(DataError, match='atnet_flow: looked'):
         sequence_study(data_root=str(tmp_path), out_dir=str(tmp_path), progress=False)
 

@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['CASME2', 'CLASS_FOLDER', 'SAMM', 'MMEW', 'NO_RULES', 'CASME_SQ', 'SLIPS', 'CASME3', 'LINKS', 'OTHER_IMAGES',
-           'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'SHORT', 'SOURCES', 'MARKER',
-           'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'MAX_LIST', 'MAX_IMAGE', 'DataError', 'refuse',
-           'stays_inside', 'check_names', 'camera_of', 'smic', 'csv_book', 'is_of_another', 'annotation_files',
-           'read_table', 'another', 'set_aside', 'part_files', 'read_part', 'read_parts', 'joined_table',
-           'read_annotation', 'tell_annotation', 'name_like', 'not_used', 'survey', 'what_lies', 'advice',
-           'no_annotation', 'is_note', 'column_of', 'row_name', 'understood', 'emotion_of', 'with_rates', 'check_parts',
-           'variant_of', 'where_copied', 'choose_tree', 'copies_of_tree', 'of_camera', 'strays', 'holds_frames',
-           'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film', 'is_recording', 'numbered_by_rows',
-           'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of', 'check_resampled',
-           'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'fits_class', 'tell_classes',
-           'unlisted', 'check_folders', 'read_dataset', 'source_named', 'tree_of', 'tell_more', 'flow_file',
-           'flow_list', 'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow']
+           'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'CLASS_SHORT', 'SOURCES',
+           'MARKER', 'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'MAX_LIST', 'MAX_IMAGE', 'DataError',
+           'refuse', 'stays_inside', 'check_names', 'camera_of', 'smic', 'csv_book', 'is_of_another',
+           'annotation_files', 'read_table', 'another', 'set_aside', 'part_files', 'read_part', 'read_parts',
+           'joined_table', 'read_annotation', 'tell_annotation', 'name_like', 'not_used', 'survey', 'what_lies',
+           'advice', 'no_annotation', 'is_note', 'column_of', 'row_name', 'understood', 'emotion_of', 'with_rates',
+           'check_parts', 'variant_of', 'where_copied', 'choose_tree', 'copies_of_tree', 'of_camera', 'strays',
+           'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film', 'is_recording',
+           'numbered_by_rows', 'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of',
+           'check_resampled', 'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'fits_class',
+           'tell_classes', 'unlisted', 'check_folders', 'read_dataset', 'source_named', 'tree_of', 'tell_more',
+           'flow_file', 'flow_list', 'flow_problems', 'flow_image', 'flow_checksum', 'read_megc2019_flow']
 
 # %% ../../nbs/data/02_readers.ipynb #de2b3b49
 import hashlib
@@ -1110,7 +1110,8 @@ def tell_whole(
 
 # %% ../../nbs/data/02_readers.ipynb #03526780
 #: short for a class
-SHORT = dict(neg='negative', pos='positive', sur='surprise', angry='anger', surprised='surprise', disgusted='disgust')
+CLASS_SHORT = dict(neg='negative', pos='positive', sur='surprise', surprised='surprise', angry='anger',
+                   disgusted='disgust')
 
 def fits_class(
     folder,   # a word of `CLASS_FOLDERS`
@@ -1118,7 +1119,7 @@ def fits_class(
     dataset,  # its name
 ) -> bool:
     "Whether a clip of an emotion may lie in a folder of a class: its own, or that of three to which it belongs."
-    word, odd = SHORT.get(folder, folder), NOT_IN_THREE.get(dataset, ())
+    word, odd = CLASS_SHORT.get(folder, folder), NOT_IN_THREE.get(dataset, ())
     def belongs(e):
         three = None if e in odd else THREE.get(e)
         left_over = three is None and (word in odd or word.startswith('other'))

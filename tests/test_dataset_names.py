@@ -14,7 +14,7 @@ from mpfnet.data.labels import DATASETS
 from mpfnet.data.own import TAKEN
 from mpfnet.data.units import UNCODED
 from mpfnet.methods import kinds_of, settings_preset
-from mpfnet.paper.plan import NO_PLACE, input_kind, places
+from mpfnet.paper.plan import NO_PLACE, input_kind, paper_places
 from mpfnet.parameters import CHOICES
 from mpfnet.synthetic.lookalike import HABITS, PARTICIPANTS, SUBJECTS, TREES, WRITTEN_COLUMNS
 
@@ -55,7 +55,7 @@ PLACES = {
     'help of `mpfnet fit`': (set(NAMES), lambda: words_of_help('fit')),
     'help of `mpfnet data lookalike`': (REAL - {'megc2019_flow'}, lambda: words_of_help('data lookalike')),
     'look-alikes': (FACES, lambda: {*TREES} & {*HABITS} & {*PARTICIPANTS} & {*SUBJECTS} & {*WRITTEN_COLUMNS}),
-    'paper, or why not': (set(NAMES), lambda: {*NO_PLACE} | {d for d in NAMES if places(d)}),
+    'paper, or why not': (set(NAMES), lambda: {*NO_PLACE} | {d for d in NAMES if paper_places(d)}),
     'README.md': (set(NAMES), lambda: in_backticks('README.md')),
     'nbs/index.ipynb': (set(NAMES), lambda: in_backticks('nbs/index.ipynb')),
     'docs/experiments.md': (set(NAMES), lambda: in_backticks('docs/experiments.md')),
@@ -71,7 +71,7 @@ def test_no_dataset_is_missing(place):
 
 
 def test_a_place_in_the_paper_or_a_reason():
-    assert not [d for d in NAMES if bool(places(d)) == (d in NO_PLACE)] and not set(NO_PLACE) - set(NAMES)
+    assert not [d for d in NAMES if bool(paper_places(d)) == (d in NO_PLACE)] and not set(NO_PLACE) - set(NAMES)
 
 
 @pytest.mark.parametrize('dataset', NAMES)

@@ -14,7 +14,7 @@ from mpfnet.data.steps import STEPS_FLOW, STEPS_LIST, blocks_in, moving, plain_l
 from mpfnet.loso import run
 from mpfnet.paper.plan import Paper, plan
 from mpfnet.results.records import read_json
-from mpfnet.sequence import sequence_study
+from mpfnet.sequence import sequence_study, study_clips
 from mpfnet.synthetic.timed_flow import make_timed_flow
 
 ROOT = Path(__file__).parents[1]
@@ -118,12 +118,23 @@ def test_methods_read_it_and_only_a_sequence_shows_the_course(timed_root, tmp_pa
     assert config['settings']['preprocess']['input'] == 'flow8' and config['settings']['preprocess']['length'] == 11
 
 
-def test_mpfnet_p_learns_from_it(timed_root, tmp_path):
-    cheap = 'pltn.epochs=1,plsm.epochs=1,meta.updates=2'
-    for cut, length in (('rise', 4), ('whole', 11)):
-        found, _ = uf1(timed_root, tmp_path, method='mpfnet_p', overrides=cheap, length=length, split='kfold:2',
-                       data_options=f'cut={cut}', subjects='group1')
-        assert found['n'] > 200
+CHEAP = 'pltn.epochs=1,plsm.epochs=1,meta.updates=2'
+
+def test_mpfnet_p_reads_the_whole_window(timed_root, tmp_path):
+    found, _ = uf1(timed_root, tmp_path, method='mpfnet_p', overrides=CHEAP, data_options='cut=whole',
+                   subjects='group1')
+    assert found['n'] > 200
+
+
+def test_mpfnet_p_leaves_some_people_out_and_goes_on_with_others(timed_root, tmp_path):
+    "442 clips, one person a fold; what is done stays, and of 68 people only those that are named are trained."
+    asked = dict(method='mpfnet_p', overrides=CHEAP, length=3, split='subject')
+    first, _ = uf1(timed_root, tmp_path, **asked, subjects='smic/s01')
+    fold, = tmp_path.rglob('folds/*.json')
+    before = fold.stat().st_mtime_ns
+    both, config = uf1(timed_root, tmp_path, **asked, subjects='smic/s01,samm/006')
+    assert fold.stat().st_mtime_ns == before and len([*tmp_path.rglob('folds/*.json')]) == 2
+    assert 0 < first['n'] < both['n'] and (config['data']['clips'], config['data']['subjects']) == (442, 68)
 
 
 def test_length_has_no_use_for_the_whole_window(timed_root, tmp_path):
@@ -140,6 +151,15 @@ def test_a_study_goes_on_where_it_stopped(timed_root, tmp_path):
     again = sequence_study(**asked)
     assert times == {p: p.stat().st_mtime_ns for p in tmp_path.rglob('folds/*.json')} and again.said == first.said
     assert first.gaps.set_index('question')['verdict']['course'] == 'beyond'
+
+
+def test_the_page_says_where_real_clips_would_be(timed_root, tmp_path, monkeypatch):
+    monkeypatch.delenv('MPFNET_DATA', raising=False)
+    assert 'The release is not here' in study_clips(None) and study_clips(timed_root).startswith('The clips of')
+    monkeypatch.setenv('MPFNET_DATA', str(timed_root))
+    assert 'The release is here, too' in study_clips(None)
+    with pytest.raises(DataError, match='atnet_flow: looked'):
+        sequence_study(data_root=str(tmp_path), out_dir=str(tmp_path), progress=False)
 
 
 def test_the_command_makes_and_checks_a_copy(timed_root, tmp_path):

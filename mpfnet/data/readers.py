@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CASME2', 'CLASS_FOLDER', 'SAMM', 'MMEW', 'NO_RULES', 'CASME_SQ', 'SLIPS', 'CASME3', 'LINKS', 'OTHER_IMAGES',
-           'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'SHORT', 'SOURCES', 'MARKER',
-           'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'MAX_LIST', 'MAX_IMAGE', 'DataError', 'refuse',
-           'stays_inside', 'check_names', 'camera_of', 'smic', 'sq_rows', 'csv_book', 'is_of_another',
+           'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'CLASS_SHORT', 'SOURCES',
+           'MARKER', 'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'MAX_LIST', 'MAX_IMAGE', 'DataError',
+           'refuse', 'stays_inside', 'check_names', 'camera_of', 'smic', 'sq_rows', 'csv_book', 'is_of_another',
            'annotation_files', 'read_table', 'another', 'set_aside', 'part_files', 'read_part', 'read_parts',
            'joined_table', 'read_annotation', 'tell_annotation', 'name_like', 'not_used', 'survey', 'what_lies',
            'advice', 'no_annotation', 'is_note', 'column_of', 'row_name', 'understood', 'emotion_of', 'with_rates',
@@ -1151,7 +1151,8 @@ def tell_whole(
 
 # %% ../../nbs/data/02_readers.ipynb #03526780
 #: short for a class
-SHORT = dict(neg='negative', pos='positive', sur='surprise', angry='anger', surprised='surprise', disgusted='disgust')
+CLASS_SHORT = dict(neg='negative', pos='positive', sur='surprise', surprised='surprise', angry='anger',
+                   disgusted='disgust')
 
 def fits_class(
     folder,   # a word of `CLASS_FOLDERS`
@@ -1159,7 +1160,7 @@ def fits_class(
     dataset,  # its name
 ) -> bool:
     "Whether a clip of an emotion may lie in a folder of a class: its own, or that of three to which it belongs."
-    word, odd = SHORT.get(folder, folder), NOT_IN_THREE.get(dataset, ())
+    word, odd = CLASS_SHORT.get(folder, folder), NOT_IN_THREE.get(dataset, ())
     def belongs(e):
         three = None if e in odd else THREE.get(e)
         left_over = three is None and (word in odd or word.startswith('other'))

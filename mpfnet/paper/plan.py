@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REFERENCE', 'SDE', 'PRIOR_TASKS', 'CDE', 'LENGTHS', 'BOTH', 'DATA', 'BENCHMARK', 'NO_PLACE', 'NEEDS', 'PAGES',
-           'TWO_FIT', 'reference', 'Wanted', 'runs_each', 'runs_of_frames', 'runs_of_flow', 'runs_of', 'places',
+           'TWO_FIT', 'reference', 'Wanted', 'runs_each', 'runs_of_frames', 'runs_of_flow', 'runs_of', 'paper_places',
            'merged_runs', 'folder_of', 'Paper', 'check_paper', 'overrides_in', 'as_read_back', 'input_kind', 'expected',
            'same_data', 'is_wanted', 'Found', 'look_for', 'sizes_of', 'clips_fingerprint', 'known_data', 'made',
            'note_made', 'clip_passes', 'paid_epochs', 'seconds_a_pass', 'Step', 'seconds_of', 'is_loso',
@@ -163,7 +163,7 @@ BENCHMARK = 'the paper has no number of it; to compare methods on it: mpfnet ben
 NO_PLACE = {'synth': 'drawn faces are no dataset of the paper: mpfnet demo',
             **dict.fromkeys(('mmew', 'casme_sq', 'casme3', 'dfme', 'casme3_c', 'casme', '4dme'), BENCHMARK)}
 
-def places(dataset) -> list: # its name
+def paper_places(dataset) -> list: # its name
     "The tables and figures that show a dataset, of whatever kind of data."
     every = (item for data in DATA for item in runs_of(data).items())
     return list(dict.fromkeys(table for table, wanted in every if any(w.dataset == dataset for w in wanted)))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONG_HABITS', 'LONG_DEFECTS', 'LONG_BOOKS', 'LongHabits', 'Shown', 'Take', 'folder_of_take', 'long_cast',
-           'give_times', 'LongDefect', 'plant', 'film_of_take', 'planned_takes', 'make_long_lookalike', 'long_truth']
+           'give_times', 'LongDefect', 'plant', 'planned_takes', 'film_of_take', 'make_long_lookalike', 'long_truth']
 
 # %% ../../nbs/synthetic/09_long_lookalike.ipynb #f00b8ac0
 import json
@@ -184,6 +184,28 @@ def plant(
             s.defect = what
             used.add(id(t))
 
+# %% ../../nbs/synthetic/09_long_lookalike.ipynb #800591ca
+def planned_takes(
+    dataset,   # key of `LONG`
+    subjects,  # how many people; None = all
+    seed,      # decides all
+    drawn,     # recordings that are drawn
+    defects,   # plant the known defects
+    variant,   # not used here
+) -> list:  # of Take
+    "The recordings of a tree, with all that happens in them."
+    rng = np.random.default_rng([seed, list(LONG).index(dataset)])
+    takes = long_cast(rng, dataset)
+    people = sorted({t.subject for t in takes})[:subjects]
+    takes = [t for t in takes if t.subject in people]
+    few = [t for t in takes if 0 < len(t.shown) < 5]
+    for t in few[:max(drawn - 1, 0)] + [t for t in takes if not t.shown][:min(drawn, 1)]: t.drawn = True
+    for t in takes: give_times(rng, t, LONG[dataset].fps)
+    for t in takes:
+        if t.drawn and not t.shown: t.frames = 10*LONG[dataset].fps
+    if defects: plant(rng, dataset, takes)
+    return takes
+
 # %% ../../nbs/synthetic/09_long_lookalike.ipynb #114036e7
 def _moments(s, first):
     "Onset, apex, offset as the sheet has them."
@@ -301,28 +323,6 @@ def _write_long(root, params, progress):
         _write_book(root/f'{file}.xlsx', sheets)
     marker = dict(format=1, note=_SAMM_NOTE[0][0], **params, truth=_truth_of(name, takes))
     (root/'LOOKALIKE.json').write_text(json.dumps(marker, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-
-# %% ../../nbs/synthetic/09_long_lookalike.ipynb #800591ca
-def planned_takes(
-    dataset,   # key of `LONG`
-    subjects,  # how many people; None = all
-    seed,      # decides all
-    drawn,     # recordings that are drawn
-    defects,   # plant the known defects
-    variant,   # not used here
-) -> list:  # of Take
-    "The recordings of a tree, with all that happens in them."
-    rng = np.random.default_rng([seed, list(LONG).index(dataset)])
-    takes = long_cast(rng, dataset)
-    people = sorted({t.subject for t in takes})[:subjects]
-    takes = [t for t in takes if t.subject in people]
-    few = [t for t in takes if 0 < len(t.shown) < 5]
-    for t in few[:max(drawn - 1, 0)] + [t for t in takes if not t.shown][:min(drawn, 1)]: t.drawn = True
-    for t in takes: give_times(rng, t, LONG[dataset].fps)
-    for t in takes:
-        if t.drawn and not t.shown: t.frames = 10*LONG[dataset].fps
-    if defects: plant(rng, dataset, takes)
-    return takes
 
 # %% ../../nbs/synthetic/09_long_lookalike.ipynb #90eec993
 def make_long_lookalike(

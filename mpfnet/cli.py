@@ -597,7 +597,7 @@ def lookalike_names(args) -> list: # what argparse read; it is told what it did 
         if args.full: args.error('--full is for `all`: one dataset is whole anyway')
         return [args.name]
     if args.variant: args.error('--variant needs the name of one dataset: each has its own')
-    if not (args.full or args.blank or args.subjects or args.scale != 1):
+    if not (args.full or args.blank or args.subjects is not None or args.scale != 1):
         args.subjects, args.size = FEW_SUBJECTS, args.size or FEW_PIXELS
     return list(TREES)
 

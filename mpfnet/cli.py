@@ -427,10 +427,13 @@ def check(args) -> int: # what argparse read
 # %% ../nbs/08_cli.ipynb #c0cb5269
 def own_counts(clips) -> pd.DataFrame: # one's own
     "How many clips of each class a subject has."
-    found = {c: clips['subject'][clips['label'] == k].value_counts() for k, c in enumerate(clips.classes)}
-    table = pd.DataFrame(found, index=sorted(set(clips['subject']))).fillna(0).astype(int)
+    def shows(label, k): return bool(label[k]) if isinstance(label, tuple) else label == k   # units: 0 or 1 each
+    found = {c: clips['subject'][[shows(l, k) for l in clips['label']]].value_counts()
+             for k, c in enumerate(clips.classes)}
+    people = clips['subject'].value_counts()
+    table = pd.DataFrame(found | dict(clips=people), index=sorted(people.index)).fillna(0).astype(int)
     table.loc[f'all {len(table)}'] = table.sum()
-    return table.assign(clips=table.sum(axis=1)).reset_index(names='subject')
+    return table.reset_index(names='subject')
 
 # %% ../nbs/08_cli.ipynb #090b57c0
 def own_options_asked(args) -> dict: # what argparse read
@@ -459,7 +462,7 @@ def check_own(args) -> int: # what argparse read
     print(printable(f'{clips.name}: {stamp(clips)}'))
     print(printable(f"  table  {source['annotation']} (sheet {source['sheet']}, {source['rows']} rows)"))
     print(printable(f"  paths  relative to {source['root']}"))
-    print_table(own_counts(clips), 'Clips of each class')
+    print_table(own_counts(clips), f'Clips of each {"unit" if is_units(clips.task) else "class"}')
     show_report(clips.report, args.all)
     broken = args.deep and check_own_frames(clips, args.strict, told)
     print('\n' + printable('; '.join([report_line(clips.report), *told])))
@@ -594,7 +597,7 @@ def lookalike_names(args) -> list: # what argparse read; it is told what it did 
         if args.full: args.error('--full is for `all`: one dataset is whole anyway')
         return [args.name]
     if args.variant: args.error('--variant needs the name of one dataset: each has its own')
-    if not (args.full or args.blank or args.subjects or args.scale != 1):
+    if not (args.full or args.blank or args.subjects is not None or args.scale != 1):
         args.subjects, args.size = FEW_SUBJECTS, args.size or FEW_PIXELS
     return list(TREES)
 
@@ -669,7 +672,7 @@ def ask_and_answer(args) -> int: # what argparse read
     from mpfnet.vqa import dataset_questions, lines_text, write_questions
     asked = {k: getattr(args, k) for k in ('variant', 'annotation', 'modality') if getattr(args, k)}
     lines, said = dataset_questions(args.dataset, args.root, **asked)
-    if args.output: print(printable(write_questions(lines, args.output)))
+    if args.output and str(args.output) != '-': print(printable(write_questions(lines, args.output)))
     else: sys.stdout.write(lines_text(lines))
     clips = len({(l['dataset'], l['subject'], l['clip']) for l in lines})
     told = [f'{args.dataset}: {len(lines)} questions about {clips} clips ({lines[0]["data"]})', *said,
@@ -679,7 +682,7 @@ def ask_and_answer(args) -> int: # what argparse read
 
 def _vqa_arguments(p):
     p.add_argument('dataset', metavar='DATASET', help=f'{", ".join(LICENSED)}; several: casme2+samm')
-    p.add_argument('-o', '--output', metavar='FILE', type=Path, help='JSON lines; without it, to the terminal')
+    p.add_argument('-o', '--output', metavar='FILE', type=Path, help='JSON lines; without it, or of -, to the terminal')
     p.add_argument('--root', metavar='DIR', help='data root: the folder that holds DATASET/; else MPFNET_DATA')
     for name in ('variant', 'annotation', 'modality'): p.add_argument(f'--{name}', help='as of data check')
 
@@ -725,7 +728,8 @@ def compare_spotters(
     if not (a and b): raise ValueError(f'{args.b if a else args.a}: no run of spotting, and the other one is: '
                                        'their scores have nothing in common')
     table = compare_spotting(a, b, n=args.n, seed=args.seed)
-    print(printable(f'A  {a.name}\nB  {b.name}\n{spot_report(a).stamp}; {table["subjects"][0]} subjects'))
+    told = f'A  {a.name}', f'B  {b.name}', f'{spot_report(a).stamp}; {table["subjects"][0]} subjects'
+    print('\n'.join(map(printable, told)))
     print_table(table.drop(columns='subjects').round(3), 'B minus A, with 95 % intervals')
     return 0
 
@@ -864,7 +868,7 @@ def show_spotting(
     from mpfnet.spotting import spot_report
     report = spot_report(folder)
     print_table(report.table, report.stamp)
-    print(printable('\n'.join([*report.words, f'run       {folder}'])))
+    print('\n'.join(map(printable, [*report.words, f'run       {folder}'])))
     if copy: print(printable(f'notebook  {copy}'))
 
 # %% ../nbs/08_cli.ipynb #bcc912e6

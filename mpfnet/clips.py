@@ -8,7 +8,7 @@ __all__ = ['COLUMNS', 'COMPOSITE', 'LICENSED', 'READERS', 'NAMES', 'READY_FLOW',
            'check_joined', 'joins', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere', 'counts_of',
            'check_counts', 'expected_of', 'found_of', 'difference', 'compare_counts', 'load_clips', 'finish',
            'reader_options', 'check_options', 'tell', 'nothing_left', 'load_own', 'load_composite', 'joint_report',
-           'coded_parts', 'well_coded', 'load_units']
+           'coded_parts', 'well_coded', 'tell_uncoded', 'load_units']
 
 # %% ../nbs/00_clips.ipynb #ed77b2f2
 import os
@@ -435,6 +435,17 @@ def well_coded(clips:Clips) -> pd.DataFrame: # of one dataset, with a column `au
         report.add(decision, f'{r.subject}/{r.clip}', column='au', found=r.au, done='left out')
     return rows[rows['units'].notna()].reset_index(drop=True)
 
+# %% ../nbs/00_clips.ipynb #a562f977
+def tell_uncoded(
+    report,  # of one's own clips, after `well_coded`
+    kept,    # clips whose units are known
+):
+    "Warn of one's own clips that are left out for what stands in the column of the units."
+    odd = [f for f in report['findings'] if f['decision'] in ('units-unread', 'units-missing')]
+    some = ', '.join(f'{f["clip"]}: {f["found"] or "empty"}' for f in odd[:3])
+    more = f'; and {len(odd) - 3} more' if len(odd) > 3 else ''
+    if odd: warn(f'{len(odd)} of {kept + len(odd)} clips left out: no action units that can be read. {some}{more}')
+
 # %% ../nbs/00_clips.ipynb #396b5d52
 def load_units(
     dataset,  # as of `coded_parts`; the other arguments are those of `load_clips`
@@ -446,7 +457,9 @@ def load_units(
 ) -> Clips:
     "Every clip whose units are known. Its task names those that are scored; `report['units']` counts all of them."
     parts = coded_parts(dataset, root, apex, strict, options)
-    rows = pd.concat([well_coded(p) for p in parts]).sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
+    coded = [well_coded(p) for p in parts]
+    if is_own(dataset): tell_uncoded(parts[0].report, len(coded[0]))
+    rows = pd.concat(coded).sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
     name = parts[0].name if len(parts) == 1 else check_joined(dataset)
     task = units_task(scored := settled_units(rows['units'], task, name))
     counts = Counter(u for units in rows['units'] for u in units)

@@ -378,7 +378,7 @@ def save(
     folder, records, model = Path(folder), event_records(self), self.summary['model']
     summary = self.summary | dict(warnings=[n._asdict() for n in self.notes], status=self.status, path=str(video))
     _put_all(folder, {
-        'signal.csv': self.signal.round(5).to_csv(index=False, lineterminator='\n'),
+        'signal.csv': self.signal.to_csv(index=False, lineterminator='\n'),   # every digit: --again counts on it
         'events.csv': event_table(records, model).to_csv(index=False, lineterminator='\n'),
         'events.jsonl': ''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in records),
         'events.eaf': elan_document(self.events, video, model['trained_on'] if model else ''),

@@ -561,8 +561,9 @@ def compare_spotting(
 ) -> pd.DataFrame:  # a row a kind and score: A, B, difference, low, high, and what that says
     "B − A of each score, paired over subjects. ValueError for other recordings, or another truth."
     runs, rows = [spot_report(f) for f in (a, b)], []
-    for what in ('recordings', 'truth'):
-        same = getattr(runs[0], what)[VIDEO].equals(getattr(runs[1], what)[VIDEO])
+    for what, cells in dict(recordings=['frames', 'fps'], truth=['kind', 'onset', 'offset']).items():
+        one, other = (getattr(r, what)[[*VIDEO, *cells]] for r in runs)
+        same = one.equals(other)
         need(same, f'{what} of B', Path(b).name, f'those of A, {Path(a).name}')
     for kind in KINDS_OF_EXPRESSION:
         counts = [interval_counts(r.spotted, r.truth, r.recordings, kind) for r in runs]

@@ -128,7 +128,7 @@ def dataset_questions(
     "The questions about a dataset's clips. A ValueError for a dataset without frames and sheets."
     names = parts_of(dataset) or (dataset,)
     lost = [d for d in names if d not in LICENSED]
-    known = f'of {", ".join((*LICENSED, *COMPOSITE))}, or joined: casme2+samm'
+    known = f'one of {", ".join((*LICENSED, *COMPOSITE))}, or several joined: casme2+samm'
     need(not lost, 'dataset', ', '.join(map(str, lost)), known)
     if len(names) > 1: check_joined('+'.join(names))
     found = [question_lines(load_clips(d, root, task=None, **options), dataset_folder(d, root)) for d in names]

@@ -133,3 +133,8 @@ def test_all_of_them_are_few_and_small_unless_more_is_asked_for(tmp_path, monkey
     printed = capsys.readouterr()
     assert 'and flow' in printed.out and 'mpfnet data check atnet_flow' in printed.out
     assert ('dfme: 313,468 pictures to draw, about' in printed.err) == ('--full' in words)
+
+
+def test_no_subjects_are_none_and_not_the_usual_few(tmp_path, capsys):
+    assert main(['data', 'lookalike', 'all', str(tmp_path/'a'), '--subjects', '0']) == 1
+    assert 'expected 1 to 16, found 0' in capsys.readouterr().err and not (tmp_path/'a').exists()

@@ -1,6 +1,7 @@
 """Clips of one's own: what a spreadsheet and a folder of videos can do to a run, and what a run does about it."""
 import json
 import os
+import re
 import shutil
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 from warm import warm
 
 from mpfnet import loso
+from mpfnet.cli import main
 from mpfnet.clips import load_clips
 from mpfnet.data.own import decode_film, film_of, own_data
 from mpfnet.data.readers import DataError
@@ -586,10 +588,25 @@ def test_one_s_own_units_are_a_task_without_a_column_of_emotions(films, coded, t
 
 def test_a_cell_nobody_can_read_and_an_empty_one_are_told_and_left_out(films, coded):
     coded.loc[0, 'au'], coded.loc[1, 'au'], coded.loc[2, 'au'] = 'smile', None, '0'
-    clips = units(coded, films)
+    with pytest.warns(UserWarning, match='2 of 12 clips left out: no action units that can be read'):
+        clips = units(coded, films)
     found = {f['decision']: f for f in clips.report['findings']}
     assert len(clips) == 10 and found['units-unread']['found'] == 'smile' and 'units-missing' in found
     assert clips.table.query("subject == 'p1' and clip == 'c2'")['label'].item() == (0, 0)      # 0: a coder saw none
+
+
+def test_units_in_lists_are_read_and_a_column_without_any_is_said(films, coded):
+    lists = coded.assign(au=[[4], [12, 25], (1, 2, 5)]*(len(coded)//3))
+    assert units(lists, films)['label'].tolist() == units(coded, films)['label'].tolist()
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match='no clip shows an action unit.*AU12'):
+        units(coded.assign(au='smile'), films)
+
+
+def test_a_check_counts_the_clips_of_each_unit(films, coded, capsys):
+    coded.to_csv(films/'coded.csv', index=False)
+    main(['data', 'check', str(films/'coded.csv'), '--task', 'au:4+12', '--options', 'cropped=yes'])
+    told = capsys.readouterr().out
+    assert 'Clips of each unit' in told and re.search(r'all [0-9]+ +4 +4 +12', told), told
 
 
 def test_emotions_stay_beside_units_and_words_that_no_task_knows_drop_nothing(films, sheet):
@@ -609,7 +626,8 @@ def test_units_of_arrays(tmp_path):
     (lambda t: t.drop(columns='au'), 'expected a column au, found subject'),
     (lambda t: t.assign(au='18'), 'AU4, AU12 in no clip.*AU18 [(]12[)]'),
     (lambda t: t.assign(subject='p1', clip=range(12)), "only 'p1' in .* with nobody else"),
-    (lambda t: t.assign(au='smile'), 'AU4, AU12 in no clip')])
+    (lambda t: t.assign(au='smile'), 'no clip shows an action unit')])
+@pytest.mark.filterwarnings('ignore:12 of 12 clips left out')
 def test_units_that_cannot_be_a_task(films, coded, change, said):
     with pytest.raises(ValueError, match=said): units(change(coded), films)
 

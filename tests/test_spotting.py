@@ -29,7 +29,7 @@ from mpfnet.results.intervals import (
     strs_summary,
 )
 from mpfnet.results.records import read_record
-from mpfnet.spotting import SpotFold, recording_rows, run_spotting, spot_fold, spot_report
+from mpfnet.spotting import SpotFold, compare_spotting, recording_rows, run_spotting, spot_fold, spot_report
 from mpfnet.video.spot import FACE_PLACES
 from mpfnet.video.spotters import SPOTTERS, Spotter
 
@@ -352,9 +352,13 @@ def test_two_runs_of_spotting_are_compared_and_nothing_else_with_them(cheap, tmp
     other = run_spotting(cheap, 'dark', seed=1, out_dir=tmp_path, progress=False)
     done = warm('-m', 'mpfnet', 'compare', one.name, other, '--out-dir', tmp_path)
     assert done.returncode == 0 and 'within noise' in done.stdout and 'MADE UP; 3 subjects' in done.stdout, done.stderr
+    assert f'\nB  {other.name}\n' in done.stdout       # a line each
     write_json(tmp_path/'synth-3class-majority-0'/'config.json', dict(task='3class'))
     for a, b in ((one, 'synth-3class'), ('synth-3class', one)):
         done = warm('-m', 'mpfnet', 'compare', a, b, '--out-dir', tmp_path)
         assert done.returncode == 1 and 'synth-3class: no run of spotting' in done.stderr
+    truth = pd.read_csv(other/'truth.csv')
+    truth.assign(offset=truth['offset'] + 1).to_csv(other/'truth.csv', index=False)
+    with pytest.raises(ValueError, match='truth of B'): compare_spotting(one, other)   # the same names, other frames
     done = warm('-m', 'mpfnet', 'compare', 'grey-spot', one, '--out-dir', tmp_path)
     assert done.returncode == 1 and 'expected one of grey-spot-dark' in done.stderr

@@ -21,7 +21,7 @@ from mpfnet.cli import main
 from mpfnet.data.action_units import ACTION_UNITS
 from mpfnet.models import fit, load
 from mpfnet.plau import AUZero, UnitEncoder
-from mpfnet.predict import predict, predict_all, result_folder
+from mpfnet.predict import predict, predict_again, predict_all, result_folder
 from mpfnet.synthetic.films import Act, Film, Person, draw_film, even_times, write_film
 from mpfnet.video.name import Strip, heat_picture, model_facts, model_words, name_event, units_of
 from mpfnet.video.overlay import write_overlay
@@ -123,6 +123,14 @@ def test_again_needs_a_result_and_goes_on_without_one(folder, frown, capsys):
     (result_folder(folder/'kept', frown)/'signal.csv').write_text('time,face\n1,x\n')
     assert main(['predict', str(frown), '--out', str(folder/'kept'), '--again']) == 2
     assert 'not as it was written' in capsys.readouterr().out
+
+
+def test_a_signal_is_kept_with_every_digit(folder, frown):
+    found = predict(frown, progress=False)
+    found.save(folder/'digits', frown)
+    kept = predict_again(folder/'digits')
+    pd.testing.assert_frame_equal(kept.signal, found.signal, check_dtype=False, rtol=1e-9, atol=1e-12)
+    assert kept.events['onset'].tolist() == found.events['onset'].tolist()
 
 
 def test_again_is_of_the_same_part_of_the_same_video(tmp_path, frown, capsys):

@@ -79,8 +79,8 @@ def test_joined_datasets_keep_their_own_folders(root):
 
 
 @pytest.mark.parametrize('asked, words', [
-    ('megc2019_flow', 'expected of smic'), ('synth', 'expected of smic'), ('clips.csv', 'expected of smic'),
-    ('../samm', 'expected of smic'), ('', 'expected of smic'), ('samm+samm', 'twice'),
+    ('megc2019_flow', 'expected one of smic'), ('synth', 'expected one of smic'), ('clips.csv', 'expected one of smic'),
+    ('../samm', 'expected one of smic'), ('', 'expected one of smic'), ('samm+samm', 'twice'),
     ('mmew', 'looked for the folder'),
     ('samm+synth', 'synth')])
 def test_a_wrong_request_is_refused_in_words(root, asked, words):
@@ -102,11 +102,13 @@ def test_the_command_writes_lines_and_says_the_rest_elsewhere(root, tmp_path, ca
     assert main(['data', 'vqa', 'smic', '-o', str(out)]) == 0
     told = capsys.readouterr()
     assert told.out == f'{out}\n' and 'smic: units of' in told.err and 'look-alike' in told.err
-    assert main(['data', 'vqa', 'smic']) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(['data', 'vqa', 'smic', '-o', '-']) == 0 and not Path('-').exists()
     lines = capsys.readouterr().out.splitlines()
+    assert main(['data', 'vqa', 'smic']) == 0 and capsys.readouterr().out.splitlines() == lines
     assert out.read_text().splitlines() == lines and all(json.loads(l)['dataset'] == 'smic' for l in lines)
     before = out.read_bytes()
-    assert main(['data', 'vqa', 'nosuch', '-o', str(out)]) == 1 and 'expected of smic' in capsys.readouterr().err
+    assert main(['data', 'vqa', 'nosuch', '-o', str(out)]) == 1 and 'expected one of smic' in capsys.readouterr().err
     assert main(['data', 'vqa', 'smic', '-o', str(root)]) == 1 and str(root) in capsys.readouterr().err
     assert main(['data', 'vqa', 'smic', '--modality', 'xyz']) == 1 and 'hs' in capsys.readouterr().err
     assert main(['data', 'vqa', 'samm', '--annotation', 'v9']) == 1 and 'v9' in capsys.readouterr().err

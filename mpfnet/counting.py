@@ -110,7 +110,7 @@ def recognition_table(
     hits, classes = named_hits(spotted, truth, recordings, kind), sorted(set(truth['emotion']))
     of, said = (np.array([hits[k] == c for c in classes]) for k in ('emotion', 'said'))
     table = pd.DataFrame(dict(hits=of.sum(1), said=said.sum(1), right=(of & said).sum(1)), index=classes)
-    table = table.assign(recall=table['right']/table['hits'], precision=table['right']/table['said'])
+    table = table.assign(recall=table['right']/table['hits'], precision=table['right']/table['said']).astype(float)
     table.loc['mean'] = table.mean()
     return table
 

@@ -318,22 +318,12 @@ def not_spotting(given:dict): # name → value
     long = str(given.get('dataset')).endswith('_long') and 'task' not in given
     if given.get('task') == SPOT or long: raise ValueError(SPOT_IS_ELSEWHERE)
 
-# %% ../nbs/05b_parameters.ipynb #8640136b
-def check_parameters(given:dict) -> Parameters: # name → value
-    "Names and values, checked; raises a ValueError that lists the known ones."
-    unknown = [k for k in given if k not in PARAMETERS]
-    if unknown: raise ValueError(f'unknown parameter(s) {known(unknown)}; known: {known(PARAMETERS)}')
-    not_spotting(given)
-    p = Parameters(**given)
-    p = with_own_data(replace(p, method=serving(as_method(p.method), p.task)))
-    check_known(p)
-    return check_values(p)
-
 # %% ../nbs/05b_parameters.ipynb #e6fef41d
 def check_parameters(given:dict) -> Parameters: # name → value
     "Names and values, checked; raises a ValueError that lists the known ones."
     unknown = [k for k in given if k not in PARAMETERS]
     if unknown: raise ValueError(f'unknown parameter(s) {known(unknown)}; known: {known(PARAMETERS)}')
+    not_spotting(given)
     p = Parameters(**given)
     p = with_own_data(replace(p, method=serving(as_method(p.method), p.task)))
     check_known(p)

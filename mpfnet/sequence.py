@@ -32,6 +32,7 @@ QUESTIONS = dict(
     order=('the order of the steps', ('shuffled', 'kept'), ('given', 'kept')),
     amplitude=('amplitude', ('given', 'normalised'), ('given', 'kept')))
 
+# %% ../nbs/06d_sequence.ipynb #5cc6a30f
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
     "A run of the study."
@@ -54,6 +55,7 @@ def several(
     need(fine, name, value, 'one or more, each once')
     return found
 
+# %% ../nbs/06d_sequence.ipynb #b0172577
 def variants_of(
     methods,  # 'a,b', or a list
     lengths,  # '3,11', or a list
@@ -88,6 +90,7 @@ def planted_in(text) -> dict: # 'place 0.3, course 0.4', or 'place=0.3,course=0.
         except ValueError: raise ValueError(f'planted={text!r}: expected name number, …, found {item!r}') from None
     return found
 
+# %% ../nbs/06d_sequence.ipynb #96d9a6bc
 def root_of(
     data_root,  # as given
     planted,    # likewise
@@ -108,6 +111,7 @@ class Study:
     stamp: str            # what the clips are
     said: list            # sentences
 
+# %% ../nbs/06d_sequence.ipynb #12eab807
 def score_row(
     v,       # Variant
     folder,  # of its run
@@ -134,6 +138,7 @@ def gap_rows(
             stamp = c.stamp
     return rows, stamp
 
+# %% ../nbs/06d_sequence.ipynb #f49b4fed
 def sentence_of(
     row,  # of `gap_rows`
 ) -> str:
@@ -177,9 +182,10 @@ def sequence_table(study:Study) -> pd.DataFrame:
     wide = cells.pivot(index=['method', 'frames'], columns='given', values='uf1')
     return wide[list(dict.fromkeys(what))].rename_axis(columns=None)
 
+# %% ../nbs/06d_sequence.ipynb #fac9c192
 def sequence_picture(study:Study): # → figure
     "Scores on the left, paired differences on the right."
-    fig, (left, right) = pyplot().subplots(1, 2, figsize=(8, 2.8), dpi=72, layout='constrained')
+    fig, (left, right) = pyplot().subplots(1, 2, figsize=(8, 2.8), dpi=100, layout='constrained')
     groups = study.scores.groupby(['method', 'order', 'amplitude'], sort=False)
     for k, ((method, order, amplitude), rows) in enumerate(groups):
         name, at = order if amplitude == 'kept' else amplitude, rows['length'] + .15*(k % 4 - 1.5)
@@ -187,7 +193,7 @@ def sequence_picture(study:Study): # → figure
                       color=f'C{k % 4}', label=f'{method}, {name}')
     lengths = sorted(set(study.scores['length']))
     left.set(xlabel='frames, onset to apex', ylabel='UF1', xticks=lengths, xlim=(lengths[0] - 1, lengths[-1] + 1))
-    left.legend(fontsize=6)
+    left.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, .5), frameon=False)
     for y, r in enumerate(study.gaps.iloc[::-1].to_dict('records')): _draw_gap(right, y, r)
     right.axvline(0, color='k', lw=.5)
     right.set(yticks=range(len(study.gaps)), xlabel='B − A in UF1')

@@ -7,7 +7,7 @@ __all__ = ['SPOT_PARAMETERS', 'LONG_DATASETS', 'CODE', 'DRAWN_AS', 'long_config'
            'RecordingRow', 'recording_rows', 'whole_film', 'travels', 'first_image', 'signal_key', 'signal_kept',
            'measure_one', 'all_signals', 'SpotFold', 'marks_in', 'classes_learnt', 'classes_said', 'spot_fold',
            'marks_table', 'truth_in_classes', 'scores_or_none', 'spot_metrics', 'spot_config', 'record_file',
-           'whole_record', 'wanted_people', 'spot_asked', 'run_spotting', 'spot_people', 'write_spotting', 'SpotReport',
+           'whole_record', 'wanted_people', 'spot_asked', 'spot_people', 'write_spotting', 'run_spotting', 'SpotReport',
            'read_named', 'score_text', 'report_rows', 'spot_report', 'fastest_place', 'stands_out', 'busiest',
            'draw_signal', 'is_spotting', 'spotting_run', 'compare_spotting']
 
@@ -331,6 +331,7 @@ def spot_config(
     return dict(task='spot', dataset=found.name, stamp=found.stamp, data=identity, truth=truth, method=spotter.name,
                 seed=seed, code=code_hash(CODE))
 
+# %% ../nbs/07b_spotting.ipynb #f782691e
 def record_file(folder, who) -> Path: return Path(folder)/'folds'/f'{file_name(*who)}.json'
 
 def whole_record(folder, who, config: str):  # → record or None
@@ -366,32 +367,6 @@ def spot_asked(given: dict) -> dict:  # name → value; `task` may stand among t
     need(isinstance(place, (str, Path)) and '://' not in str(place), 'out_dir', place, 'a folder')
     return asked | dict(out_dir=as_folder(place))
 
-# %% ../nbs/07b_spotting.ipynb #cfedbe4f
-def run_spotting(
-    dataset='synth_long',     # a name, or `Recordings`
-    method: str = 'roi_flow', # a spotter
-    data_options: str = '',   # of the dataset
-    data_root=None,           # folder of the datasets
-    subjects=None,            # 's01,s02': only these folds
-    seed: int = 0,            # of what is learnt
-    out_dir='runs',           # where it goes
-    workers: int = 1,         # processes that measure
-    progress=True,            # show bars
-) -> Path:  # the run's folder
-    "One spotter on one dataset of long recordings, subject by subject."
-    asked = spot_asked(dict(method=method, seed=seed, workers=workers, out_dir=out_dir))
-    seed, workers, home = asked['seed'], asked['workers'], Path(asked['out_dir'])
-    spotter, (found, identity) = spotter_of(method), recordings_of(dataset, data_options, data_root)
-    people, config = wanted_people(found, subjects), spot_config(found, identity, spotter, seed)
-    folder = home/f'{file_name(found.name)}-spot-{method}-{hash_of(config)[:8]}'
-    write_json(folder/'config.json', config)
-    done = {who: r for who in people if (r := whole_record(folder, who, hash_of(config)))}
-    if len(done) < len(people):
-        signals = all_signals(found, identity, spotter, home/'cache', workers, progress)
-        todo = [p for p in people if p not in done]
-        spot_people(found, signals, spotter, seed, folder, hash_of(config), todo, progress)
-    return write_spotting(folder, found, hash_of(config))
-
 # %% ../nbs/07b_spotting.ipynb #4a44093b
 def spot_people(
     found: Recordings,  # everybody
@@ -426,6 +401,32 @@ def write_spotting(
     for name, t in (('truth', mine.truth), ('recordings', mine.recordings)):
         write_atomically(make_way(folder/f'{name}.csv'), lambda p: csv_text(t).to_csv(p, index=False))
     return folder
+
+# %% ../nbs/07b_spotting.ipynb #cfedbe4f
+def run_spotting(
+    dataset='synth_long',     # a name, or `Recordings`
+    method: str = 'roi_flow', # a spotter
+    data_options: str = '',   # of the dataset
+    data_root=None,           # folder of the datasets
+    subjects=None,            # 's01,s02': only these folds
+    seed: int = 0,            # of what is learnt
+    out_dir='runs',           # where it goes
+    workers: int = 1,         # processes that measure
+    progress=True,            # show bars
+) -> Path:  # the run's folder
+    "One spotter on one dataset of long recordings, subject by subject."
+    asked = spot_asked(dict(method=method, seed=seed, workers=workers, out_dir=out_dir))
+    seed, workers, home = asked['seed'], asked['workers'], Path(asked['out_dir'])
+    spotter, (found, identity) = spotter_of(method), recordings_of(dataset, data_options, data_root)
+    people, config = wanted_people(found, subjects), spot_config(found, identity, spotter, seed)
+    folder = home/f'{file_name(found.name)}-spot-{method}-{hash_of(config)[:8]}'
+    write_json(folder/'config.json', config)
+    done = {who: r for who in people if (r := whole_record(folder, who, hash_of(config)))}
+    if len(done) < len(people):
+        signals = all_signals(found, identity, spotter, home/'cache', workers, progress)
+        todo = [p for p in people if p not in done]
+        spot_people(found, signals, spotter, seed, folder, hash_of(config), todo, progress)
+    return write_spotting(folder, found, hash_of(config))
 
 # %% ../nbs/07b_spotting.ipynb #42598ea8
 @dataclass(frozen=True, kw_only=True)

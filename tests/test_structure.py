@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from configparser import ConfigParser
 from importlib.metadata import metadata
 from pathlib import Path
@@ -295,6 +296,19 @@ def meanings(names):
 def test_each_name_means_one_thing():
     assert meanings({module_name(p): [*defined(p)] for p in LIBRARY}) == {}
     assert meanings(dict(a=['plan'], b=['plan', '_x'])) == dict(plan=['a', 'b'])
+
+
+def written_twice(source):
+    "Functions and classes, not decorated, that a module defines more than once: the second one hides the first."
+    counts = Counter(n.name for n in ast.parse(source).body
+                     if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.decorator_list)
+    return [name for name, n in counts.items() if n > 1]
+
+
+def test_no_definition_hides_another():
+    found = {module_name(p): written_twice(p.read_text(encoding='utf-8')) for p in LIBRARY}
+    assert {m: names for m, names in found.items() if names} == {}
+    assert written_twice('def a(): pass\n\ndef b(): pass\n\ndef a(): pass') == ['a']
 
 
 def config():

@@ -245,16 +245,6 @@ def file_name(*parts) -> str:
     name = re.sub(r'[<>:"/\\|?*%\x00-\x1f]', lambda m: f'%{ord(m[0]):02x}', '__'.join(map(str, parts)))
     return re.sub(r'[. ]$', lambda m: f'%{ord(m[0]):02x}', name)
 
-# %% ../../nbs/core/02_keep.ipynb #53e9db12
-def versions() -> dict:
-    "Of the libraries that decide digits."
-    import cv2
-    import numpy
-    import scipy
-    import sklearn
-    import torch
-    return {m.__name__: str(m.__version__) for m in (torch, numpy, cv2, sklearn, scipy)}
-
 # %% ../../nbs/core/02_keep.ipynb #06155702
 @lru_cache
 def _installed(name): # a package; it is not imported for this, as importing scikit-learn takes a second

@@ -355,7 +355,9 @@ def spot_difference(
     need(a[VIDEO].equals(b[VIDEO]), 'recordings of B', len(b), f'those of A, {len(a)} of them')
     x, y, k = counts_by_subject(a), counts_by_subject(b), SPOT_SCORES.index(score)
     def gap(w): return spot_scores_of(w@y)[..., k] - spot_scores_of(w@x)[..., k]
-    low, high = np.nanquantile(gap(subject_draws(len(x), n, seed)), [.025, .975]) if len(x) > 1 else (np.nan, np.nan)
+    draws = gap(subject_draws(len(x), n, seed)) if len(x) > 1 else np.zeros(0)
+    known = draws[~np.isnan(draws)]
+    low, high = np.quantile(known, [.025, .975]) if len(known) else (np.nan, np.nan)
     return dict(difference=float(gap(np.ones(len(x)))), low=float(low), high=float(high), subjects=len(x))
 
 # %% ../../nbs/results/10_intervals.ipynb #236f4007

@@ -199,6 +199,18 @@ def test_a_wrong_request_is_refused_in_words(asked, words, tmp_path):
         dict(data_options='subjects=2,each=1,seconds=6') | asked))
 
 
+def test_a_report_says_where_no_face_was_found(cheap, tmp_path, monkeypatch):
+    def images(row): return _images(row) if row['subject'] != 'c' else [np.full((4, 4, 3), 200, np.uint8)]*500
+    def measured(images, fps):
+        means = _dark(images, fps)['mean']
+        return dict(mean=means if means.min() < 60 else means[:0])
+    def mark(signal, fps, state): return _mark(signal, fps, dict(level=[30]))
+    monkeypatch.setitem(SPOTTERS, 'dark', Spotter(name='dark', about='', measure=measured, mark=mark))
+    folder = run_spotting(replace(cheap, images=images), 'dark', out_dir=tmp_path, progress=False)
+    assert read_json(folder/'metrics.json')['unseen'] == ['c/1']
+    assert spot_report(folder).words[0].startswith('In 1 of 4 recordings no face was found (c/1): nothing could')
+
+
 def test_a_report_says_how_much_of_a_run_is_there(cheap, tmp_path):
     report = spot_report(run_spotting(cheap, 'dark', subjects='a,b', out_dir=tmp_path, progress=False))
     assert report.words[0] == 'Only 2 of 3 subjects are done.' and report.stamp == 'MADE UP'

@@ -8,11 +8,10 @@ import pytest
 
 from mpfnet.benchmark import asked_for, options_for, refused
 from mpfnet.cli import TITLES, parser
-from mpfnet.clips import CODED, COMPOSITE, HELP, LICENSED, NAMES, READY_FLOW, check_options, reader_options
+from mpfnet.clips import COMPOSITE, HELP, LICENSED, NAMES, READY_FLOW, check_options, reader_options
 from mpfnet.data.datasets import CARDS, PUBLIC
 from mpfnet.data.labels import DATASETS
 from mpfnet.data.own import TAKEN
-from mpfnet.data.units import UNCODED
 from mpfnet.methods import kinds_of, settings_preset
 from mpfnet.paper.plan import NO_PLACE, input_kind, paper_places
 from mpfnet.parameters import CHOICES
@@ -48,7 +47,6 @@ PLACES = {
     'facts': (FACES, lambda: {*DATASETS}),
     'titles of `mpfnet data where`': (set(NAMES) - FACES, lambda: {*TITLES}),
     'how to get it': (FACES | FLOW, lambda: {*HELP}),
-    'action units, or why not': (set(NAMES) - set(COMPOSITE), lambda: {*CODED, *UNCODED}),
     'names that own data may not have': (set(NAMES), lambda: TAKEN),
     'choices of a run': (set(NAMES), lambda: {*CHOICES['dataset']}),
     'help of `mpfnet data check`': (set(NAMES), lambda: words_of_help('data check')),

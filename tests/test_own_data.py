@@ -390,10 +390,10 @@ def test_what_a_damaged_film_has_lost_is_counted(films, sheet, tmp_path):
 
 
 def test_a_film_is_read_once_for_all_its_clips(films, sheet, tmp_path, monkeypatch):
-    from mpfnet.data import own
+    from mpfnet.data import film_frames
     monkeypatch.setenv('MPFNET_CACHE', str(tmp_path))
-    reads, real = [], own.stamped
-    monkeypatch.setattr(own, 'stamped', lambda path, wanted: reads.append(path.name) or real(path, wanted))
+    reads, real = [], film_frames.stamped
+    monkeypatch.setattr(film_frames, 'stamped', lambda path, wanted: reads.append(path.name) or real(path, wanted))
     load_clips(sheet, films, **DRAWN)
     assert sorted(reads) == ['p1.mp4', 'p2.mp4', 'p3.mp4', 'p4.mp4']
     load_clips(sheet, films, **DRAWN)

@@ -824,11 +824,10 @@ def fit_model(args) -> int: # what argparse read
 # %% ../nbs/08_cli.ipynb #55ca8911
 def predict_videos(args) -> int: # what argparse read
     "Spot short movements of faces in videos. Exit status 2: one cannot be read; 1: nothing in it can be analysed."
-    from mpfnet.predict import CAUTIONS, predict_all
-    from mpfnet.video.name import naming_model
+    from mpfnet.predict import CAUTIONS, opened_model, predict_all
     names = 'model', 'fps', 'rotate', 'start', 'stop', 'face', 'sensitivity', 'finder', 'pictures'
     asked = {k: getattr(args, k) for k in names}
-    if args.model and not args.again: asked['model'] = naming_model(args.model)
+    if args.model and not args.again: asked['model'] = opened_model(args.model)
     done = predict_all(args.videos, args.out, args.again, args.video, progress=not args.quiet, **asked)
     for row in done.itertuples():
         found = f'{row.micro} short movement{"s"*(row.micro != 1)}, {row.folder}'

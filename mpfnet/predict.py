@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PREDICT_PARAMETERS', 'CAUTIONS', 'MOST', 'REPORT_STYLE', 'COPY', 'Prediction', 'chosen_face', 'predict_command',
-           'predict', 'event_records', 'elan_document', 'timeline', 'report_page', 'event_table', 'predict_again',
-           'result_folder', 'predict_all']
+           'opened_model', 'predict', 'event_records', 'elan_document', 'timeline', 'report_page', 'event_table',
+           'predict_again', 'result_folder', 'predict_all']
 
 # %% ../nbs/07_predict.ipynb #6f9fcffb
 import html
+import io
 import json
 import os
 import shlex
@@ -28,7 +29,6 @@ from .core.checks import need, patch, printable
 from .core.files import as_json, read_json
 from .core.keep import file_name, sweep, temporary_for, told
 from .core.progress import Progress
-from .video.name import model_facts, model_words, name_event, naming_model, pictures_of, strips_of
 from .video.overlay import COLOURS, write_overlay
 from .video.read import Note, Video, VideoError, open_video, spottable, video_facts, video_notes
 from .video.spot import EVENT_COLUMNS, SpotConfig, signal_of, spot
@@ -56,6 +56,7 @@ class Prediction:
     pictures: dict = field(default_factory=dict) # row of an event → its pictures, see `pictures_of`
     card: str = ''          # of the model
     video: Video = None     # that was read; None where the events were found in a signal again
+    written: str = ''       # the signal as it lies in an earlier result, if the events were found in that
 
 # %% ../nbs/07_predict.ipynb #b18fc918
 def _watched(video, show):
@@ -118,12 +119,19 @@ def _summary(video, m, signal, events, config):
                 words=list(CAUTIONS), model=None,
                 versions=dict(mpfnet=__version__, opencv=cv2.__version__, numpy=np.__version__))
 
+# %% ../nbs/07_predict.ipynb #04ebcb45
+def opened_model(model): # a folder, or a model
+    "`naming_model`, which is imported when there is a model: it takes a second."
+    from mpfnet.video.name import naming_model
+    return naming_model(model)
+
 # %% ../nbs/07_predict.ipynb #03cc89dc
 MOST = 200 # events of one video that are shown with pictures: a page stays one that a browser opens
 
 def _look(found, model, pictures):
     "Read the events' frames: pictures of each, and what a model says of the sure ones."
     if not len(found.events): return
+    from mpfnet.video.name import name_event, pictures_of, strips_of
     for strip in strips_of(found.video, found.events, found.signal, model is not None):
         shown = pictures_of(strip, pictures) if len(found.pictures) < MOST else None
         if strip.whole:
@@ -135,6 +143,7 @@ def _look(found, model, pictures):
 # %% ../nbs/07_predict.ipynb #45848de9
 def _say_of_model(found, model):
     "The model in the summary and the card; a class and probabilities in the table of events."
+    from mpfnet.video.name import model_facts, model_words
     facts, m = model_facts(model), found.summary
     side = float(found.signal['w'].median()) if len(found.signal) else None
     found.card = model.card
@@ -177,7 +186,7 @@ def predict(
     "Spot the short movements of the faces in a video, and name them by a model; VideoError if it cannot be read."
     fine = face in ('all', 'largest') or str(face).isdecimal()
     need(fine, 'face', face, "all, largest, or a face's number")
-    model = model and naming_model(model)
+    model = model and opened_model(model)
     config = _config(sensitivity)
     began, video = clock.monotonic(), open_video(path, fps=fps, rotate=rotate, start=start, stop=stop)
     found = _spotted(video, face, finder, config, progress)
@@ -378,7 +387,7 @@ def save(
     folder, records, model = Path(folder), event_records(self), self.summary['model']
     summary = self.summary | dict(warnings=[n._asdict() for n in self.notes], status=self.status, path=str(video))
     _put_all(folder, {
-        'signal.csv': self.signal.to_csv(index=False, lineterminator='\n'),   # every digit: --again counts on it
+        'signal.csv': self.written or self.signal.to_csv(index=False, lineterminator='\n'),   # every digit, for --again
         'events.csv': event_table(records, model).to_csv(index=False, lineterminator='\n'),
         'events.jsonl': ''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in records),
         'events.eaf': elan_document(self.events, video, model['trained_on'] if model else ''),
@@ -387,12 +396,13 @@ def save(
 
 # %% ../nbs/07_predict.ipynb #b13f15a7
 def _kept(folder):
-    "Summary and signal of a result; VideoError if there is none, or not as it was written."
+    "Summary and signal of a result, and its text; VideoError if there is none, or not as it was written."
     if not (folder/'signal.csv').is_file() or not (folder/'summary.json').is_file():
         raise VideoError(f'{printable(folder)}: expected the folder of a result, found no signal in it')
     try:
-        summary, signal = read_json(folder/'summary.json'), pd.read_csv(folder/'signal.csv')
-        return summary, signal.astype(dict(frame=int, face=int, sure=bool, time=float))
+        summary, text = read_json(folder/'summary.json'), (folder/'signal.csv').read_text(encoding='utf-8')
+        signal = pd.read_csv(io.StringIO(text)).astype(dict(frame=int, face=int, sure=bool, time=float))
+        return summary, signal, text
     except (ValueError, KeyError) as e:
         words = f'{printable(folder)}: its signal is not as it was written ({e}): read the video again'
         raise VideoError(words) from None
@@ -404,13 +414,14 @@ def predict_again(
 ) -> Prediction:
     "Find the events anew in the signal of a result; VideoError if there is none."
     folder, config = Path(folder), _config(sensitivity)
-    summary, signal = _kept(folder)
+    summary, signal, text = _kept(folder)
     events = pd.DataFrame(columns=EVENT_COLUMNS) if summary['status'] else spot(signal, config)
     changed = _found(events, config) | dict(model=None, words=list(CAUTIONS))
     notes = [Note(**n) for n in summary['warnings']]
     words = 'events found anew in the signal: pictures and classes need the video'
     if not any(n.code == 'again' for n in notes): notes.append(Note('again', words))
-    return Prediction(events=events, signal=signal, notes=notes, summary=summary | changed, status=summary['status'])
+    return Prediction(events=events, signal=signal, notes=notes, summary=summary | changed, status=summary['status'],
+                      written=text)
 
 # %% ../nbs/07_predict.ipynb #0c1520fc
 def _other_part(command, options):
@@ -476,7 +487,7 @@ def predict_all(
     need(not (again and options.get('model')), 'again', 'a model', 'the signals alone: a class needs the video')
     need(not (again and annotated), 'again', 'video', 'the signals alone: a copy needs the video')
     need(not annotated or options.get('pictures', True), 'video', 'no pictures', 'pictures: the copy shows faces')
-    if options.get('model'): options['model'] = naming_model(options['model'])
+    if options.get('model'): options['model'] = opened_model(options['model'])
     rows, taken = [], []
     _check_room(out)
     for path in paths:

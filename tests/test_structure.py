@@ -311,6 +311,13 @@ def test_no_definition_hides_another():
     assert written_twice('def a(): pass\n\ndef b(): pass\n\ndef a(): pass') == ['a']
 
 
+@pytest.mark.parametrize('module', ['cli', 'predict', 'results.runs', 'data.readers'])
+def test_what_trains_nothing_starts_without_torch(module):
+    "Importing torch takes a second, and `mpfnet --help` or `mpfnet runs` should not."
+    code = f"import sys, mpfnet.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+
+
 def config():
     c = ConfigParser()
     c.read(ROOT / 'settings.ini', encoding='utf-8')

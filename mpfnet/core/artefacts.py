@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors.torch import load, save
 
 from .checks import patch
 from .files import make_way
@@ -22,8 +20,8 @@ from .keep import locked, tell_versions, told, versions, write_atomically
 
 # %% ../../nbs/core/04_artefacts.ipynb #ca19cefc
 def _array_of(x):
-    "A tensor, array or number as a contiguous array."
-    return x.detach().cpu().contiguous().numpy() if torch.is_tensor(x) else np.ascontiguousarray(x)
+    "A tensor, array or number as a contiguous array; torch is not imported for this: it takes a second."
+    return x.detach().cpu().contiguous().numpy() if hasattr(x, 'detach') else np.ascontiguousarray(x)
 
 def sha256_of(state:dict) -> str: # name → tensor, array or number
     "One hash over names, shapes, types and bytes of a state."
@@ -81,6 +79,7 @@ def as_file(
 ) -> bytes:
     """A safetensors file. One entry of metadata: several would stand in any order, and the same prior would be other
     bytes."""
+    from safetensors.torch import save
     return save(state, dict(mpfnet=json.dumps(noted, sort_keys=True)))
 
 # %% ../../nbs/core/04_artefacts.ipynb #138711e0
@@ -98,6 +97,7 @@ def read_checked(
     quiet=False,  # say nothing of a file that is not used
 ) -> tuple | None: # (tensors, versions of the libraries that made them)
     "A safetensors file with its own name and hash in the header; None if it is missing, damaged, or another's."
+    from safetensors.torch import load
     if not path.exists(): return None
     try:
         state, noted = load(data := path.read_bytes()), noted_in(data)

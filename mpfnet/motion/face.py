@@ -22,8 +22,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from ..core.checks import need, pick
 from ..data.action_units import ACTION_UNITS, CENTRE, EXTENT
@@ -107,6 +105,8 @@ def sample(
     fine: int = 3, # samples along a side of a crop pixel, at least
 ) -> np.ndarray: # (S, S, 3) or (S, S) float32 in [0, 1]
     "Cut a square out of an image by averaging; outside, the border is repeated."
+    import torch  # here, so that what only tells of faces starts at once
+    import torch.nn.functional as F
     h, w = image.shape[:2]
     k = max(fine, int(np.ceil(np.linalg.norm(matrix[:, :2], axis=0).max())))
     at = (np.arange(size*k) - (k - 1)/2)/k

@@ -28,10 +28,9 @@ import pandas as pd
 
 from .clips import LICENSED, parts_of, reader_options
 from .core.checks import need, patch, pick, printable, pyplot, warn
-from .core.files import as_json, hash_of, make_way, read_json, write_json
-from .core.keep import write_atomically
+from .core.files import as_json, hash_of, read_json, write_json
 from .core.progress import Progress, duration
-from .data.defects import csv_read, csv_text
+from .data.defects import csv_read, keep_table
 from .data.own import OWN_OPTIONS, OwnData, is_own, own_data
 from mpfnet.harness import (
     Experiment,
@@ -813,8 +812,7 @@ def result(self:BenchmarkPlan) -> Benchmarked:
     asked |= dict(clips=list(dict.fromkeys(table['clips'].dropna())))   # look-alikes have a folder of their own
     folder = Path(self.runs).expanduser()/f'benchmark-{hash_of(asked)[:8]}'
     files = {'benchmark.csv': table, 'pairs.csv': pairs, 'seconds.csv': seconds_table(self.cells)}
-    for name, t in files.items():
-        write_atomically(make_way(folder/name), lambda f, t=t: csv_text(t).to_csv(f, index=False))
+    for name, t in files.items(): keep_table(t, folder/name)
     said = sentences(table, pairs, ranks) + said_of_oracles(table, oracles)
     write_json(folder/'benchmark.json', asked | dict(said=said))
     return Benchmarked(folder=folder, table=table, pairs=pairs, ranks=ranks, said=said)

@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'COMPOSITE', 'LICENSED', 'READERS', 'NAMES', 'READY_FLOW',
            'OTHER_LISTS', 'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'OPTIONS_OF_ONE', 'UNIT_COLUMN', 'parts_of',
            'check_joined', 'joins', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere', 'counts_of',
            'check_counts', 'expected_of', 'found_of', 'difference', 'compare_counts', 'load_clips', 'finish',
-           'reader_options', 'check_options', 'tell', 'nothing_left', 'load_own', 'load_composite', 'joint_report',
+           'reader_options', 'check_options', 'nothing_left', 'load_own', 'load_composite', 'joint_report',
            'coded_parts', 'well_coded', 'tell_uncoded', 'load_units']
 
 # %% ../nbs/00_clips.ipynb #ed77b2f2
@@ -24,7 +24,7 @@ from .core.keep import cache_folder
 from .data.defects import Report, against, in_words, report_line
 from .data.labels import DATASETS, MEGC2019, class_names, published
 from .data.own import is_own, own_data, read_arrays, read_own, with_report
-from .data.readers import SOURCES, DataError, check_names, read_dataset, read_megc2019_flow
+from .data.readers import SOURCES, DataError, case_lines, check_names, read_dataset, read_megc2019_flow, tell
 from .data.settle import POLICIES
 from .data.sheets import plain
 from .data.steps import STEP_OPTIONS, read_atnet_flow
@@ -331,28 +331,16 @@ def check_options(
     unknown, known = [k for k in options if k not in known], known or ['none']
     if unknown: raise ValueError(f'{dataset}: unknown option(s) {", ".join(unknown)}; known: {", ".join(known)}')
 
-# %% ../nbs/00_clips.ipynb #a5d1225a
-def tell(
-    report,   # of a reader
+# %% ../nbs/00_clips.ipynb #5704469f
+def nothing_left(
     dataset,  # its name
     folder,   # where it lies
-    strict,   # whether a case is an error
-):
-    "Warn of what was dropped or is doubtful, or raise."
-    if not (wrong := against(report)): return
-    if strict:
-        raise DataError(f'{dataset} in {folder}: strict mode refuses {len(wrong)} case(s):\n' + _listed(wrong))
-    more = f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''
-    where = f'(all of it: clips.report, or mpfnet data check {dataset})'
-    warn(f'{report_line(report)}. {"; ".join(wrong[:3])}{more} {where}')
-
-# %% ../nbs/00_clips.ipynb #5704469f
-def nothing_left(dataset, folder, task, report) -> str:  # as above
+    task,     # that was asked for
+    report,   # of a reader
+) -> str:
     "Why no clip can be used, case by case."
     why = against(report) or [*map(in_words, report['findings'])] or [report_line(report)]
-    return f'{dataset}: no clip of {folder} can be used for {task or "any task"}:\n' + _listed(why)
-
-def _listed(cases): return '\n'.join(f'  - {s}' for s in cases[:20])
+    return f'{dataset}: no clip of {folder} can be used for {task or "any task"}:\n' + case_lines(why)
 
 # %% ../nbs/00_clips.ipynb #5bc142f9
 def load_own(

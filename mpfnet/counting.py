@@ -21,6 +21,7 @@ from mpfnet.results.intervals import (
     spot_scores_of,
 )
 from .video.mdmd import marked_rows, share_of_maximum
+from .video.spot import noise_of
 
 # %% ../nbs/07c_counting.ipynb #17af2f18
 def among(table: pd.DataFrame, other: pd.DataFrame, columns: list) -> np.ndarray:  # (n,) bool
@@ -53,17 +54,23 @@ def by_file_order(spotted, truth, recordings, kind: str) -> tuple:  # hits, alar
     return tuple(counts.tolist())
 
 # %% ../nbs/07c_counting.ipynb #f28014b6
+#: habit → who is left out; how pairs are made
 COUNTING = {
-    'everything is counted': (),
-    'subjects without a mark are left out': (without_silent,),
-    'recordings without an expression are left out': (without_calm,),
-    'pairs in the order of the file': (by_file_order,),
-    'all of them: as the script counts': (without_silent, without_calm, by_file_order)}
+    'everything is counted': ((), one_to_one),
+    'subjects without a mark are left out': ((without_silent,), one_to_one),
+    'recordings without an expression are left out': ((without_calm,), one_to_one),
+    'pairs in the order of the file': ((), by_file_order),
+    'all of them: as the script counts': ((without_silent, without_calm), by_file_order)}
 
-def counted_by(habits: tuple, tables: tuple, kind: str) -> tuple:  # hits, alarms, missed
-    "Counts of three tables after some habits."
-    for leave_out in (h for h in habits if h is not by_file_order): tables = leave_out(*tables)
-    return (by_file_order if by_file_order in habits else one_to_one)(*tables, kind)
+def counted_by(
+    leave_out: tuple,  # functions of the three tables
+    count,             # `one_to_one` or `by_file_order`
+    tables: tuple,     # spotted, truth, recordings
+    kind: str,         # micro or macro
+) -> tuple:  # hits, alarms, missed
+    "Counts of what is left of three tables."
+    for left_out in leave_out: tables = left_out(*tables)
+    return count(*tables, kind)
 
 # %% ../nbs/07c_counting.ipynb #f57ef23f
 def habit_table(
@@ -76,7 +83,7 @@ def habit_table(
     rows = checked_recordings(recordings)
     tables = [checked_intervals(t, n, rows) for t, n in ((spotted, 'spotted'), (truth, 'truth'))]
     tables = tuple(t[t['kind'] == kind].reset_index(drop=True) for t in tables)
-    counts = np.array([counted_by(h, (*tables, rows), kind) for h in COUNTING.values()])
+    counts = np.array([counted_by(*how, (*tables, rows), kind) for how in COUNTING.values()])
     scores = spot_scores_of(np.c_[counts, np.ones(len(counts))])[:, :3]
     table = pd.DataFrame(np.c_[counts, scores], columns=['hits', 'alarms', 'missed', 'f1', 'precision', 'recall'])
     table = table.assign(adds=table['f1'] - table['f1'][0]).set_axis([*COUNTING])
@@ -123,9 +130,8 @@ def by_spread(
 ):  # (T,) → threshold
     "Median + k · 1.48 · median absolute deviation, at least a floor."
     def limit(value):
-        known = value[np.isfinite(value)]
-        middle = np.median(known) if len(known) else np.nan
-        return max(floor, middle + k*1.4826*np.median(abs(known - middle))) if len(known) else np.nan
+        middle, spread = noise_of(value[np.isfinite(value)])
+        return np.maximum(floor, middle + k*spread)
     return limit
 
 # %% ../nbs/07c_counting.ipynb #173a4d66

@@ -17,10 +17,10 @@ import pandas as pd
 
 from .benchmark import each_warning_once
 from .core.checks import need, pyplot
-from .core.files import hash_of, if_whole, make_way, write_json
-from .core.keep import file_name, write_atomically
+from .core.files import hash_of, if_whole, write_json
+from .core.keep import file_name
 from .core.progress import with_progress
-from .data.defects import csv_text
+from .data.defects import keep_table
 from .folds import Fold, subjects_of
 from .harness import Experiment, config_of, experiment, fit_and_predict, harness
 from .methods import method_of, unused
@@ -246,7 +246,7 @@ def written(
 ) -> Curve:
     "The result, its table and its sentences beside the records."
     said = curve_said(table)
-    write_atomically(make_way(folder/'curve.csv'), lambda f: csv_text(table).to_csv(f, index=False))
+    keep_table(table, folder/'curve.csv')
     write_json(folder/'curve.json', dict(stamp=stamp, said=said))
     return Curve(folder=folder, table=table, stamp=stamp, said=said)
 

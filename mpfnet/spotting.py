@@ -24,11 +24,11 @@ import torch
 
 from .core.artefacts import Artefacts, code_hash, key_of, sha256_of
 from .core.checks import need, patch, pyplot
-from .core.files import file_hash, hash_of, if_whole, make_way, read_json, write_json
-from .core.keep import file_name, write_atomically
+from .core.files import file_hash, hash_of, if_whole, read_json, write_json
+from .core.keep import file_name
 from .core.progress import Progress
 from .core.workers import in_order, one_thread
-from .data.defects import csv_read, csv_text
+from .data.defects import csv_read, keep_table
 from .data.long_videos import LONG, load_recordings
 from .data.recordings import KINDS_OF_EXPRESSION, VIDEO, Recordings
 from .folds import LeakageError
@@ -396,13 +396,12 @@ def write_spotting(
     records = [r for who in found.subjects() if (r := whole_record(folder, who, config))]
     mine = found.only([(r['dataset'], r['subject']) for r in records])
     spotted = marks_table(records)
-    write_atomically(make_way(folder/'spotted.csv'), lambda t: csv_text(spotted).to_csv(t, index=False))
     folds = dict(done=len(records), of=len(found.subjects()))
     unseen = [f"{r['subject']}/{video}" for r in records for video in r['unseen']]
     about = dict(folds=folds, unseen=unseen, stamp=found.stamp)
     write_json(folder/'metrics.json', spot_metrics(spotted, mine) | about)
-    for name, t in (('truth', mine.truth), ('recordings', mine.recordings)):
-        write_atomically(make_way(folder/f'{name}.csv'), lambda p: csv_text(t).to_csv(p, index=False))
+    tables = dict(spotted=spotted, truth=mine.truth, recordings=mine.recordings)
+    for name, t in tables.items(): keep_table(t, folder/f'{name}.csv')
     return folder
 
 # %% ../nbs/07b_spotting.ipynb #cfedbe4f

@@ -29,6 +29,7 @@ from mpfnet.data.readers import (
     MARKER,
     SLIPS,
     DataError,
+    case_lines,
     column_of,
     copies_of_tree,
     is_note,
@@ -39,6 +40,7 @@ from mpfnet.data.readers import (
     stays_inside,
     strays,
     survey,
+    tell,
     variant_of,
     what_lies,
 )
@@ -440,7 +442,7 @@ def no_interval(
 ) -> str:
     "Why no row is an interval, for an error."
     why = against(report.as_dict()) or [report_line(report.as_dict())]
-    return f'{name}: no row of the sheet is an interval of a recording: ' + '; '.join(why[:5])
+    return f'{name}: no row of the sheet is an interval of a recording:\n' + case_lines(why)
 
 # %% ../../nbs/data/12_long_videos.ipynb #e5970240
 def tell_long(
@@ -494,8 +496,5 @@ def load_recordings(
     "The long recordings of a dataset; what was dropped or is doubtful is a warning."
     folder = long_folder(name, root)
     found, report = read_long(name, folder, annotation=annotation)
-    wrong = against(report)
-    if wrong and strict: raise DataError(f'{name} in {folder}: strict mode refuses:\n  - ' + '\n  - '.join(wrong[:20]))
-    more = f'; and {len(wrong) - 3} more (mpfnet.data.long_videos.read_long gives all)' if len(wrong) > 3 else ''
-    if wrong: warn(f'{report_line(report)}. {"; ".join(wrong[:3])}{more}')
+    tell(report, name, folder, strict, 'mpfnet.data.long_videos.read_long')
     return found

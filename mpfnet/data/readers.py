@@ -6,12 +6,12 @@
 __all__ = ['CASME2', 'CLASS_FOLDER', 'SAMM', 'MMEW', 'NO_RULES', 'CASME_SQ', 'SLIPS', 'CASME3', 'LINKS', 'OTHER_IMAGES',
            'ARCHIVES', 'IMAGE_ADVICE', 'VIDEO_ADVICE', 'EMPTY', 'SAME', 'KEPT_FIELDS', 'CLASS_SHORT', 'SOURCES',
            'MARKER', 'FLOW_IMAGES', 'FLOW_LIST', 'FLOW_SHA256', 'FLOW_HELP', 'MAX_LIST', 'MAX_IMAGE', 'DataError',
-           'refuse', 'stays_inside', 'check_names', 'camera_of', 'smic', 'sq_rows', 'csv_book', 'is_of_another',
-           'annotation_files', 'read_table', 'another', 'set_aside', 'part_files', 'read_part', 'read_parts',
-           'joined_table', 'read_annotation', 'tell_annotation', 'name_like', 'not_used', 'survey', 'what_lies',
-           'advice', 'no_annotation', 'is_note', 'column_of', 'row_name', 'understood', 'emotion_of', 'with_rates',
-           'check_parts', 'variant_of', 'where_copied', 'choose_tree', 'copies_of_tree', 'of_camera', 'strays',
-           'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film', 'is_recording',
+           'case_lines', 'refuse', 'tell', 'stays_inside', 'check_names', 'camera_of', 'smic', 'sq_rows', 'csv_book',
+           'is_of_another', 'annotation_files', 'read_table', 'another', 'set_aside', 'part_files', 'read_part',
+           'read_parts', 'joined_table', 'read_annotation', 'tell_annotation', 'name_like', 'not_used', 'survey',
+           'what_lies', 'advice', 'no_annotation', 'is_note', 'column_of', 'row_name', 'understood', 'emotion_of',
+           'with_rates', 'check_parts', 'variant_of', 'where_copied', 'choose_tree', 'copies_of_tree', 'of_camera',
+           'strays', 'holds_frames', 'not_longer', 'is_crop', 'numbers_of_moments', 'numbers_of_film', 'is_recording',
            'numbered_by_rows', 'frames_lister', 'within', 'read_clip', 'can_be', 'use_known', 'drafted', 'depth_of',
            'check_resampled', 'check_lengths', 'rows_wanted', 'assemble', 'clip_folder', 'tell_whole', 'fits_class',
            'tell_classes', 'unlisted', 'check_folders', 'read_dataset', 'source_named', 'tree_of', 'tell_more',
@@ -33,9 +33,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.checks import need
+from ..core.checks import need, warn
 from .casme import CASME, CASME3_C
-from .defects import Report, as_utf8
+from .defects import Report, against, as_utf8, report_line
 from .dfme import DFME
 from .film_frames import frames_of_film
 from .four_dme import FOUR_DME, sums_that_differ
@@ -78,6 +78,12 @@ class DataError(ValueError):
     "The data on disk is not what a reader expects. A file name that is no UTF-8 must not spoil the message."
     def __init__(self, message): super().__init__(as_utf8(message))
 
+# %% ../../nbs/data/02_readers.ipynb #3a0fdfae
+def case_lines(cases) -> str: # sentences
+    "A line each, twenty at most, and how many more there are."
+    more = [f'  … and {len(cases) - 20} more']*(len(cases) > 20)
+    return '\n'.join([*(f'  - {s}' for s in cases[:20]), *more])
+
 # %% ../../nbs/data/02_readers.ipynb #7a14ea51
 def refuse(
     problems,  # list of sentences
@@ -86,9 +92,22 @@ def refuse(
 ):
     "Raise one `DataError` for a list of problems, if there are any."
     if not problems: return
-    told = [f'  - {p}' for p in problems[:20]]
-    if len(problems) > 20: told.append(f'  … and {len(problems) - 20} more')
-    raise DataError('\n'.join([f'{len(problems)} problem(s) in {where}:', *told, advice]))
+    raise DataError(f'{len(problems)} problem(s) in {where}:\n{case_lines(problems)}\n{advice}')
+
+# %% ../../nbs/data/02_readers.ipynb #a5d1225a
+def tell(
+    report,   # of a reader, as a dict
+    dataset,  # its name
+    folder,   # where it lies
+    strict,   # whether a case is an error
+    whole='', # where all of the report is found
+):
+    "Warn of what was dropped or is doubtful, or raise."
+    if not (wrong := against(report)): return
+    if strict: raise DataError(f'{dataset} in {folder}: strict mode refuses {len(wrong)} case(s):\n{case_lines(wrong)}')
+    more = f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''
+    where = whole or f'clips.report, or mpfnet data check {dataset}'
+    warn(f'{report_line(report)}. {"; ".join(wrong[:3])}{more} (all of it: {where})')
 
 # %% ../../nbs/data/02_readers.ipynb #1e45658a
 def stays_inside(

@@ -25,7 +25,7 @@ import pandas as pd
 from ..core.checks import pyplot
 from ..core.files import hash_of
 from ..core.keep import write_atomically
-from ..data.defects import csv_text
+from ..data.defects import keep_table
 from ..data.labels import class_names
 from ..methods import STRATEGIES, kinds_of, settings_preset
 from ..metrics import check_predictions, per_class, read_predictions, subject_confusions, subject_draws
@@ -352,8 +352,7 @@ def write_csv(
     folder,  # of the runs
 ):
     "A table of numbers below `<folder>/tables/`."
-    (Path(folder)/'tables').mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(folder)/'tables'/f'{name}.csv', lambda t: csv_text(table).to_csv(t, index=False))
+    keep_table(table, Path(folder)/'tables'/f'{name}.csv')
 
 # %% ../../nbs/paper/02_tables.ipynb #57380b6c
 def save_table(

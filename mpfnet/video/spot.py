@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACE_PLACES', 'LIDS', 'MOUTH', 'LAG', 'RATE', 'SMOOTH', 'EVENT_COLUMNS', 'place_weights', 'place_motion', 'Watch',
-           'signal_rows', 'signal_of', 'SpotConfig', 'thresholds', 'Hill', 'hills_of', 'Move', 'moves_of', 'smoothed',
-           'Track', 'track_of', 'blinks_of', 'talk_of', 'face_events', 'spot']
+           'signal_rows', 'signal_of', 'SpotConfig', 'noise_of', 'thresholds', 'Hill', 'hills_of', 'Move', 'moves_of',
+           'smoothed', 'Track', 'track_of', 'blinks_of', 'talk_of', 'face_events', 'spot']
 
 # %% ../../nbs/video/03_spot.ipynb #a2ec1737
 from collections import Counter, deque
@@ -141,7 +141,7 @@ class SpotConfig:
         need(self.sensitivity > 0, 'sensitivity', self.sensitivity, 'a number above 0')
 
 # %% ../../nbs/video/03_spot.ipynb #5d2f1bd3
-def _noise(speed):
+def noise_of(speed) -> tuple: # (T, …) → two of (…,)
     "Median and spread (1.48 × median absolute deviation) of each column."
     with np.errstate(all='ignore'):
         middle = np.nanmedian(speed, 0)
@@ -154,7 +154,7 @@ def thresholds(
     config: SpotConfig = SpotConfig(), # what counts
 ) -> np.ndarray: # (T, places)
     "How fast a place must move at each moment to count."
-    middle, spread = _noise(np.hypot(*motion.transpose(2, 0, 1)))
+    middle, spread = noise_of(np.hypot(*motion.transpose(2, 0, 1)))
     return np.maximum(middle + config.sensitivity*spread, config.floor) + config.head*np.nan_to_num(head)[:, None]
 
 # %% ../../nbs/video/03_spot.ipynb #3f1744c0

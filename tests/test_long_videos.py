@@ -156,7 +156,7 @@ def no_row_fits(s):
 #: what must be said by an error
 REFUSED = {no_sheet: 'no annotation file like', empty_sheet: 'it is empty', web_page: 'saved web page',
            wrong_column: 'naming rule2|no column for onset', no_recordings: 'no frame in any of',
-           no_row_fits: 'no row of the sheet is an interval.*unknown-kind'}
+           no_row_fits: r'no row of the sheet is an interval of a recording:\n  - .*unknown-kind'}
 
 
 @pytest.mark.parametrize('name', LONG)

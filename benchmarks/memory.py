@@ -26,7 +26,7 @@ def most_seen(
     import mpfnet.plsm as plsm
     from mpfnet.ca_i3d import EncoderConfig
     from mpfnet.folds import Fold
-    from mpfnet.inputs import AugmentConfig
+    from mpfnet.motion.inputs import AugmentConfig
     from mpfnet.priors import Prepared
     torch.set_num_threads(1)
     features = np.memmap(path, np.float16, 'r', shape=(raw*(1 + copied), *shape))

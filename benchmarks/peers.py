@@ -30,9 +30,9 @@ from mpfnet.core.workers import keep_freed_memory, one_thread
 from mpfnet.data.labels import MEGC2019
 from mpfnet.episodes import draw_episode, episode_loss, train_episodes
 from mpfnet.folds import Fold
-from mpfnet.inputs import NO_AUGMENT
 from mpfnet.methods import Context, override, settings_preset
 from mpfnet.motion.flow import flow
+from mpfnet.motion.inputs import NO_AUGMENT
 from mpfnet.mpfnet_c import MPFNetC
 from mpfnet.mpfnet_p import MPFNetP, Single
 from mpfnet.plsm import balanced_items, copies_of, train_plsm

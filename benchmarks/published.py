@@ -29,7 +29,7 @@ from mpfnet.core.files import as_json, read_json  # noqa: E402
 from mpfnet.core.keep import write_atomically, write_text  # noqa: E402
 from mpfnet.loso import run  # noqa: E402
 from mpfnet.metrics import KEY, ensemble, subject_draws, summarise  # noqa: E402
-from mpfnet.results.compare import (  # noqa: E402
+from mpfnet.results.compare import (
     AVERAGED,
     Side,
     compare,
@@ -41,22 +41,9 @@ from mpfnet.results.compare import (  # noqa: E402
     seed_matrices,
     seed_weights,
 )
-from mpfnet.results.published import (  # noqa: E402
-    SHIPPED,
-    front_row,
-    method_place,
-    published_scores,
-    without_labels,
-)
+from mpfnet.results.published import SHIPPED, front_row, method_place, published_scores, without_labels
 from mpfnet.results.records import read_config  # noqa: E402
-from mpfnet.results.report import (  # noqa: E402
-    METHOD_ORDER,
-    as_markdown,
-    publish,
-    run_origin,
-    scores_picture,
-    setting_of,
-)
+from mpfnet.results.report import METHOD_ORDER, as_markdown, publish, run_origin, scores_picture, setting_of
 from mpfnet.results.runs import kind_of  # noqa: E402
 from mpfnet.results.words import preset_of  # noqa: E402
 

@@ -20,8 +20,8 @@ from mpfnet.clips import load_clips
 from mpfnet.core.artefacts import Artefacts
 from mpfnet.methods import method_of, override, recipe_of, settings_preset
 from mpfnet.motion.face import resize
-from mpfnet.plau import flow_normalised, flow_of, mirror_flow, plau_prior
 from mpfnet.preprocess import settled_face
+from mpfnet.rivals.plau import flow_normalised, flow_of, mirror_flow, plau_prior
 from mpfnet.store import FeatureStore
 from mpfnet.synthetic.faces import draw_clip
 from mpfnet.synthetic.lookalike import SIDES, TREES, lookalike_clips, make_lookalike

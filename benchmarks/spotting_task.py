@@ -21,9 +21,9 @@ from results import write_section
 from mpfnet.core.files import read_json
 from mpfnet.data.recordings import Recordings
 from mpfnet.results.intervals import interval_counts, spot_difference
-from mpfnet.spotting import RecordingRow, read_named, run_spotting
 from mpfnet.synthetic.recordings import LongConfig, drawn_images, drawn_recordings
 from mpfnet.video.spotters import SPOTTERS
+from mpfnet.video.spotting import RecordingRow, read_named, run_spotting
 
 COMMAND = 'python benchmarks/spotting_task.py FOLDER'
 OPTIONS = 'subjects=8,each=2,seconds=60,seed=1'

@@ -52,7 +52,7 @@ STAGES = {
     '00': '0 Clips', '01': '1 Features', '02': '2 Encoder', '03': '3 Priors', '04': '4 Methods', '05': '5 Evaluation',
     '06': '6 Compare', '07': '7 Use', '08': '8 Tools'}
 #: what the way leans on, folder by folder
-WINGS = ('core', 'data', 'synthetic', 'motion', 'rivals', 'results', 'paper', 'video')
+WINGS = ('core', 'data', 'synthetic', 'motion', 'rivals', 'results', 'tools', 'video', 'paper')
 FIGURES = 'Tables and figures'
 RESULTS = '<!-- results -->'   # in a guide: the tables of mpfnet/published stand there
 LONG = 24   # lines of code; a cell with more of them starts folded

@@ -59,7 +59,6 @@ from mpfnet.parameters import (
     resolve,
     seeds_of,
 )
-from .processes import engine_of
 from .results.compare import SCORES, Side
 from mpfnet.results.ranks import (
     all_pairs,
@@ -73,7 +72,8 @@ from mpfnet.results.ranks import (
 )
 from .results.records import predictions_table, records_in
 from .results.runs import configs, kind_of
-from .tasks import with_interval
+from .results.tasks import with_interval
+from .tools.processes import engine_of
 
 # %% ../nbs/06_benchmark.ipynb #333d4a3a
 #: how a method's settings were chosen → in words

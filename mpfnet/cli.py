@@ -484,7 +484,7 @@ def check_own_frames(
 # %% ../nbs/08_cli.ipynb #6361519d
 def template(args) -> int: # what argparse read
     "mpfnet data template"
-    from mpfnet.own_data import write_template
+    from mpfnet.data.own_data import write_template
     written = write_template(args.file)
     for p in written: print(printable(p))
     print('\nNext:')
@@ -669,7 +669,7 @@ def next_commands(
 # %% ../nbs/08_cli.ipynb #ff438178
 def ask_and_answer(args) -> int: # what argparse read
     "mpfnet data vqa"
-    from mpfnet.vqa import dataset_questions, lines_text, write_questions
+    from mpfnet.tools.vqa import dataset_questions, lines_text, write_questions
     asked = {k: getattr(args, k) for k in ('variant', 'annotation', 'modality') if getattr(args, k)}
     lines, said = dataset_questions(args.dataset, args.root, **asked)
     if args.output and str(args.output) != '-': print(printable(write_questions(lines, args.output)))
@@ -715,7 +715,7 @@ def verify(args) -> int: # what argparse read
 # %% ../nbs/08_cli.ipynb #a156eb5e
 def spotting_runs(args) -> list: # what argparse read → folder or None, of A and of B
     "Which of two runs are of spotting."
-    from mpfnet.spotting import spotting_run
+    from mpfnet.video.spotting import spotting_run
     return [spotting_run(text, args.out_dir) for text in (args.a, args.b)]
 
 def compare_spotters(
@@ -724,7 +724,7 @@ def compare_spotters(
     args,  # what argparse read
 ) -> int:
     "mpfnet compare, of two runs of spotting."
-    from mpfnet.spotting import compare_spotting, spot_report
+    from mpfnet.video.spotting import compare_spotting, spot_report
     if not (a and b): raise ValueError(f'{args.b if a else args.a}: no run of spotting, and the other one is: '
                                        'their scores have nothing in common')
     table = compare_spotting(a, b, n=args.n, seed=args.seed)
@@ -773,7 +773,7 @@ def list_runs(args) -> int: # what argparse read
 # %% ../nbs/08_cli.ipynb #18d73aa1
 def list_settings(args) -> int: # what argparse read
     "mpfnet settings"
-    from mpfnet.settings import settings_table
+    from mpfnet.tools.settings import settings_table
     table = settings_table(args.method, args.preset, args.released_flow, args.task)
     whose = args.method or 'all methods'
     print_table(table, f'-p overrides NAME=VALUE,… of {whose}; the values are those of preset {args.preset}')
@@ -864,7 +864,7 @@ def show_spotting(
     copy=None,  # of the page
 ):
     "What was found, counted both ways, and where it lies."
-    from mpfnet.spotting import spot_report
+    from mpfnet.video.spotting import spot_report
     report = spot_report(folder)
     print_table(report.table, report.stamp)
     print('\n'.join(map(printable, [*report.words, f'run       {folder}'])))
@@ -873,7 +873,7 @@ def show_spotting(
 # %% ../nbs/08_cli.ipynb #bcc912e6
 def spot_recordings(args) -> int: # what argparse read
     "mpfnet spot"
-    from mpfnet.spotting import run_spotting
+    from mpfnet.video.spotting import run_spotting
     asked = {k: getattr(args, k) for k in ('data_options', 'data_root', 'subjects', 'seed', 'out_dir', 'workers')}
     show_spotting(run_spotting(args.dataset, args.method, progress=not args.quiet, **asked))
     return 0
@@ -894,7 +894,7 @@ def _spot_arguments(p):
 # %% ../nbs/08_cli.ipynb #0727e617
 def check_a_method(args) -> int: # what argparse read
     "mpfnet check-method"
-    from mpfnet.check_method import check_method, failed_checks
+    from mpfnet.tools.check_method import check_method, failed_checks
     table = check_method(args.method, args.seed)
     red = [k for k, passed in enumerate(table['passed']) if passed == 'NO']
     print_table(table.reset_index(), f'{args.method}, on made-up clips', red)
@@ -1003,7 +1003,7 @@ def show_result(
 ):
     "Whose clips, which scores, and where they lie."
     from mpfnet.results.findings import read_result
-    from mpfnet.tasks import scores_table
+    from mpfnet.results.tasks import scores_table
     result = read_result(folder)
     title = result.data_note().partition('\n')[0].replace('**', '')
     print_table(scores_table(result.metrics).reset_index(names=''), title)
@@ -1057,7 +1057,7 @@ def run_asked(
 # %% ../nbs/08_cli.ipynb #e6e1deff
 def spot_on_page(args) -> int: # what argparse read
     "mpfnet run -p task spot: the page of spotting, or its numbers without the page."
-    from mpfnet.spotting import run_spotting, spot_asked
+    from mpfnet.video.spotting import run_spotting, spot_asked
     if args.out and args.no_notebook: args.error('--out names the executed notebook, and --no-notebook wants none')
     try: asked, out = spot_asked(args.given), args.out and check_copy(args.out)
     except ValueError as e: args.error(str(e))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .ca_i3d import CAI3D
 from .core.checks import need, pick
 from .folds import positions
-from .inputs import augment
+from .motion.inputs import augment
 from .train import SGDConfig, forward_of, random_state_kept, stage_generator, train
 
 # %% ../nbs/04a_episodes.ipynb #8b295b79

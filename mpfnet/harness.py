@@ -37,9 +37,9 @@ from .core.keep import file_name, locked, versions, write_atomically
 from .core.workers import keep_freed_memory, one_thread
 from .data.defects import report_summary
 from .data.labels import class_names
+from .data.splits import split_of
 from .data.units import is_units
 from .folds import Fold, fold_group, inner_groups, subjects_of
-from .inputs import channels
 from mpfnet.methods import (
     Context,
     Method,
@@ -52,14 +52,14 @@ from mpfnet.methods import (
     method_of,
     recipe_of,
 )
+from .motion.inputs import channels
 from .parameters import Parameters, known, options_of, resolve
 from .plsm import copies_of
 from .preprocess import count_crops, settled_face
 from .results.machines import processor_of
 from .results.records import possible, read_record, with_hash
-from .splits import split_of
+from .results.tasks import Task, task_of
 from .store import FeatureStore, Ready, keep_ready
-from .tasks import Task, task_of
 from .train import repeatable
 
 # %% ../nbs/05c_harness.ipynb #a659d39c

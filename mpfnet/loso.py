@@ -18,6 +18,7 @@ from .core.files import hash_of, make_way, read_json, write_json
 from .core.keep import locked, sweep
 from .core.progress import Progress
 from .data.labels import task_word
+from .data.splits import Official, split_of
 from .folds import subjects_of
 from mpfnet.harness import (
     Experiment,
@@ -32,11 +33,10 @@ from mpfnet.harness import (
 from .methods import method_of
 from .metrics import KEY, read_predictions
 from .parameters import Parameters, check_parameters, explained, resolve, seeds_of
-from .processes import engine_of
 from .results.machines import libraries_of, machines_of, note_environment
 from .results.records import predictions_table, write_results
-from .splits import Official, split_of
-from .tasks import SCORE_WORDS, task_of
+from .results.tasks import SCORE_WORDS, task_of
+from .tools.processes import engine_of
 
 # %% ../nbs/05_loso.ipynb #a6777f3e
 def run_folder(
@@ -178,7 +178,7 @@ def run(
     resolve(asked)
     engine_of(asked.engine)                                 # what cannot work is an error now, not after an hour
     if '://' in asked.out_dir:
-        from mpfnet.ray_engine import Mirror, tell_what_leaves
+        from mpfnet.tools.ray_engine import Mirror, tell_what_leaves
         mirror = Mirror(asked.out_dir)
         asked = replace(asked, out_dir=str(mirror.here))
         mirror.fetch()

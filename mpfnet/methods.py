@@ -43,13 +43,11 @@ from mpfnet.episodes import (
     support_prototypes,
     train_episodes,
 )
-from .inputs import NO_AUGMENT, AugmentConfig, Scaling, channels
 from .metrics import evaluate
 from .motion.checkpoints import load_strict
-from .mpfnet_a import FusionConfig, MPFNetA, UnitView, best_weights, probe_fusion, synthetic_loss
+from .motion.inputs import NO_AUGMENT, AugmentConfig, Scaling, channels
 from .mpfnet_c import CascadeConfig, MPFNetC
 from .mpfnet_p import MPFNetP, Single
-from .plau import NO_LABEL, AUZero, PLAUConfig, UnitEncoder, encoder_of, probe_zero
 from .plsm import PLSMConfig, plsm_preset, plsm_prior
 from .pltn import PLTNConfig, pltn_preset, pltn_prior
 from .preprocess import INPUTS, PreprocessConfig, Recipe
@@ -60,6 +58,8 @@ from .rivals.descriptors import LBPTOP, BiWOOF, FlowStrain
 from .rivals.dynamic import DynamicImages, GrayFrames
 from .rivals.fdp import FDP, FDPConfig, fdp_preset
 from .rivals.fmanet import FMANet, FMANetConfig, PhaseFlows, fmanet_preset
+from .rivals.mpfnet_a import FusionConfig, MPFNetA, UnitView, best_weights, probe_fusion, synthetic_loss
+from .rivals.plau import NO_LABEL, AUZero, PLAUConfig, UnitEncoder, encoder_of, probe_zero
 from .rivals.ridge import POOLED, LocalMotion, Machine, RidgeConfig, restored_ridge
 from .rivals.skd_tstsan import SKDTSTSAN, SKDConfig, ThreeStreams, skd_preset
 from .rivals.svm import DescriptorSVM, SVMConfig
@@ -498,8 +498,8 @@ def one(model): # a class: model(fold, ctx)
 # %% ../nbs/04_methods.ipynb #9abeec02
 #: modules that decide the numbers of all others
 LEARNT = (
-    'core.workers', 'data.frames', 'motion.face', 'motion.flow', 'preprocess', 'store', 'folds', 'inputs', 'train',
-    'priors',
+    'core.workers', 'data.frames', 'motion.face', 'motion.flow', 'preprocess', 'store', 'folds',
+    'motion.inputs', 'train', 'priors',
 )
 #: those of what reads MPFNet's rows and learns no network
 PLAIN = (*LEARNT, 'motion.interpolate', 'motion.magnify', 'rivals.baselines', 'methods')
@@ -518,7 +518,7 @@ def episodic(
 # %% ../nbs/04_methods.ipynb #0a710ed8
 UNITS_KNOWN = (
     *LEARNT, 'data.action_units', 'synthetic.faces', 'synthetic.unit_flow', 'synthetic.unit_faces',
-    'motion.checkpoints', 'rivals.descriptors', 'plau',
+    'motion.checkpoints', 'rivals.descriptors', 'rivals.plau',
 )
 CONTROL_NOTE = 'control of au_ridge: filters that were never trained'
 CONTROLLED_NOTE = 'to be shown beside its control, random_ridge'
@@ -546,7 +546,7 @@ def with_units(row) -> Method: # of mpfnet_p
     "The row of MPFNet-A: the stages of MPFNet-P but γ, and those of the third encoder."
     stages = *(k for k in row.stages if k != 'gamma'), 'unit_flow', 'plau', 'fusion'
     return replace(row, stages=stages, kinds=UNITS_READ,
-                   modules=(*row.modules, *UNITS_KNOWN, 'mpfnet_a'), probe=probe_fusion, note=FUSION_NOTE)
+                   modules=(*row.modules, *UNITS_KNOWN, 'rivals.mpfnet_a'), probe=probe_fusion, note=FUSION_NOTE)
 
 # %% ../nbs/04_methods.ipynb #ea982859
 #: every method by its name

@@ -44,7 +44,6 @@ from .core.checks import need, patch
 from .core.estimators import STRUCTURE, address_of, estimator_state, restored_estimator
 from .core.frozen import freeze
 from .folds import Fold, LeakageError, inner_groups, subjects_of
-from .inputs import Scaling, channels
 from mpfnet.methods import (
     LEARNT,
     METHODS,
@@ -56,16 +55,9 @@ from mpfnet.methods import (
     remember_source,
     source_of,
 )
+from .motion.inputs import Scaling, channels
 from .preprocess import Recipe
-from mpfnet.train import (
-    batches,
-    each_epoch,
-    forward_of,
-    random_state_kept,
-    seeded,
-    stage_generator,
-    train,
-)
+from .train import batches, each_epoch, forward_of, random_state_kept, seeded, stage_generator, train
 
 # %% ../nbs/04d_own_method.ipynb #69f7c354
 class Training:

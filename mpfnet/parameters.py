@@ -26,13 +26,13 @@ from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names, named_classes
 from .data.own import OWN_OPTIONS, OwnData, is_own, own_data, own_options, task_asked
 from .data.settle import POLICIES
+from .data.splits import split_of
 from .data.steps import STEP_OPTIONS
 from .data.units import AU, is_units
-from .inputs import AugmentConfig
 from .methods import METHODS, Method, Settings, method_of, override, settings_preset, unused
+from .motion.inputs import AugmentConfig
 from .mpfnet_p import GAMMA
 from .own_method import as_method
-from .splits import split_of
 from .train import ask_for_order
 from .unit_methods import for_units, serving
 
@@ -310,8 +310,9 @@ def check_values(p:Parameters) -> Parameters:
 
 # %% ../nbs/05b_parameters.ipynb #5fe4ad81
 SPOT = 'spot'   # what the other task is called
-SPOT_IS_ELSEWHERE = ('spotting in long recordings has a page of its own: papermill nbs/07b_spotting.ipynb OUT.ipynb '
-                     '-p dataset synth_long -p method roi_flow; mpfnet run -p task spot; run_spotting in Python')
+SPOT_IS_ELSEWHERE = (
+    'spotting in long recordings has a page of its own: papermill nbs/video/09_spotting.ipynb OUT.ipynb '
+    '-p dataset synth_long -p method roi_flow; mpfnet run -p task spot; run_spotting in Python')
 
 def not_spotting(given:dict): # name → value
     "A ValueError that leads to the page of long recordings if these are asked for."

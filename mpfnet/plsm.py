@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
 from .core.checks import need, pick
-from .inputs import changed, draw_changes
+from .motion.inputs import changed, draw_changes
 from .motion.magnify import PHI_MAX, phi_max
 from .priors import PriorConfig, learn, prior
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .ca_i3d import CAI3D
 from .core.checks import need, pick
-from .inputs import changed, draw_changes
+from .motion.inputs import changed, draw_changes
 from .priors import PriorConfig, learn, prior
 
 # %% ../nbs/03a_pltn.ipynb #548b80f0

@@ -13,7 +13,7 @@ import torch
 
 from .core.artefacts import code_hash, key_of
 from .core.checks import need, patch
-from .inputs import Scaling, channels
+from .motion.inputs import Scaling, channels
 from mpfnet.train import (
     ComputeConfig,
     RecordedUpdate,
@@ -31,7 +31,7 @@ from mpfnet.train import (
 #: modules that decide MPFNet's features and its priors
 DECIDING = (
     'core.workers', 'data.frames', 'motion.face', 'motion.flow', 'motion.interpolate', 'motion.magnify',
-    'preprocess', 'store', 'folds', 'core.kernels', 'ca_i3d', 'inputs', 'train', 'priors', 'pltn', 'plsm',
+    'preprocess', 'store', 'folds', 'core.kernels', 'ca_i3d', 'motion.inputs', 'train', 'priors', 'pltn', 'plsm',
 )
 
 # %% ../nbs/03_priors.ipynb #186cb945

@@ -21,8 +21,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .core.checks import check_fields, need, patch
 from .core.kernels import check_kernels, use_kernels
-from .inputs import moved_to
 from .motion.flow import full_precision
+from .motion.inputs import moved_to
 
 # %% ../nbs/02b_train.ipynb #aa497aef
 def generator(

@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items):
 
 
 #: what the processes of a run import
-OF_WORKERS = ['mpfnet.processes', 'mpfnet.preprocess', 'mpfnet.store', 'mpfnet.methods', 'torch._dynamo']
+OF_WORKERS = ['mpfnet.tools.processes', 'mpfnet.preprocess', 'mpfnet.store', 'mpfnet.methods', 'torch._dynamo']
 
 
 @pytest.fixture(scope='session', autouse=True)

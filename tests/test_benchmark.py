@@ -12,7 +12,6 @@ import pytest
 from conftest import ROOT
 
 from mpfnet import benchmark as page
-from mpfnet import search as searching
 from mpfnet.benchmark import (
     asked_for,
     benchmark,
@@ -24,10 +23,11 @@ from mpfnet.benchmark import (
     scores_by_rule,
 )
 from mpfnet.cli import main
+from mpfnet.paper import search as searching
+from mpfnet.paper.search import random_search
 from mpfnet.results.compare import TWO_TABLES, compare
 from mpfnet.results.ranks import holm, pair_matrix, ranks_over
 from mpfnet.results.words import words_in
-from mpfnet.search import random_search
 from mpfnet.synthetic.lookalike import make_lookalike
 
 pytestmark = pytest.mark.filterwarnings('ignore:s(mic|amm). ')                # look-alikes have few subjects
@@ -204,7 +204,7 @@ def test_what_all_share_is_taken_by_those_that_can(root, whole, flow_root, monke
 
 def test_without_ray_nothing_is_begun_and_what_is_there_is_read(root, whole, tmp_path, monkeypatch):
     "The engine is one for all: it is refused once, and asked for only where something is to be trained."
-    monkeypatch.setattr('mpfnet.processes.find_spec', lambda name: None)
+    monkeypatch.setattr('mpfnet.tools.processes.find_spec', lambda name: None)
     again = benchmark(**asked(root, whole.folder.parent, engine='ray'))
     assert again.folder == whole.folder and not again.table['why'].any()
     with pytest.raises(ValueError, match="engine='ray' needs Ray: pip install"):

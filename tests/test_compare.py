@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from mpfnet.metrics import evaluate, summarise
+from mpfnet.metrics import evaluate, subject_draws, summarise
 from mpfnet.results.compare import (
     AVERAGED,
     MEAN,
@@ -27,7 +27,6 @@ from mpfnet.results.compare import (
     score_stack,
     seed_matrices,
     seed_weights,
-    subject_draws,
     swap_test,
     verdict,
 )

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpfnet.inputs import Scaling
+from mpfnet.motion.inputs import Scaling
 from mpfnet.preprocess import PreprocessConfig, clip_features
 from mpfnet.rivals.descriptors import (
     LBPTOP,

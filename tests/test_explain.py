@@ -13,8 +13,8 @@ from warm import warm
 
 from mpfnet.clips import load_clips
 from mpfnet.core.artefacts import sha256_of
-from mpfnet.heat import fused, grad_cam, seen
 from mpfnet.loso import run
+from mpfnet.methods import settings_of_config
 from mpfnet.paper.explain import (
     class_similarities,
     clips_in_fold,
@@ -27,9 +27,9 @@ from mpfnet.paper.explain import (
     onset_face,
     regions,
     run_data,
-    settings_of_config,
 )
 from mpfnet.preprocess import PreprocessConfig
+from mpfnet.results.heat import fused, grad_cam, seen
 from mpfnet.synthetic.lookalike import make_lookalike
 
 ROOT = Path(__file__).parents[1]

@@ -15,9 +15,9 @@ from mpfnet import ca_i3d, episodes, harness, loso, priors
 from mpfnet.ca_i3d import CAI3D
 from mpfnet.core.artefacts import Artefacts
 from mpfnet.folds import Fold
-from mpfnet.inputs import NO_AUGMENT, AugmentConfig, moved_to
 from mpfnet.methods import METHODS as TABLE
 from mpfnet.methods import Context, build, fit, fit_matcher, override, settings_preset
+from mpfnet.motion.inputs import NO_AUGMENT, AugmentConfig, moved_to
 from mpfnet.plsm import Copies, train_plsm
 from mpfnet.pltn import train_pltn
 from mpfnet.priors import Prepared

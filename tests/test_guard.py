@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mpfnet import guard
-from mpfnet.guard import (
+from mpfnet.synthetic.lookalike import make_lookalike
+from mpfnet.tools import guard
+from mpfnet.tools.guard import (
     ALIKE,
     DRAWINGS,
     allowed_place,
@@ -30,7 +31,6 @@ from mpfnet.guard import (
     shows_a_frame,
     tracked,
 )
-from mpfnet.synthetic.lookalike import make_lookalike
 
 ROOT = Path(__file__).parents[1]
 
@@ -316,7 +316,7 @@ def test_names_and_places_that_are_refused(name):
 
 def test_the_refusal_says_how_to_list_a_drawing(monkeypatch):
     monkeypatch.delenv('MPFNET_DATA', raising=False)
-    assert 'add its path to DRAWINGS in nbs/08a_guard.ipynb' in problems({'nbs/images/face.png': b'x'})[0]
+    assert 'add its path to DRAWINGS in nbs/tools/06_guard.ipynb' in problems({'nbs/images/face.png': b'x'})[0]
     assert not any(map(bad_name, DRAWINGS)) and all((ROOT/d).is_file() for d in DRAWINGS)
 
 

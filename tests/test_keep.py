@@ -21,15 +21,7 @@ from warm import warm
 
 from mpfnet.core import keep
 from mpfnet.core.artefacts import read_checked, sha256_of
-from mpfnet.core.keep import (
-    file_name,
-    locked,
-    temporary_for,
-    this_machine,
-    versions,
-    write_atomically,
-    write_text,
-)
+from mpfnet.core.keep import file_name, locked, temporary_for, this_machine, versions, write_atomically, write_text
 from mpfnet.loso import run
 from mpfnet.methods import METHODS
 from mpfnet.store import RowFile, corrupt_rows, open_rows
@@ -483,7 +475,7 @@ def cells_of(page):
             yield '\n'.join(l for l in ''.join(c['source']).splitlines() if not l.startswith(('%', '!')))
 
 
-PAGES = [ROOT / 'nbs/05_loso.ipynb', ROOT / 'nbs/results/05_report.ipynb', ROOT / 'nbs/06a_protocol_audit.ipynb',
+PAGES = [ROOT / 'nbs/05_loso.ipynb', ROOT / 'nbs/results/05_report.ipynb', ROOT / 'nbs/paper/06_protocol_audit.ipynb',
          ROOT / 'nbs/06_benchmark.ipynb', ROOT / 'nbs/07_predict.ipynb', ROOT / 'nbs/index.ipynb',
          *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import CHEAP
 
 from mpfnet.core.pages import notebook_path, run_page
-from mpfnet.learning_curve import learning_curve, order_of, training_sizes
+from mpfnet.paper.learning_curve import learning_curve, order_of, training_sizes
 
 ROOT = Path(__file__).parents[1]
 LABELS, WHO = np.tile([0, 1, 2], 12), np.repeat([f's{k:02}' for k in range(9)], 4)

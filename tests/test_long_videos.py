@@ -63,7 +63,7 @@ def test_the_same_seed_makes_the_same_tree_and_another_one_another(tmp_path):
         return {p.relative_to(folder).as_posix(): hash_of(p.read_bytes().hex()) for p in folder.rglob('*.*')
                 if p.is_file() and p.suffix != '.json'}
     assert tree('a') == tree('b') != tree('c', seed=1)
-    with pytest.raises(ValueError, match='another synthetic dataset'): tree('a', seed=2)
+    with pytest.raises(ValueError, match='was made with other parameters'): tree('a', seed=2)
     for wrong, words in ((dict(subjects=0), '1 to 22'), (dict(drawn=99), '0 to 20'), (dict(variant='v9'), 'v9')):
         with pytest.raises(ValueError, match=words): tree('d', **wrong)
     with pytest.raises(ValueError, match='casme3_long, casme_sq_long, samm_lv'): make_long_lookalike('samm', tmp_path)
@@ -326,8 +326,8 @@ def test_only_one_kind_in_the_sheet_is_told(trees, tmp_path):
 
 
 def test_spotting_runs_on_a_licensed_dataset_and_stops_at_a_wrong_request(tmp_path, monkeypatch):
-    from mpfnet.spotting import run_spotting, spot_report
     from mpfnet.video.spotters import SPOTTERS, Spotter
+    from mpfnet.video.spotting import run_spotting, spot_report
 
     def measure(images, fps): return dict(n=np.array([i.mean() for i in images()]))
     def mark(signal, fps, state): return pd.DataFrame(dict(kind='macro', onset=[2], apex=[3], offset=[22], score=1.))

@@ -26,7 +26,7 @@ from mpfnet.results import records as kept
 from mpfnet.results.report import collect
 from mpfnet.results.runs import configs
 from mpfnet.synthetic.lookalike import make_lookalike
-from mpfnet.validate import validate
+from mpfnet.tools.validate import validate
 
 SIX = 'casme2/ca00,casme2/ca01,samm/sa00,samm/sa01,smic/sm00,smic/sm01'
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum')     # look-alikes are not the release

@@ -12,17 +12,8 @@ from mpfnet import methods
 from mpfnet.core.artefacts import Artefacts
 from mpfnet.folds import Fold
 from mpfnet.loso import run
-from mpfnet.methods import (
-    METHODS,
-    Context,
-    check_input,
-    fit,
-    fit_matcher,
-    inner_weights,
-    override,
-    restored_matcher,
-)
-from mpfnet.mpfnet_a import best_weights, grid_of
+from mpfnet.methods import METHODS, Context, check_input, fit, fit_matcher, inner_weights, override, restored_matcher
+from mpfnet.rivals.mpfnet_a import best_weights, grid_of
 
 FIXED = override(SETTINGS, 'fusion.chosen=false')
 

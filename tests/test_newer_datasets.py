@@ -21,8 +21,8 @@ from mpfnet.data.defects import DECISIONS
 from mpfnet.data.frames import frame_number
 from mpfnet.data.labels import DATASETS, DFME_PARTS, label_of
 from mpfnet.data.readers import DataError
+from mpfnet.data.splits import Official
 from mpfnet.loso import run
-from mpfnet.splits import Official
 from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
 
 NEWER = LICENSED[6:]

@@ -17,16 +17,9 @@ from mpfnet.core.files import write_json
 from mpfnet.methods import METHODS, Settings, decided_by, override, recipe_of, settings_preset
 from mpfnet.results import overview, records
 from mpfnet.results.compare import find_run
-from mpfnet.results.overview import (
-    age,
-    differing,
-    draw_runs,
-    rows_of_runs,
-    runs_in,
-    table_of_runs,
-)
+from mpfnet.results.overview import age, differing, draw_runs, rows_of_runs, runs_in, table_of_runs
 from mpfnet.results.words import PRESETS, apart, as_words, preset_of, told_apart, words_note, words_of
-from mpfnet.settings import settings_table
+from mpfnet.tools.settings import settings_table
 
 CHANGES = dict(pltn='pltn.epochs=4', scratch='meta.updates=7', fdp='fdp.updates=3', afn='afn.epochs=2',
                ststnet='ststnet.epochs=2', lbp_top='svm.C=2.5', bi_woof='bi_woof.bins=9')

@@ -13,10 +13,11 @@ from warm import warm
 from mpfnet import loso
 from mpfnet.cli import main
 from mpfnet.clips import load_clips
-from mpfnet.data.own import decode_film, film_of, own_data
+from mpfnet.data.film_frames import decode_film, film_of
+from mpfnet.data.own import own_data
+from mpfnet.data.own_data import write_template
 from mpfnet.data.readers import DataError
 from mpfnet.harness import experiment
-from mpfnet.own_data import write_template
 from mpfnet.parameters import check_parameters
 from mpfnet.preprocess import PreprocessConfig, clip_features
 

@@ -26,13 +26,13 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 from warm import warm
 
-from mpfnet import check_method as checking
-from mpfnet.check_method import check_method, failed_checks
 from mpfnet.cli import main
 from mpfnet.folds import Fold
 from mpfnet.loso import run
 from mpfnet.methods import Context, code_deciding, fit
 from mpfnet.own_method import as_method, class_scores, own
+from mpfnet.tools import check_method as checking
+from mpfnet.tools.check_method import check_method, failed_checks
 
 TWELVE = '''
 import numpy as np
@@ -372,8 +372,8 @@ def test_estimators_and_networks_run(flow_root, tmp_path):
 
 def test_what_else_runs_methods_runs_these(flow_root, tmp_path):
     "Inner folds, and the audit, which watches a network epoch by epoch."
-    from mpfnet.protocol_audit import audit, read_curves
-    from mpfnet.validate import validate
+    from mpfnet.paper.protocol_audit import audit, read_curves
+    from mpfnet.tools.validate import validate
 
     net = f'{write(tmp_path, "nets.py", NETWORK)}:small'
     same = dict(dataset='megc2019_flow', data_root=str(flow_root), out_dir=str(tmp_path), device='cpu')
@@ -605,7 +605,7 @@ PAGE = """
 import sys
 for text in open(sys.argv[1], encoding='utf-8').read().split('#cell'):
     exec(compile(text, 'page', 'exec'))
-from mpfnet.check_method import check_method
+from mpfnet.tools.check_method import check_method
 from mpfnet.methods import METHODS, code_deciding
 assert METHODS['nearest_mean'].features
 table = check_method('nearest_mean', fresh=False)

@@ -118,17 +118,17 @@ def test_a_slip_is_an_error_and_nothing_runs(tmp_path, args, says):
     assert done.returncode != 0 and says in done.stderr and not (tmp_path / 'runs').exists()
 
 
-@pytest.mark.parametrize('page', ['nbs/06a_protocol_audit', 'paper_figures/table3'])
+@pytest.mark.parametrize('page', ['nbs/paper/06_protocol_audit', 'paper_figures/table3'])
 def test_a_slip_is_an_error_on_every_page_with_parameters(tmp_path, page):
     done = papermill(tmp_path, '-p', 'sed', '1', page=ROOT / f'{page}.ipynb')
     assert (done.returncode != 0 and 'unknown parameter(s) sed; known: data' in done.stderr
             and not (tmp_path / 'runs').exists())
 
 
-AUDIT = ROOT / 'nbs/06a_protocol_audit.ipynb'
+AUDIT = ROOT / 'nbs/paper/06_protocol_audit.ipynb'
 PAGES = [LOSO, AUDIT,
-         *(ROOT / 'nbs' / f'{n}.ipynb' for n in ('06_benchmark', '06c_learning_curve', '06d_sequence', '07_predict',
-                                                   '07b_spotting')),
+         *(ROOT / 'nbs' / f'{n}.ipynb' for n in (
+             '06_benchmark', 'paper/08_learning_curve', 'paper/09_sequence', '07_predict', 'video/09_spotting')),
          *sorted(ROOT.glob('paper_figures/*.ipynb'))]
 
 

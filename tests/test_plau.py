@@ -11,10 +11,10 @@ from mpfnet.core.artefacts import Artefacts, sha256_of
 from mpfnet.folds import Fold
 from mpfnet.loso import run
 from mpfnet.methods import METHODS, override, settings_preset
-from mpfnet.plau import AUZero, PLAUConfig, drawn_faces, encoder_of, flow_normalised, plau_prior, train_plau
 from mpfnet.preprocess import PreprocessConfig
 from mpfnet.results.words import as_words, words_in
 from mpfnet.rivals.descriptors import FlowStrain
+from mpfnet.rivals.plau import AUZero, PLAUConfig, drawn_faces, encoder_of, flow_normalised, plau_prior, train_plau
 from mpfnet.synthetic.unit_flow import UNITS, UnitFlowConfig, draw_clips, draw_units
 
 TINY = PLAUConfig(updates=2, batch=8)

@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mpfnet.loso import run
-from mpfnet.protocol_audit import (
+from mpfnet.paper.protocol_audit import (
     Curves,
     audit,
     best_epoch_all,

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 from conftest import CHEAP, ROOT
 
-from mpfnet import loso, ray_engine
+from mpfnet import loso
 from mpfnet.harness import held
-from mpfnet.ray_engine import (
+from mpfnet.tools import ray_engine
+from mpfnet.tools.ray_engine import (
     bring_home,
     by_value,
     cluster_address,
@@ -131,14 +132,14 @@ def in_a_new_process(code, **env):
 
 
 def test_a_driver_that_knows_the_address_only(cluster):
-    code = 'from mpfnet.ray_engine import connect; ray = connect(2); print(ray.get_runtime_context().gcs_address)'
+    code = 'from mpfnet.tools.ray_engine import connect; ray = connect(2); print(ray.get_runtime_context().gcs_address)'
     assert in_a_new_process(code, RAY_ADDRESS=cluster[0].address) == [cluster[0].address]
 
 
 def test_a_cluster_of_our_own_grows_with_what_is_asked(tmp_path):
     code = f"""
 from pathlib import Path
-from mpfnet import ray_engine
+from mpfnet.tools import ray_engine
 ray_engine.CURRENT = Path({str(tmp_path)!r}) / 'none'
 for n in (1, 2, 1): print(int(ray_engine.connect(n).cluster_resources()['CPU']))"""
     assert in_a_new_process(code) == ['1', '2', '2']
@@ -147,7 +148,7 @@ for n in (1, 2, 1): print(int(ray_engine.connect(n).cluster_resources()['CPU']))
 OWN = """
 import os, stat, subprocess, sys
 from pathlib import Path
-from mpfnet import ray_engine
+from mpfnet.tools import ray_engine
 ray_engine.CURRENT = Path.home() / 'none'
 ray = ray_engine.connect(1)
 import psutil

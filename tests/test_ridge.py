@@ -9,8 +9,8 @@ import torch
 
 from mpfnet.core.artefacts import Artefacts, sha256_of
 from mpfnet.folds import Fold, whole_fold
-from mpfnet.plau import PLAUConfig
 from mpfnet.rivals import ridge
+from mpfnet.rivals.plau import PLAUConfig
 from mpfnet.rivals.ridge import LocalMotion, RidgeConfig, own_dataset, restored_ridge
 from mpfnet.synthetic.unit_flow import UnitFlowConfig, draw_clips
 

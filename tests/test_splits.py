@@ -16,21 +16,10 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from warm import warm
 
 from mpfnet import clips as front_door
-from mpfnet import splits
 from mpfnet.core.artefacts import Artefacts, sha256_of
+from mpfnet.data import splits
 from mpfnet.data.readers import FLOW_IMAGES, FLOW_LIST
-from mpfnet.folds import Fold, subjects_of
-from mpfnet.harness import classes_unseen, wanted_copies
-from mpfnet.loso import run
-from mpfnet.methods import METHODS, Context, fit, override, recipe_of, settings_preset
-from mpfnet.metrics import read_predictions
-from mpfnet.paper.explain import config_of_one
-from mpfnet.plsm import balanced_items, copies_of
-from mpfnet.protocol_audit import audit
-from mpfnet.results.findings import loso_beside, read_result
-from mpfnet.results.records import with_hash
-from mpfnet.results.report import collect
-from mpfnet.splits import (
+from mpfnet.data.splits import (
     LeaveOneDatasetOut,
     LeaveOneSubjectOut,
     Official,
@@ -40,8 +29,19 @@ from mpfnet.splits import (
     check_folds,
     split_of,
 )
+from mpfnet.folds import Fold, subjects_of
+from mpfnet.harness import classes_unseen, wanted_copies
+from mpfnet.loso import run
+from mpfnet.methods import METHODS, Context, fit, override, recipe_of, settings_preset
+from mpfnet.metrics import read_predictions
+from mpfnet.paper.explain import config_of_one
+from mpfnet.paper.protocol_audit import audit
+from mpfnet.plsm import balanced_items, copies_of
+from mpfnet.results.findings import loso_beside, read_result
+from mpfnet.results.records import with_hash
+from mpfnet.results.report import collect
 from mpfnet.synthetic.lookalike import make_lookalike
-from mpfnet.validate import validate
+from mpfnet.tools.validate import validate
 
 pytestmark = pytest.mark.filterwarnings('ignore:megc2019_flow. checksum', 'ignore:.*partial-copy')
 

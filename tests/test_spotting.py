@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from warm import warm
 
-from mpfnet import spotting
 from mpfnet.core.files import file_hash, read_json, write_json
 from mpfnet.data.recordings import Recordings, checked_intervals, checked_recordings
 from mpfnet.folds import LeakageError
@@ -29,9 +28,10 @@ from mpfnet.results.intervals import (
     strs_summary,
 )
 from mpfnet.results.records import read_record
-from mpfnet.spotting import SpotFold, compare_spotting, recording_rows, run_spotting, spot_fold, spot_report
+from mpfnet.video import spotting
 from mpfnet.video.spot import FACE_PLACES
 from mpfnet.video.spotters import SPOTTERS, Spotter
+from mpfnet.video.spotting import SpotFold, compare_spotting, recording_rows, run_spotting, spot_fold, spot_report
 
 ROWS = pd.DataFrame(dict(dataset='d', subject=['a', 'a', 'b', 'c'], video=['1', '2', '1', '1'], frames=600, fps=30.))
 spans = st.lists(st.tuples(st.integers(0, 590), st.integers(0, 40)).map(lambda p: (p[0], min(sum(p), 599))), max_size=5)
@@ -271,7 +271,7 @@ def test_who_asks_a_run_for_spotting_is_led_to_its_page():
     "By the sentence of every program that reads parameters."
     from mpfnet.loso import run
     for asked in (dict(task='spot'), dict(dataset='synth_long'), dict(dataset='synth_long', task='spot')):
-        with pytest.raises(ValueError, match='papermill nbs/07b_spotting.ipynb'): run(**asked)
+        with pytest.raises(ValueError, match='papermill nbs/video/09_spotting.ipynb'): run(**asked)
     with pytest.raises(ValueError, match='dataset=.synth_long. is unknown'): run(dataset='synth_long', task='3class')
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from mpfnet.clips import load_clips
+from mpfnet.core.files import read_json
 from mpfnet.data.readers import DataError
 from mpfnet.data.steps import STEPS_FLOW, STEPS_LIST, blocks_in, moving, plain_lines, steps_from
 from mpfnet.loso import run
 from mpfnet.paper.plan import Paper, plan
-from mpfnet.results.records import read_json
-from mpfnet.sequence import sequence_study, study_clips
+from mpfnet.paper.sequence import sequence_study, study_clips
 from mpfnet.synthetic.timed_flow import make_timed_flow
 
 ROOT = Path(__file__).parents[1]

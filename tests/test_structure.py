@@ -58,8 +58,7 @@ def test_there_are_notebooks_and_modules():
 PARAMETERISED = [
     p for p in NOTEBOOKS
     if p.parent.name == 'paper_figures' or p.stem in (
-        '05_loso', '06_benchmark', '06a_protocol_audit', '06c_learning_curve', '06d_sequence', '07_predict',
-        '07b_spotting')
+        '05_loso', '06_benchmark', '06_protocol_audit', '08_learning_curve', '09_sequence', '07_predict', '09_spotting')
 ]
 
 
@@ -234,7 +233,7 @@ def test_every_module_imports_by_itself():
 
 #: where a page stands: the number of its stage on the way of the paper; a wing, that of the first page which leans on
 #: it
-WINGS = dict(core=-1, data=0, synthetic=0, motion=1, rivals=4, results=5, video=7, paper=8)
+WINGS = dict(core=-1, data=0, synthetic=0, motion=1, rivals=4, results=5, tools=5, video=7, paper=8)
 
 
 def imported(path):
@@ -263,11 +262,12 @@ def test_no_import_cycle_and_none_that_climbs():
     "Who opens the numbered pages in order needs no page that comes later."
     imports = {module_name(p): imported(p) for p in LIBRARY}
     # also inside a function
-    assert imports['loso'] >= {'harness', 'ray_engine'} and 'core.checks' in imports['paper.plan']
+    assert imports['loso'] >= {'harness', 'tools.ray_engine'} and 'core.checks' in imports['paper.plan']
     graphlib.TopologicalSorter(imports).prepare()
     assert not climbing(imports, stages())
     assert climbing({'folds': {'loso'}}, stages()) == ['folds imports loso']
-    with pytest.raises(graphlib.CycleError): graphlib.TopologicalSorter(imports | dict(ray_engine={'loso'})).prepare()
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(imports | {'tools.ray_engine': {'loso'}}).prepare()
 
 
 #: names that several modules define on purpose: each back end has one, and is asked by its module; `fit` is a fold's in

@@ -21,9 +21,9 @@ from mpfnet.parameters import check_parameters
 from mpfnet.results.compare import compare, verdict
 from mpfnet.results.findings import read_result
 from mpfnet.results.overview import draw_runs, runs_in, table_of_runs
+from mpfnet.results.tasks import scores_table, task_of
 from mpfnet.synthetic.lookalike import make_lookalike
 from mpfnet.synthetic.unit_flow import UNITS, UnitFlowConfig, draw_clips
-from mpfnet.tasks import scores_table, task_of
 from mpfnet.unit_methods import UNIT_METHODS
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*(partial-copy|nobody else shows)')

@@ -20,8 +20,8 @@ from test_video_read import BAD, sound_only
 from mpfnet.cli import main
 from mpfnet.data.action_units import ACTION_UNITS
 from mpfnet.models import fit, load
-from mpfnet.plau import AUZero, UnitEncoder
 from mpfnet.predict import predict, predict_again, predict_all, result_folder
+from mpfnet.rivals.plau import AUZero, UnitEncoder
 from mpfnet.synthetic.films import Act, Film, Person, draw_film, even_times, write_film
 from mpfnet.video.name import Strip, heat_picture, model_facts, model_words, name_event, units_of
 from mpfnet.video.overlay import write_overlay

@@ -12,7 +12,7 @@ from mpfnet.clips import LICENSED, load_clips
 from mpfnet.data.labels import THREE
 from mpfnet.data.units import UNIT_WORDS
 from mpfnet.synthetic.lookalike import lookalike_truth, make_lookalike
-from mpfnet.vqa import ASKED, ONE_UNIT_ASKED, dataset_questions, lines_text, write_questions
+from mpfnet.tools.vqa import ASKED, ONE_UNIT_ASKED, dataset_questions, lines_text, write_questions
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 SMALL = 'smic', 'samm', 'casme_sq', 'casme3', '4dme', 'casme'
@@ -116,7 +116,7 @@ def test_the_command_writes_lines_and_says_the_rest_elsewhere(root, tmp_path, ca
 
 
 def test_frames_outside_the_folder_have_no_place(root, tmp_path):
-    from mpfnet.vqa import question_lines
+    from mpfnet.tools.vqa import question_lines
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         clips = load_clips('samm', root, task=None)
@@ -126,6 +126,6 @@ def test_frames_outside_the_folder_have_no_place(root, tmp_path):
 
 
 def test_all_licensed_datasets_have_an_opinion_about_units():
-    from mpfnet.vqa import has_fine
+    from mpfnet.tools.vqa import has_fine
     assert [d for d in LICENSED if not has_fine(d)] == ['smic', 'casme_sq', 'casme3_c', '4dme']
     assert Path(__file__).exists()

@@ -8,8 +8,8 @@ from turns import tf32
 
 from gpu_parts.tools import DEVICE, SMOKE, attempt, emit, judge
 from mpfnet.ca_i3d import CAI3D, CAInception, CoordinateAttention, Unit
-from mpfnet.inputs import NO_AUGMENT
 from mpfnet.methods import override, settings_preset
+from mpfnet.motion.inputs import NO_AUGMENT
 from mpfnet.plsm import train_plsm
 from mpfnet.pltn import train_pltn
 from mpfnet.priors import Prepared

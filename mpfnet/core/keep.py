@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['OTHER_FOLDER', 'WAYS_OUT', 'ADVICE', 'UNDER_WAY', 'NO_LOCKS', 'PATIENCE', 'whose', 'told', 'say_once', 'this_machine',
-           'temporary_for', 'alive', 'sweep', 'write_atomically', 'write_text', 'locked', 'cache_folder', 'file_name',
-           'versions', 'differs', 'tell_versions']
+           'temporary_for', 'alive', 'sweep', 'write_atomically', 'write_text', 'is_finished', 'build_once', 'locked',
+           'cache_folder', 'file_name', 'versions', 'differs', 'tell_versions']
 
 # %% ../../nbs/core/02_keep.ipynb #fc2f271e
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -177,6 +178,46 @@ def write_text(
 ) -> Path:
     "A text file, the same bytes on every system: UTF-8, lines end in a newline."
     return write_atomically(path, lambda t: Path(t).write_bytes(text.encode()))
+
+# %% ../../nbs/core/02_keep.ipynb #fc4b7f41
+def is_finished(
+    root: Path, # perhaps not there yet
+    marker: str, # file that is written last and holds the parameters
+    params: dict, # asked for
+) -> bool: # False: nothing is there
+    "Whether a folder is complete and was made with these parameters; ValueError if it holds something else."
+    if (root/marker).exists():
+        found = json.loads((root/marker).read_text(encoding='utf-8'))
+        found = {k: v for k, v in found.items() if k not in ('format', 'note', 'truth')}
+        if found == params: return True
+        raise ValueError(f'{root} was made with other parameters: expected {params}, found {found}; '
+                         'remove it or choose another folder')
+    if root.exists() and any(root.iterdir()):
+        raise ValueError(f'{root} is not empty and has no {marker}: remove it or choose another folder')
+    return False
+
+# %% ../../nbs/core/02_keep.ipynb #4bf38557
+def build_once(
+    root: Path, # folder to make
+    marker: str, # file that is written last and holds the parameters
+    params: dict, # that decide the bytes
+    write, # called with a temporary folder, which it fills
+) -> Path: # root
+    "Fill a folder under another name and rename it when it is complete, or find it finished."
+    if is_finished(root, marker, params): return root
+    with told(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        sweep(root.parent)
+        temp = temporary_for(root)
+        temp.mkdir()
+        try:
+            write(temp)
+            with suppress(OSError): root.rmdir()  # an empty one: Windows renames nothing over it
+            try: os.replace(temp, root)
+            except OSError:  # somebody else was faster
+                if not is_finished(root, marker, params): raise
+        finally: shutil.rmtree(temp, ignore_errors=True)
+    return root
 
 # %% ../../nbs/core/02_keep.ipynb #9ed0674d
 NO_LOCKS = {getattr(errno, k) for k in ('ENOLCK', 'ENOSYS', 'EOPNOTSUPP', 'ENOTSUP') if hasattr(errno, k)}

@@ -24,12 +24,11 @@ import numpy as np
 import pandas as pd
 
 from ..core.checks import need
-from ..core.keep import cache_folder, file_name
+from ..core.keep import build_once, cache_folder, file_name
 from .defects import DECISIONS, Report
 from .frames import frame_number, read_file
 from .labels import MEGC2019, class_names
 from .readers import MARKER, DataError, refuse
-from ..synthetic.synth import build_once
 
 # %% ../../nbs/data/10_steps.ipynb #bdc981d8
 STEPS_FLOW, STEPS_LIST = 'Data/OpticalFlowFeatureData.txt', 'Data/Apex_Cropped_images.txt'

@@ -29,10 +29,10 @@ from ..data.action_units import au_field
 from ..data.frames import read_image
 from ..episodes import similarities as cosines
 from ..harness import Data
-from ..heat import grad_cam, overlay
 from ..methods import Loaded, input_of, recipe_of, settings_of_config
 from ..motion.face import align_clip, sample
 from ..preprocess import faces_of, job_of
+from ..results.heat import grad_cam, overlay
 from ..results.records import read_record
 from ..results.runs import config_of_run
 from ..store import FeatureStore

@@ -49,7 +49,6 @@ from ..core.progress import Progress, folds_told, with_progress
 from ..core.workers import in_order, one_thread
 from ..data.labels import class_names
 from ..folds import fold_group, subjects_of
-from ..guard import allowed_place, parameters_of
 from ..harness import prepare
 from mpfnet.methods import (
     METHODS,
@@ -67,6 +66,7 @@ from ..plsm import copies_of
 from ..preprocess import auto_face
 from ..results.records import records_in
 from ..results.runs import config_of_run, configs, folds_done, kind_of, same, weight_files
+from ..tools.guard import allowed_place, parameters_of
 from ..train import forward_of
 
 # %% ../../nbs/paper/01_plan.ipynb #5ab596bb

@@ -36,8 +36,8 @@ from mpfnet.metrics import (
     subject_draws,
 )
 from .records import read_config
+from .tasks import SCORE_WORDS, Task, UnitTask, subject_counts, task_of, unit_scores
 from .words import flattened, setting_text, told_apart, words_note
-from ..tasks import SCORE_WORDS, Task, UnitTask, subject_counts, task_of, unit_scores
 
 # %% ../../nbs/results/03_compare.ipynb #23d38493
 # the scores that are compared, and their full names

@@ -23,7 +23,7 @@ from ..metrics import read_predictions
 from .compare import AVERAGED, ONE, compare, signed
 from .records import read_config, records_in
 from .runs import config_of_run, configs
-from ..tasks import SCORE_WORDS, Task, as_units, draw_unit_scores, main_scores, task_of, with_interval
+from .tasks import SCORE_WORDS, Task, as_units, draw_unit_scores, main_scores, task_of, with_interval
 
 # %% ../../nbs/results/06_findings.ipynb #f530667e
 @dataclass(frozen=True, kw_only=True)

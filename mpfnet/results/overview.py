@@ -21,8 +21,8 @@ from ..core.checks import need, printable, pyplot
 from ..core.files import read_json
 from ..core.progress import duration
 from .records import Spotting, read_config
+from .tasks import SCORE_WORDS, main_scores, with_interval
 from .words import NAMED, apart, as_words, sorted_words, words_of
-from ..tasks import SCORE_WORDS, main_scores, with_interval
 
 # %% ../../nbs/results/07_overview.ipynb #3d60b744
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,8 +23,8 @@ from ..data.labels import class_names
 from ..metrics import KEY
 from .compare import Side, compare, digits, find_run, read_side, row_text
 from .report import METHOD_ORDER
+from .tasks import with_interval
 from .theirs import Known, known_clips, name_parts, read_theirs
-from ..tasks import with_interval
 
 # %% ../../nbs/results/09_published.ipynb #2d4da409
 SHIPPED = Path(mpfnet.__file__).parent/'published'

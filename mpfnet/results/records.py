@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core.files import hash_of, if_whole, read_json, write_json
 from ..data.defects import keep_table
-from ..tasks import task_of
+from .tasks import task_of
 
 # %% ../../nbs/results/01_records.ipynb #58bd1a70
 class Spotting(ValueError):

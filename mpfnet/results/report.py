@@ -18,7 +18,7 @@ from ..core.checks import need, pyplot
 from ..core.files import as_json, if_whole, read_json
 from ..core.keep import write_atomically, write_text
 from .records import read_config
-from ..tasks import SCORE_WORDS, main_scores, with_interval
+from .tasks import SCORE_WORDS, main_scores, with_interval
 
 # %% ../../nbs/results/05_report.ipynb #5d29e4f2
 METHOD_ORDER = ['majority', 'pca_lda', 'scratch', 'pltn', 'plsm', 'mpfnet_p', 'mpfnet_c', 'au_zero', 'random_ridge',

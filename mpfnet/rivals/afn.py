@@ -18,8 +18,8 @@ from ..ca_i3d import grid_means
 from ..core.artefacts import check_state
 from ..core.checks import need, patch, pick
 from ..folds import positions
-from ..inputs import AugmentConfig, augment
 from ..motion.checkpoints import load_strict
+from ..motion.inputs import AugmentConfig, augment
 from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
 # %% ../../nbs/rivals/06_afn.ipynb #2d50a7db

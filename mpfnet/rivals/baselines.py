@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from ..core.artefacts import check_state
 from ..core.checks import need, patch
-from ..inputs import channels
 from ..motion.checkpoints import load_strict
+from ..motion.inputs import channels
 from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, stage_generator, train
 
 # %% ../../nbs/rivals/01_baselines.ipynb #54624bf5

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from ..ca_i3d import grid_means
 from ..core.checks import need, patch, pick
 from ..folds import positions
-from ..inputs import AugmentConfig, augment
 from ..motion.checkpoints import load_strict
 from ..motion.flow import flow
+from ..motion.inputs import AugmentConfig, augment
 from .afn import Stream, class_weights
 from .descriptors import FlowRecipe
 from ..train import AdamConfig, batches, each_epoch, random_state_kept, seeded, stage_generator, train

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ..core.artefacts import sha256_of
 from ..core.checks import check_fields, need, patch, warn
 from ..motion.checkpoints import load_strict
-from ..plau import UnitEncoder, encoder_of, flow_rows, mirror_flow
+from .plau import UnitEncoder, encoder_of, flow_rows, mirror_flow
 from ..synthetic.unit_flow import FLOW_SIDE
 from ..train import generator, seeded
 

@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 
 from ..core.checks import need, pick
+from ..core.keep import build_once
 from ..core.progress import with_progress
 from ..data.long_videos import LONG
 from .films import Act, Film, Person, draw_film, even_times, speech
 from .lookalike import PARTICIPANTS, SHOWN_VIDEOS, SUBJECTS, _link, _write_book
 from .recordings import blinked, long_one, short_one
-from .synth import build_once
 
 # %% ../../nbs/synthetic/09_long_lookalike.ipynb #b40bd603
 @dataclass(frozen=True, kw_only=True, slots=True)

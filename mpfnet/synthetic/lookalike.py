@@ -25,11 +25,11 @@ import cv2
 import numpy as np
 
 from ..core.checks import need, pick
+from ..core.keep import build_once
 from ..core.progress import with_progress
 from ..data.casme import CASME_KNOWN
 from ..data.labels import DATASETS, DFME_PARTS, LEFT_OUT, MEGC2019, TASKS, THREE, label_of
 from .faces import CLASSES, EMOTIONS, Script, draw_clip, subject_traits, write_script
-from .synth import build_once
 
 # %% ../../nbs/synthetic/03_lookalike.ipynb #b67b75ab
 def _ids(

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ..core.checks import need
+from ..core.keep import build_once
 from ..data.labels import MEGC2019, class_names
 from ..data.readers import MARKER
 from ..data.steps import CELLS, STEPS_BEFORE, STEPS_FLOW, STEPS_LIST, STEPS_WINDOW
 from .lookalike import SUBJECTS
-from .synth import build_once
 
 # %% ../../nbs/synthetic/07_timed_flow.ipynb #5be07ab8
 NOT_LISTED = ('sub10', 'sub18', '025')       # people of whom the MEGC list has no clip

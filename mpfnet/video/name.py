@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 
 from ..core.checks import need
-from ..heat import heat_of, overlay
 from ..models import Model, computing, face_way, load, rate_words
-from ..plau import AUZero
+from ..results.heat import heat_of, overlay
 from ..results.runs import kind_of
+from ..rivals.plau import AUZero
 from ..synthetic.unit_flow import UNITS
 from .read import Video
 from .track import SIZE, cut_out, head_part, moved_by, pixel_flow

@@ -1065,7 +1065,7 @@ def spot_on_page(args) -> int: # what argparse read
     def work():
         if with_page(args):
             say = None if args.quiet else sys.stderr
-            folder, copy = executed(given, asked['out_dir'], out, say, '07b_spotting')
+            folder, copy = executed(given, asked['out_dir'], out, say, '09_spotting')
         else: folder, copy = run_spotting(**given, progress=not args.quiet), None
         show_spotting(folder, copy)
         return 0
@@ -1320,7 +1320,7 @@ def parameters_help() -> str:
     return '\n'.join(['\nparameters:', *(f'  {l}' for l in lines if not l.startswith('progress')), ''])
 
 def _page_arguments(p):
-    p.add_argument('name', metavar='NAME', nargs='?', help='as 06a_protocol_audit; without it, all of them')
+    p.add_argument('name', metavar='NAME', nargs='?', help='as protocol_audit; without it, all of them')
 
 # %% ../nbs/08_cli.ipynb #9f49fa99
 HELPS |= dict(

@@ -206,5 +206,5 @@ def test_with_the_extra_it_leaves_the_page_that_it_brought(demo, asked, bare):
     assert f'notebook  runs/{run.name}/executed.ipynb' in done.stdout
     outputs = str([c.get('outputs') for c in cells(run / 'executed.ipynb')])
     assert 'image/png' in outputs and run.name in outputs
-    where = bare('-m', 'mpfnet', 'page', 'paper/06_protocol_audit', cwd=folder).stdout.strip()
-    assert where == str(bare.site / 'mpfnet/notebooks/nbs/06a_protocol_audit.ipynb')
+    where = bare('-m', 'mpfnet', 'page', 'protocol_audit', cwd=folder).stdout.strip()
+    assert where == str(bare.site / 'mpfnet/notebooks/nbs/paper/06_protocol_audit.ipynb')

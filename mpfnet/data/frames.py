@@ -77,13 +77,16 @@ _MOMENT = re.compile(r'(?:.*[^a-z])?(onset|apex|offset)[^a-z0-9]*', re.I | re.S)
 
 def named_moments(folder) -> dict: # of a clip
     "{'onset': path, 'apex': path, …} of a folder that holds nothing else; {} for any other."
+    moments = {}
     try:
-        with os.scandir(folder) as entries: here = [e for e in entries if e.name[0] != '.' and e.is_file()]
+        with os.scandir(folder) as entries:
+            for e in entries:
+                stem, suffix = os.path.splitext(e.name)
+                if suffix.lower() not in SUFFIXES or e.name[0] == '.' or not e.is_file() or e.is_symlink(): continue
+                named = _MOMENT.fullmatch(stem)
+                if not named or moments.setdefault(named[1].lower(), e.path) != e.path: return {}  # another image
     except OSError: return {}
-    images = [e for e in here if os.path.splitext(e.name)[1].lower() in SUFFIXES and not e.is_symlink()]
-    found = [(_MOMENT.fullmatch(os.path.splitext(e.name)[0]), e.path) for e in images]
-    moments = {m[1].lower(): path for m, path in found if m}
-    return moments if found and len(moments) == len(found) and len(found) > 1 else {}
+    return moments if len(moments) > 1 else {}
 
 # %% ../../nbs/data/04_frames.ipynb #430a8980
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ __all__ = ['USUAL', 'LONG_CLIP', 'LONGEST_CLIP', 'SHORTEST', 'FAR', 'POLICIES', 
 # %% ../../nbs/data/05_settle.ipynb #f28dca54
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from heapq import nsmallest
 
 import cv2
 import numpy as np
@@ -228,7 +229,7 @@ def readable(
 ) -> int:
     "The wanted frame or the nearest whole one; raises Refused after a few."
     first = None
-    for n in sorted(frames, key=lambda n: abs(n - wanted))[:6]:
+    for n in nsmallest(6, frames, key=lambda n: abs(n - wanted)):
         try: _, problem = head_of(frames[n])
         except OSError as e: problem = e.strerror
         if problem is None: break

@@ -74,7 +74,7 @@ class Box:
     title: str = ''
     note: str = ''           # smaller, below the title; may have several lines
     shape: str = ''          # at the bottom
-    kind: str = 'layer'      # a key of `KINDS`
+    kind: str = 'layer'      # a key of `BOX_KINDS`
 
     def side(self, s): # l, r, t or b, then perhaps a place along it, −1 … 1
         "A point on its edge, and whether one leaves it sideways."
@@ -111,7 +111,7 @@ def box(
     title,         # in bold
     note='',       # as of `Box`
     shape='',      # at the bottom
-    kind='layer',  # a key of `KINDS`
+    kind='layer',  # a key of `BOX_KINDS`
     w=1.2,         # in
     h=.9,          # in
 ) -> Drawing:      # itself
@@ -391,7 +391,7 @@ def draw_cascade(
     preset='paper',  # as of `draw_encoder`
     clip=None,       # (C, T, H, W); None = the preset's
     n_classes=3,     # K
-    k=None,          # one in k channels of the map; None = the default of `CascadeConfig`
+    k=None,          # channels laid beside the clip; None = the default of `CascadeConfig`
     residual=None,   # whether the GFE's embedding is added; None = the same
 ) -> Drawing:
     "MPFNet-C, Fig. 7 (§3.4.2, Eq. 14–17)."

@@ -619,7 +619,7 @@ def draw_matrix(
     ax.tick_params(length=0, labelsize=8)
 
 # %% ../../nbs/paper/02_tables.ipynb #272bdc9b
-def draw_matrices(found): # what `matrices` returned; the figure
+def draw_matrices(found): # what `class_matrices` returned; the figure
     "Fig. 9: strategies down, datasets across."
     names, sets = map(list, map(dict.fromkeys, zip(*found)))
     printed, size = reference('fig9_class_std').set_index('dataset'), (1.9*len(sets) + .6, 2.1*len(names))
@@ -655,7 +655,7 @@ def predictions_of(
 
 # %% ../../nbs/paper/02_tables.ipynb #bfe9be97
 def class_table(
-    found,   # what `matrices` returned
+    found,   # what `class_matrices` returned
     folder,  # of the runs; it is written to <folder>/tables/fig09.csv, too
     n=2000,  # draws
 ) -> pd.DataFrame:

@@ -234,19 +234,6 @@ def inner(
     for f in folds: f._is_inner = True
     return folds
 
-# %% ../nbs/00a_folds.ipynb #aca5f688
-@patch
-def one_unit(
-    self:Fold,
-    k,  # column of the marks
-):      # Fold
-    "The same split with one unit's marks as its two classes."
-    self._train_only(np.arange(0))
-    clips = self._clips.assign(label=[m[k] for m in self._clips['label']])
-    part = Fold(clips, self._features, self.held_out, self._rows, self._copies, 2, self.seed, self._groups)
-    part._is_inner, part._is_trunk = self._is_inner, True          # a trunk is never tested
-    return part
-
 # %% ../nbs/00a_folds.ipynb #206ccea5
 def fold_group(
     subject,   # (dataset, subject)
@@ -269,6 +256,19 @@ def trunk(self:Fold, size): # folds that share it, at most
     trunk = Fold(self._clips, self._features, held, self._rows, self._copies, self.n_classes, self.seed)
     trunk._is_trunk = True
     return trunk
+
+# %% ../nbs/00a_folds.ipynb #aca5f688
+@patch
+def one_unit(
+    self:Fold,
+    k,  # column of the marks
+):      # Fold
+    "The same split with one unit's marks as its two classes."
+    self._train_only(np.arange(0))
+    clips = self._clips.assign(label=[m[k] for m in self._clips['label']])
+    part = Fold(clips, self._features, self.held_out, self._rows, self._copies, 2, self.seed, self._groups)
+    part._is_inner, part._is_trunk = self._is_inner, True          # a trunk is never tested
+    return part
 
 # %% ../nbs/00a_folds.ipynb #7088ac2f
 class WholeFold(Fold):

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['TABLE_FILES', 'TAKEN', 'UNIT_OF', 'OWN_COLUMNS', 'NEEDED_COLUMNS', 'EXAMPLE_ADVICE', 'NO_NAME', 'SPOILT', 'NO_VALUE',
-           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'TWO_RATES', 'ASSUMED',
-           'YES_NO', 'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data', 'own_table',
-           'spelling', 'person', 'check_spelling', 'subjects_of_rows', 'label_column', 'label_word', 'sorted_classes',
-           'own_task', 'own_class', 'spellings_of', 'found_at', 'place_of', 'amount', 'unit_of', 'moment',
-           'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames', 'span_there', 'no_pictures',
-           'framed', 'yes_or_no', 'wish_of', 'place_column', 'two_places', 'wishes', 'tell_row', 'without_doubles',
-           'own_options', 'check_unit', 'table_hash', 'own_clip', 'shown_by', 'without_copies', 'overlaps',
-           'without_overlaps', 'films_of', 'lost_in', 'tell_lost', 'rival_columns', 'tell_columns', 'own_source',
-           'with_report', 'check_enough', 'note_empty_classes', 'read_own', 'arrays_of', 'checked_arrays',
-           'arrays_table', 'task_asked', 'read_arrays']
+           'MIXED_NAMES', 'MOST_CLASSES', 'NO_CLASSES', 'ONE_CLASS', 'COMMA', 'WITHOUT_CLASS', 'BARE', 'TWO_RATES',
+           'ASSUMED', 'YES_NO', 'OWN_OPTIONS', 'SECONDS', 'OWN_HEAD', 'OwnData', 'own_name', 'is_own', 'own_data',
+           'own_table', 'spelling', 'person', 'check_spelling', 'subjects_of_rows', 'label_column', 'label_word',
+           'sorted_classes', 'own_task', 'own_class', 'spellings_of', 'found_at', 'place_of', 'amount', 'is_plural',
+           'unit_of', 'moment', 'numbers_in_film', 'numbers_in_folder', 'Wish', 'film_span', 'film_frames',
+           'span_there', 'no_pictures', 'framed', 'yes_or_no', 'wish_of', 'place_column', 'two_places', 'wishes',
+           'tell_row', 'without_doubles', 'own_options', 'check_unit', 'table_hash', 'own_clip', 'shown_by',
+           'without_copies', 'overlaps', 'without_overlaps', 'films_of', 'lost_in', 'tell_lost', 'rival_columns',
+           'tell_columns', 'own_source', 'with_report', 'check_enough', 'note_empty_classes', 'read_own', 'arrays_of',
+           'checked_arrays', 'arrays_table', 'task_asked', 'read_arrays']
 
 # %% ../../nbs/data/08_own.ipynb #9c6b0cd0
 import hashlib
@@ -312,6 +312,14 @@ def amount(value) -> float | None: # of a cell
     except ValueError: found = np.nan
     return found if np.isfinite(found) else np.nan
 
+# %% ../../nbs/data/08_own.ipynb #52745685
+BARE = tuple(w for words in _MOMENTS.values() for w in words)   # names without a unit
+
+def is_plural(name) -> bool: # of a column, as the sheet has it
+    "Whether it is a plural, `onsets`, and not a moment with its unit: `onset s`, `onset_s`, `onsetS`."
+    as_written = re.fullmatch(r'[^\W\d_]+(?:[a-z]s|[A-Z]S)', text(name).strip())
+    return as_written is not None and plain(name)[:-1] in BARE
+
 # %% ../../nbs/data/08_own.ipynb #b4302aad
 def unit_of(
     row,            # `Row` of the table
@@ -321,7 +329,8 @@ def unit_of(
 ) -> str:
     "frame, s or ms."
     said, column = plain('unit' in columns and row.text('unit') or default), plain(columns[key])
-    own, bare = UNIT_OF[column], any(column in words for words in _MOMENTS.values())
+    if is_plural(columns[key]): column = column.removesuffix('s')
+    own, bare = UNIT_OF[column], column in BARE
     if not said: return own
     found = next((u for u, ends in _ENDINGS.items() if said in ends), None)
     if found is None: raise Refused('bad-row', 'unit', f'{said}; expected frame, s or ms')

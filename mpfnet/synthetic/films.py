@@ -75,6 +75,11 @@ class Film:
     height: int = 480       # px
     noise: float = 1.5      # of the sensor, grey values
     light: float = 1.       # 1 = as drawn, .3 = dark
+    def __post_init__(self):
+        for p in self.people:
+            inside = all(p.size/2 <= at*side <= side - p.size/2 for at, side in ((p.x, self.width), (p.y, self.height)))
+            need(inside, f'x, y, size of subject {p.subject}', (p.x, p.y, p.size),
+                 f'a square within {self.width}×{self.height} px')
 
 # %% ../../nbs/synthetic/05_films.ipynb #84cc3f80
 def even_times(

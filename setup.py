@@ -19,13 +19,13 @@ extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'docs', 
 extras['dev'] += extras['docs'] + extras['notebooks']  # the tests build the site, and run what the wheel holds
 
 
-#: where pages lie; JupyterLab keeps copies in folders that begin with a dot
-PLACES = 'nbs/*.ipynb', 'nbs/[!._]*/*.ipynb', 'paper_figures/*.ipynb'
+#: where pages lie: the way of the paper, its wings, the figures. Not `nbs/runs`, where somebody has run some
+FOLDERS = ['nbs', *(f'nbs/{p.parent.name}' for p in sorted(here.glob('mpfnet/*/__init__.py'))), 'paper_figures']
 
 
 def pages():
     "Notebooks with a cell of parameters, and the pictures beside them that they show: {path: content}."
-    for path in sorted(p for places in PLACES for p in here.glob(places)):
+    for path in sorted(p for folder in FOLDERS for p in here.glob(f'{folder}/*.ipynb')):
         page = json.loads(path.read_text(encoding='utf-8'))
         if not any('parameters' in c['metadata'].get('tags', ()) for c in page['cells']): continue
         for cell in page['cells']:

@@ -182,7 +182,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp('mine')
     (folder/'beside.py').write_text('SMALL = 1e-6\n')
     (folder/'mine.py').write_text(TWELVE)
-    more = '\nimport gc\nimport sys\nimport torch\nfrom mpfnet import processes\nfrom mpfnet.folds import Fold\n'
+    more = '\nimport gc\nimport sys\nimport torch\nfrom mpfnet.folds import Fold\nfrom mpfnet.tools import processes\n'
     more += 'found = []\n'
     (folder/'versions.py').write_text(more + TWELVE + ''.join(VARIANTS.values()))
     return folder

@@ -23,7 +23,8 @@ pytest.importorskip('setuptools', minversion='77')
 def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 
 
-PAGES = [p for p in (*ROOT.glob('nbs/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb'))
+WINGS = [p.parent.name for p in ROOT.glob('mpfnet/*/__init__.py')]
+PAGES = [p for f in ('nbs', *(f'nbs/{w}' for w in WINGS), 'paper_figures') for p in ROOT.glob(f'{f}/*.ipynb')
          if any('parameters' in c['metadata'].get('tags', []) for c in cells(p))]
 
 

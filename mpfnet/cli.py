@@ -1276,7 +1276,8 @@ def _paper_arguments(p):
                    help='auto: a GPU where there is one (auto)')
     p.add_argument('--lookalike-subjects', type=int, metavar='N', default=4,
                    help='of each look-alike dataset that is made; 0 = all (4)')
-    p.add_argument('--lengths', metavar='L,L', help='of Fig. 8; default: 3,7,11,15,20 for tiny, else 3 to 20')
+    p.add_argument('--lengths', metavar='L,L',
+                   help='of Fig. 8; default: 3 to 20; without --preset, or with tiny, 3,7,11,15,20')
     p.add_argument('--overrides', metavar='TEXT', default='', help='as for a run: pltn.epochs=4,…')
     p.add_argument('--data-root', metavar='DIR',
                    help='where the datasets lie; else MPFNET_DATA, look-alikes in OUT_DIR/data')

@@ -710,7 +710,7 @@ def papermill(
     raise RuntimeError(f'{Path(notebook).name} failed ({output.name}); the end of {log}:\n{end}')
 
 # %% ../../nbs/paper/01_plan.ipynb #52468c32
-def chains_of(table) -> list: # rows of `plan` that are to be trained → [[Wanted]], the most expensive first
+def chains_of(table) -> list: # rows of `plan` that are to be trained → [[Wanted]], the longest first
     "Runs that share priors, one after the other: priors before what is built on them."
     groups, rank = {}, {m: i for i, m in enumerate(reversed(METHODS))}
     for r in table.to_dict('records'): groups.setdefault(r['wanted'].chain, []).append(r)

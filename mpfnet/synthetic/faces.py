@@ -314,7 +314,7 @@ def draw_clip(
     grey: bool = False, # one channel
     noise: bool = True, # sensor noise
 ): # yields (size, size, 3 or 1) uint8, RGB or grey
-    "Draw the frames of a clip, several times as fast as one by one."
+    "Draw the frames of a clip, about twice as fast as one by one."
     rng = np.random.default_rng([s.seed, s.subject, *s.clip.encode()])
     face, fields = _face(s.seed, s.subject, s.size), clip_fields(s)
     if grey: face = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)

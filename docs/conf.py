@@ -50,7 +50,7 @@ html_theme_options = dict(navigation_with_keys=True)
 #: the way of the paper, by the first two digits of a page's name
 STAGES = {
     '00': '0 Clips', '01': '1 Features', '02': '2 Encoder', '03': '3 Priors', '04': '4 Methods', '05': '5 Evaluation',
-    '06': '6 Compare', '07': '7 Use', '08': '8 Tools'}
+    '06': '6 Compare', '07': '7 Use', '08': '8 Command line'}
 #: what the way leans on, folder by folder
 WINGS = ('core', 'data', 'synthetic', 'motion', 'rivals', 'results', 'tools', 'video', 'paper')
 FIGURES = 'Tables and figures'

@@ -343,7 +343,7 @@ def test_spotting_runs_on_a_licensed_dataset_and_stops_at_a_wrong_request(tmp_pa
         folder = run_spotting('casme_sq_long', 'same', **asked)
         assert run_spotting('casme_sq_long', 'same', **asked) == folder
         report = spot_report(folder)
-        for words, wrong in (('annotation=PART', dict(data_options='fps=30')),
+        for words, wrong in (('one of annotation, fps', dict(data_options='seconds=30')),
                              ('with .v9. in its name', dict(data_options='annotation=v9')),
                              ('people|s15', dict(subjects='s99')), ('looked for', dict(data_root=tmp_path/'no'))):
             with pytest.raises(ValueError, match=words): run_spotting('casme_sq_long', 'same', **asked | wrong)
@@ -448,3 +448,20 @@ def test_of_a_folder_and_a_film_the_pictures_are_read(trees, filmed, tmp_path):
     found, report = read_long('casme_sq_long', folder)
     assert found.recordings['folder'].tolist() == trees['casme_sq_long'][1].recordings['folder'].tolist()
     assert {f['found'] for f in report['findings'] if f['decision'] == 'choice'} == {'rawvideo', f'{row.folder}.avi'}
+
+
+def test_the_commands_for_data_know_long_recordings(tmp_path, capsys):
+    from mpfnet.cli import main
+    def said(*words): return main([*map(str, words)]), *capsys.readouterr()
+    status, out, _ = said('data', 'lookalike', 'casme_sq_long', tmp_path, '--blank', '--films', '--subjects', 1)
+    assert status == 0 and '6 recordings, 0 of them drawn' in out and 'without --blank' in out
+    ask = 'data', 'check', 'casme_sq_long', '--root', tmp_path
+    status, out, err = said(*ask, '--deep')
+    assert status == 1 and 'partial-copy' in out and 'video-damaged' not in out and 'made up' in out
+    next(tmp_path.rglob('*.avi')).write_bytes(b'')
+    status, out, _ = said(*ask)
+    assert status == 1 and 'is empty (0 bytes)' in out
+    assert 'video-damaged' in said(*ask, '--strict')[2]
+    for wrong in (('check', 'samm_lv', '--task', '3class'), ('lookalike', 'samm_lv', tmp_path, '--scale', '.5'),
+                  ('lookalike', 'samm', tmp_path, '--films'), ('check', 'samm_lv', '--modality', 'vis')):
+        assert said('data', *wrong)[0] == 2

@@ -142,6 +142,7 @@ DECISIONS |= {
     'both-kinds': ('doubtful', 'one interval is called micro and macro: both are used'),
     'film-rate': ('doubtful', 'the film has another number of frames a second than was published: its own is used. '
                               'Tagged wrongly: say fps. Made anew: the sheet counts other frames'),
+    'film-uneven': ('doubtful', 'the film’s frames do not follow each other evenly: taken as even, at its mean rate'),
     'film-cut-off': ('doubtful', 'the film ends before its head says: damaged, or not copied to its end'),
     'ends-after': ('repaired', 'the offset is after the last frame of the recording: its last frame'),
     'begins-before': ('noted', 'it began before the recording did: known from the first frame on'),

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LONG', 'LONG_COLUMNS', 'SAMM_LV', 'CASME_SQ_LONG', 'CASME3_LONG', 'CASME3_BY_KIND', 'FAR_NUMBERS', 'SAME_RATE',
-           'NO_LONG_ROOT', 'LongFacts', 'LongEntry', 'kind_said', 'FrameSpan', 'frame_span', 'picture_or_none',
-           'long_images', 'folder_images', 'first_whole', 'film_rate', 'film_lacks', 'span_of_film', 'odd_of_film',
-           'film_images', 'is_a_film', 'recording_folders', 'film_inside', 'span_of_folder', 'spans_of', 'two_ends',
-           'interval_of', 'understood_rows', 'known_intervals', 'tell_shared', 'tell_contradictions',
-           'name_of_recording', 'recordings_table', 'source_of_long', 'read_long', 'long_stamp', 'no_interval',
-           'tell_long', 'counts_said', 'long_folder', 'load_recordings']
+           'NO_LONG_ROOT', 'TRY_LONG', 'LongFacts', 'LongEntry', 'kind_said', 'FrameSpan', 'frame_span',
+           'picture_or_none', 'long_images', 'folder_images', 'first_whole', 'film_rate', 'check_rate', 'film_lacks',
+           'span_of_film', 'odd_of_film', 'film_images', 'is_a_film', 'recording_folders', 'film_inside',
+           'span_of_folder', 'spans_of', 'two_ends', 'interval_of', 'understood_rows', 'known_intervals', 'tell_shared',
+           'tell_contradictions', 'name_of_recording', 'recordings_table', 'source_of_long', 'read_long', 'long_stamp',
+           'no_interval', 'tell_long', 'counts_said', 'long_folder', 'load_recordings']
 
 # %% ../../nbs/data/12_long_videos.ipynb #89d24ead
 import os
@@ -232,6 +232,11 @@ def film_rate(film) -> float | None:  # `FilmFolder` that has been read → fram
     return float(round(film.places[-1]/last, 3)) if last > 0 else film.fps or None
 
 # %% ../../nbs/data/12_long_videos.ipynb #6eb265f1
+def check_rate(fps):
+    "ValueError for what is no rate of a film; None stands for its own."
+    number = isinstance(fps, (int, float)) and 1 <= fps <= FASTEST
+    need(fps is None or number, 'fps', fps, f'frames a second, 1 to {FASTEST}')
+
 def film_lacks(
     film,  # `FilmFolder` that has been read
     rate,  # frames a second, as `film_rate` has it
@@ -273,6 +278,8 @@ def odd_of_film(
     if not span.fps: yield 'fps-missing', 'the film says no rate', f'{usual}'
     elif span.fps == rate and abs(rate/usual - 1) > SAME_RATE: yield 'film-rate', f'{rate:g}, published {usual}', ''
     if span.missing: yield 'frames-lost', f'{span.missing} of {span.last}', 'the one before each is shown'
+    elif (steps := np.diff(film.stamps)).size and steps.max() > 1.5*np.median(steps):
+        yield 'film-uneven', f'{1000*steps.min():.0f} to {1000*steps.max():.0f} ms from one to the next', ''
     if gone := film_lacks(film, rate): yield 'film-cut-off', f'{gone:.1f} s of {film.stated/film.fps:.1f} s', ''
     if film.counted and 0 < (n := film.stated - film.length) and not gone:
         yield 'frames-lost', f'{n} of {film.stated}, nobody knows which', ''
@@ -527,7 +534,7 @@ def read_long(
     fps=None,         # frames a second of films that are tagged otherwise; None = each film's own
 ) -> tuple:  # (Recordings, report as a dict)
     "Recordings of a licensed dataset, what is known in them, and what was odd."
-    need(fps is None or 1 <= fps <= FASTEST, 'fps', fps, f'frames a second, 1 to {FASTEST}')
+    check_rate(fps)
     facts, source = pick(LONG, name, 'dataset of long recordings'), source_of_long(name, None)
     report = Report(name, 'look-alike' if (Path(root)/MARKER).exists() else 'real', dict(title=facts.title))
     tree = walk(root, source.patterns, source.skip)
@@ -591,8 +598,9 @@ def tell_long(
 def counts_said(counts) -> str: return ', '.join(f'{n} {k}' for k, n in counts.items())
 
 # %% ../../nbs/data/12_long_videos.ipynb #fe87e5a7
-NO_LONG_ROOT = ('{0}: no data folder is set. Set MPFNET_DATA to the folder that holds {1}. '
-                'To try everything without it: mpfnet.synthetic.long_lookalike')
+NO_LONG_ROOT = '{0}: no data folder is set. Set MPFNET_DATA (or --root, --data-root) to the folder that holds {1}'
+TRY_LONG = ('Without it: mpfnet spot synth_long needs no data; mpfnet data lookalike {0} FOLDER makes a stand-in for '
+            'mpfnet spot {0} --data-root FOLDER')
 
 def long_folder(
     name,       # key of `LONG`
@@ -601,11 +609,12 @@ def long_folder(
     "The dataset's folder; a DataError that says where it was looked for."
     homes = pick(LONG, name, 'dataset of long recordings').homes
     base = root or os.environ.get('MPFNET_DATA')
-    if not base: raise DataError(NO_LONG_ROOT.format(name, ' or '.join(f'{h}/' for h in homes)))
+    if not base:
+        raise DataError(f'{NO_LONG_ROOT.format(name, " or ".join(f"{h}/" for h in homes))}. {TRY_LONG.format(name)}')
     places = [Path(base).expanduser()/h for h in homes]
     if found := next((p for p in places if p.is_dir()), None): return found
     raise DataError(f'{name}: looked for the folder {" or ".join(map(str, places))}, which does not exist '
-                    f'(data root {base})')
+                    f'(data root {base}). {TRY_LONG.format(name)}')
 
 # %% ../../nbs/data/12_long_videos.ipynb #046491dc
 def load_recordings(

@@ -438,12 +438,13 @@ def unused_here(
 
 def unseen_frames(found) -> list:  # `Recordings` → of sentences
     "Decode every recording; what could not be shown."
+    broken = []
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
         for row in tqdm(found.recordings.itertuples(), total=len(found.recordings), unit='recording', disable=None):
             try: sum(1 for _ in found.images(row))
-            except DataError as e: warnings.warn(str(e), stacklevel=1)
-    return [str(w.message) for w in said]
+            except DataError as e: broken.append(str(e))
+    return [str(w.message) for w in said] + broken
 
 # %% ../nbs/08_cli.ipynb #66ed38a4
 def describe_long(
@@ -962,7 +963,7 @@ def _spot_arguments(p):
     p.add_argument('dataset', metavar='DATASET', nargs='?', default='synth_long',
                    help=f'synth_long: drawn recordings; {", ".join(LONG)}: licensed ones')
     p.add_argument('--method', default='roi_flow', help='roi_flow, mdmd or learned (roi_flow)')
-    p.add_argument('--data-options', default='', help='of synth_long: subjects=4,each=2,seconds=20,…')
+    p.add_argument('--data-options', default='', help='of synth_long: subjects=4,each=2,seconds=20,…; else annotation=PART,fps=200')
     p.add_argument('--data-root', metavar='DIR', help='where licensed datasets lie; else MPFNET_DATA')
     p.add_argument('--subjects', help='only their folds: s01,s02')
     p.add_argument('--seed', type=int, default=0, help='of what is learnt (0)')

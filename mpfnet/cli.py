@@ -963,7 +963,8 @@ def _spot_arguments(p):
     p.add_argument('dataset', metavar='DATASET', nargs='?', default='synth_long',
                    help=f'synth_long: drawn recordings; {", ".join(LONG)}: licensed ones')
     p.add_argument('--method', default='roi_flow', help='roi_flow, mdmd or learned (roi_flow)')
-    p.add_argument('--data-options', default='', help='of synth_long: subjects=4,each=2,seconds=20,…; else annotation=PART,fps=200')
+    p.add_argument('--data-options', default='',
+                   help='of synth_long: subjects=4,each=2,seconds=20,…; else annotation=PART,fps=200')
     p.add_argument('--data-root', metavar='DIR', help='where licensed datasets lie; else MPFNET_DATA')
     p.add_argument('--subjects', help='only their folds: s01,s02')
     p.add_argument('--seed', type=int, default=0, help='of what is learnt (0)')

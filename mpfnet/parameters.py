@@ -24,6 +24,7 @@ from .clips import NAMES, OPTIONS, READY_FLOW, check_joined
 from .core.checks import need, warn
 from .core.kernels import check_kernels
 from .data.labels import TASKS, class_names, named_classes
+from .data.long_videos import LONG
 from .data.own import OWN_OPTIONS, OwnData, is_own, own_data, own_options, task_asked
 from .data.settle import POLICIES
 from .data.splits import split_of
@@ -311,13 +312,16 @@ def check_values(p:Parameters) -> Parameters:
 # %% ../nbs/05b_parameters.ipynb #5fe4ad81
 SPOT = 'spot'   # what the other task is called
 SPOT_IS_ELSEWHERE = (
-    'spotting in long recordings has a page of its own: papermill nbs/video/09_spotting.ipynb OUT.ipynb '
-    '-p dataset synth_long -p method roi_flow; mpfnet run -p task spot; run_spotting in Python')
+    '{0}: long recordings are for spotting, which has a page of its own: mpfnet spot {0}, or mpfnet run -p task spot '
+    '-p dataset {0}; papermill nbs/video/09_spotting.ipynb OUT.ipynb -p dataset {0}; in Python '
+    "mpfnet.video.spotting.run_spotting('{0}')")
 
 def not_spotting(given:dict): # name → value
     "A ValueError that leads to the page of long recordings if these are asked for."
-    long = str(given.get('dataset')).endswith('_long') and 'task' not in given
-    if given.get('task') == SPOT or long: raise ValueError(SPOT_IS_ELSEWHERE)
+    dataset = given.get('dataset')
+    long = isinstance(dataset, str) and dataset in ('synth_long', *LONG)
+    if given.get('task') != SPOT and not (long and 'task' not in given): return
+    raise ValueError(SPOT_IS_ELSEWHERE.format(dataset if long else 'synth_long'))
 
 # %% ../nbs/05b_parameters.ipynb #e6fef41d
 def check_parameters(given:dict) -> Parameters: # name → value

@@ -3,6 +3,8 @@ told, and whatever else is wrong with a copy ends in a sentence and leaves the o
 import os
 import shutil
 import warnings
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -13,9 +15,11 @@ from openpyxl import load_workbook
 
 from mpfnet.core.files import hash_of
 from mpfnet.data.defects import DECISIONS, against, report_table
-from mpfnet.data.long_videos import LONG, load_recordings, long_folder, read_long
+from mpfnet.data.long_videos import LONG, load_recordings, long_folder, long_images, read_long
 from mpfnet.data.readers import DataError
 from mpfnet.synthetic.long_lookalike import LONG_BOOKS, LONG_DEFECTS, long_truth, make_long_lookalike
+from mpfnet.synthetic.recordings import LongConfig, drawn_images
+from mpfnet.video.spotting import RecordingRow
 
 BY = ['subject', 'video', 'kind', 'onset', 'apex', 'offset']
 
@@ -339,9 +343,125 @@ def test_spotting_runs_on_a_licensed_dataset_and_stops_at_a_wrong_request(tmp_pa
         folder = run_spotting('casme_sq_long', 'same', **asked)
         assert run_spotting('casme_sq_long', 'same', **asked) == folder
         report = spot_report(folder)
-        for words, wrong in (('annotation=PART', dict(data_options='fps=30')),
+        for words, wrong in (('one of annotation, fps', dict(data_options='seconds=30')),
                              ('with .v9. in its name', dict(data_options='annotation=v9')),
                              ('people|s15', dict(subjects='s99')), ('looked for', dict(data_root=tmp_path/'no'))):
             with pytest.raises(ValueError, match=words): run_spotting('casme_sq_long', 'same', **asked | wrong)
     assert report.stamp.startswith('LOOK-ALIKE') and len(report.truth) == 36 + 7
     assert report.table['hits'].sum() > 0 and folder.name.startswith('casme_sq_long-spot-same-')
+
+
+# ---- recordings that are video files
+
+@pytest.fixture(scope='module')
+def filmed(tmp_path_factory):
+    "name → the same recordings as those of `trees`, each a video file."
+    root = tmp_path_factory.mktemp('films')
+    return {n: make_long_lookalike(n, root, subjects=1, defects=False, films=True, progress=False) for n in LONG}
+
+
+@pytest.mark.parametrize('name', LONG)
+def test_films_give_the_truth_of_folders(name, trees, filmed):
+    found, report = read_long(name, filmed[name])
+    _, whole, before = trees[name]
+    assert found.truth.equals(whole.truth)
+    rest = [c for c in whole.recordings if c != 'folder']
+    assert found.recordings[rest].equals(whole.recordings[rest])
+    assert [f['decision'] for f in report['findings']] == [f['decision'] for f in before['findings']]
+    row = next(found.recordings.itertuples())
+    assert row.folder.endswith('.avi') and sum(1 for _ in found.images(row)) == row.frames
+
+
+def test_a_film_gives_nearly_the_signal_of_its_folder(tmp_path):
+    "Differences stay below what a spotter calls a movement; they come from how pictures are coded."
+    from mpfnet.synthetic.films import write_film
+    from mpfnet.video.spot import FACE_PLACES, SpotConfig
+    from mpfnet.video.spotters import roi_measure
+    few = LongConfig(subjects=1, each=1, seconds=6, seed=3)
+    images = [*islice(drawn_images(few, RecordingRow(subject='s01', video='v1')), 36, 96)]
+    (tmp_path/'folder').mkdir()
+    for k, image in enumerate(images): cv2.imwrite(str(tmp_path/f'folder/img{k + 1:03}.jpg'), image)
+    write_film(tmp_path/'film.avi', images, fps=30)
+    one, other = (roi_measure(partial(long_images, tmp_path, RecordingRow(
+        subject='s', video='v', folder=name, first=1, frames=60)), 30) for name in ('folder', 'film.avi'))
+    assert np.array_equal(one['frame'], other['frame']) and np.array_equal(one['face'], other['face'])
+    places = [f'{p}_{a}' for p in FACE_PLACES for a in 'xy']
+    one, other = (np.nan_to_num(np.stack([s[p] for p in places])) for s in (one, other))    # (24, T) px
+    assert 0 < np.quantile(np.abs(one - other), .99) < SpotConfig().floor < .5*np.abs(one).max()
+    k = np.abs(one).max(1).argmax()
+    assert np.corrcoef(one[k], other[k])[0, 1] > .98
+
+
+def empty_film(path): path.write_bytes(b'')
+def text_film(path): path.write_bytes(b'<html>Sign in</html>'*20)
+def only_the_head(path): path.write_bytes(path.read_bytes()[:400])
+
+
+@pytest.mark.parametrize('spoil', [empty_film, text_film, only_the_head], ids=lambda f: f.__name__)
+def test_a_broken_film_is_told_as_a_missing_folder_is(spoil, filmed, tmp_path):
+    folder = shutil.copytree(filmed['casme_sq_long'], tmp_path/'casme_sq_long')
+    before, _ = read_long('casme_sq_long', folder)
+    row = next(r for r in before.recordings.itertuples() if r.video in set(before.truth['video']))
+    spoil(folder/row.folder)
+    found, report = read_long('casme_sq_long', folder)
+    assert as_rows(found.truth) == as_rows(before.truth[before.truth['video'] != row.video])
+    assert row.video not in set(found.recordings['video']) and len(found.recordings) == len(before.recordings) - 1
+    told = report_table(report).set_index('decision')
+    assert (folder/row.folder).name in told.loc['video-damaged', 'found']
+    assert (told.loc[['no-frame-at-all'], 'row'].notna()).all() and 'video-damaged' in '; '.join(against(report))
+    with pytest.raises(DataError, match='frames; '): [*before.images(row)]
+
+
+def test_a_film_that_was_cut_off_or_made_anew_is_doubted(filmed, tmp_path):
+    "What is left of it is used; what the sheet says of the rest is dropped, row by row."
+    from mpfnet.synthetic.films import write_film
+    folder = shutil.copytree(filmed['casme_sq_long'], tmp_path/'casme_sq_long')
+    before, _ = read_long('casme_sq_long', folder)
+    t = before.truth.groupby('video')['onset'].max()
+    video, last = t.idxmax(), int(t.max())
+    row = next(r for r in before.recordings.itertuples() if r.video == video)
+    data = (folder/row.folder).read_bytes()
+    (folder/row.folder).write_bytes(data[:int(len(data)*.5)])
+    with pytest.raises(DataError, match=f'{row.frames} when it was looked at first'): [*before.images(row)]
+    found, report = read_long('casme_sq_long', folder)
+    left = found.recordings.set_index('video').loc[video, 'frames']
+    told = report_table(report).set_index('decision')
+    assert 0 < left < last and {'film-cut-off', 'not-filmed'} <= {*told.index}
+    lost = before.truth[(before.truth['video'] == video) & (before.truth['onset'] >= left)]
+    assert sorted(told.loc[['not-filmed'], 'row']) == sorted(lost['row'])
+
+    write_film(folder/row.folder, [np.full((48, 64, 3), 90, np.uint8)]*row.frames, fps=25)
+    found, report = read_long('casme_sq_long', folder)
+    assert found.recordings.set_index('video').loc[video, 'fps'] == 25.
+    assert as_rows(found.truth) == as_rows(before.truth)
+    assert ('film-rate', '25, published 30') in {(f['decision'], f['found']) for f in report['findings']}
+    found, report = read_long('casme_sq_long', folder, fps=30)         # who knows that only the tag is wrong
+    assert (found.recordings['fps'] == 30).all() and 'film-rate' not in report_table(report)['decision'].tolist()
+    with pytest.raises(ValueError, match='frames a second'): read_long('casme_sq_long', folder, fps=0)
+
+
+def test_of_a_folder_and_a_film_the_pictures_are_read(trees, filmed, tmp_path):
+    folder = copied(trees['casme_sq_long'][0], tmp_path/'casme_sq_long')
+    copied(filmed['casme_sq_long']/'rawpic', folder/'rawvideo')
+    row = next(trees['casme_sq_long'][1].recordings.itertuples())
+    shutil.copy(filmed['casme_sq_long']/f'{row.folder}.avi', folder/f'{row.folder}.avi')
+    found, report = read_long('casme_sq_long', folder)
+    assert found.recordings['folder'].tolist() == trees['casme_sq_long'][1].recordings['folder'].tolist()
+    assert {f['found'] for f in report['findings'] if f['decision'] == 'choice'} == {'rawvideo', f'{row.folder}.avi'}
+
+
+def test_the_commands_for_data_know_long_recordings(tmp_path, capsys):
+    from mpfnet.cli import main
+    def said(*words): return main([*map(str, words)]), *capsys.readouterr()
+    status, out, _ = said('data', 'lookalike', 'casme_sq_long', tmp_path, '--blank', '--films', '--subjects', 1)
+    assert status == 0 and '6 recordings, 0 of them drawn' in out and 'without --blank' in out
+    ask = 'data', 'check', 'casme_sq_long', '--root', tmp_path
+    status, out, err = said(*ask, '--deep')
+    assert status == 1 and 'partial-copy' in out and 'video-damaged' not in out and 'made up' in out
+    next(tmp_path.rglob('*.avi')).write_bytes(b'')
+    status, out, _ = said(*ask)
+    assert status == 1 and 'is empty (0 bytes)' in out
+    assert 'video-damaged' in said(*ask, '--strict')[2]
+    for wrong in (('check', 'samm_lv', '--task', '3class'), ('lookalike', 'samm_lv', tmp_path, '--scale', '.5'),
+                  ('lookalike', 'samm', tmp_path, '--films'), ('check', 'samm_lv', '--modality', 'vis')):
+        assert said('data', *wrong)[0] == 2

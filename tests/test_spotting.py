@@ -199,6 +199,25 @@ def test_a_wrong_request_is_refused_in_words(asked, words, tmp_path):
         dict(data_options='subjects=2,each=1,seconds=6') | asked))
 
 
+def test_damage_to_a_run_is_said_or_mended(cheap, tmp_path):
+    folder = run_spotting(cheap, 'dark', out_dir=tmp_path, progress=False)
+    whole = {p: p.read_bytes() for p in folder.rglob('*.*') if p.is_file()}
+    for name, data, words in (('metrics.json', b'{}', 'no folds, macro'), ('spotted.csv', b'', 'is damaged'),
+                              ('truth.csv', b'\xff\xfe', 'is damaged'), ('recordings.csv', b'a\n1\n', 'also dataset')):
+        (folder/name).write_bytes(data)
+        with pytest.raises(ValueError, match=words) as said: spot_report(folder)
+        assert name.partition('.')[0] in str(said.value)
+        run_spotting(cheap, 'dark', out_dir=tmp_path, progress=False)
+        assert {p: p.read_bytes() for p in whole} == whole
+    signals, records = sorted((tmp_path/'cache').rglob('*.safetensors')), sorted(folder.glob('folds/*'))
+    signals[0].write_bytes(signals[0].read_bytes()[:50])
+    for r in records: r.write_bytes(b'null')
+    with pytest.warns(UserWarning): run_spotting(cheap, 'dark', out_dir=tmp_path, progress=False)
+    assert all(p.read_bytes() == data for p, data in whole.items() if p not in records)
+    with pytest.raises(ValueError, match="found 'nobody'"):
+        run_spotting(cheap, 'dark', subjects=[], out_dir=tmp_path, progress=False)
+
+
 def test_a_report_says_where_no_face_was_found(cheap, tmp_path, monkeypatch):
     def images(row): return _images(row) if row['subject'] != 'c' else [np.full((4, 4, 3), 200, np.uint8)]*500
     def measured(images, fps):
@@ -278,7 +297,11 @@ def test_who_asks_a_run_for_spotting_is_led_to_its_page():
 @pytest.mark.parametrize('asked, words', [
     (dict(seed='x'), 'a whole number, 0 or more'), (dict(seed=-1), 'a whole number'),
     (dict(workers=0), 'a whole number, 1 or more'), (dict(data_options=3), 'expected text'),
-    (dict(out_dir='s3://bucket'), 'expected a folder'), (dict(data_root='here'), 'synth_long is drawn')])
+    (dict(out_dir='s3://bucket'), 'expected a folder'), (dict(data_root='here'), 'synth_long is drawn'),
+    (dict(out_dir='a\0b'), 'expected a folder'), (dict(dataset='samm_lv', data_root=3), 'expected a folder'),
+    (dict(method=['mdmd']), 'name of a spotter'), (dict(data_options='seed=-1'), 'long.seed'),
+    (dict(data_options='seconds=1e12'), 'at most 36000'), (dict(data_options='each=1,each=2'), 'each name once'),
+    (dict(dataset='samm_lv', data_options='fps=nan'), 'frames a second')])
 def test_a_wrong_value_is_refused_before_anything_is_written(asked, words, tmp_path):
     with pytest.raises(ValueError, match=words): run_spotting(**dict(out_dir=tmp_path/'runs', progress=False) | asked)
     assert not (tmp_path/'runs').exists()
@@ -298,6 +321,28 @@ def test_run_hands_over_to_the_page_of_spotting(tmp_path):
     assert again.returncode == 0 and file_hash(made/'metrics.json') == before
     wrong = warm('-m', 'mpfnet', 'run', '-p', 'task', 'spot', '-p', 'preset', 'tiny', cwd=tmp_path)
     assert wrong.returncode == 2 and 'of dataset, method' in wrong.stderr
+
+
+@pytest.mark.parametrize('asked, words', [
+    (dict(dataset='casme2'), 'one of synth_long'), (dict(method='x'), 'unknown spotter'),
+    (dict(workers='0'), '1 or more'), (dict(data_options='people=3'), 'one of subjects, each'),
+    (dict(dataset='samm_lv', data_options='seconds=3'), 'one of annotation, fps')])
+def test_one_slip_has_one_exit_status_however_it_is_asked(asked, words, tmp_path, monkeypatch, capsys):
+    from mpfnet.cli import main
+    monkeypatch.chdir(tmp_path)
+    spot = [x for k, v in asked.items() if k != 'dataset' for x in (f'--{k.replace("_", "-")}', v)]
+    run = [x for pair in asked.items() for x in ('-p', *pair)]
+    for line in (('spot', asked.get('dataset', 'synth_long'), *spot), ('run', '-p', 'task', 'spot', *run)):
+        assert main([*line]) == 2 and words in capsys.readouterr().err, line
+    assert not [*tmp_path.iterdir()]
+
+
+def test_where_there_is_no_data_the_command_that_makes_some_is_named(monkeypatch, capsys):
+    from mpfnet.cli import main
+    monkeypatch.delenv('MPFNET_DATA', raising=False)
+    for line in (('spot', 'samm_lv'), ('data', 'check', 'samm_lv')):
+        assert main([*line]) == 1 and 'mpfnet data lookalike samm_lv FOLDER' in capsys.readouterr().err
+    assert main(['run', '-p', 'dataset', 'samm_lv']) == 2 and 'mpfnet spot samm_lv' in capsys.readouterr().err
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):

@@ -137,10 +137,13 @@ DECISIONS |= {
 DECISIONS |= {
     'unknown-kind': ('dropped', 'the row says neither micro nor macro, or both'),
     'not-filmed': ('dropped', 'the interval lies outside the recording on disk'),
-    'no-frame-at-all': ('dropped', 'the folder of the recording holds no frame'),
+    'no-frame-at-all': ('dropped', 'the folder of the recording, or its film, gives no frame'),
     'long-micro': ('doubtful', 'a micro-expression of more than three seconds: used as the sheet has it'),
     'both-kinds': ('doubtful', 'one interval is called micro and macro: both are used'),
-    'film-not-read': ('doubtful', 'a recording as a video file: not read; unpack it into frames, numbered from 1'),
+    'film-rate': ('doubtful', 'the film has another number of frames a second than was published: its own is used. '
+                              'Tagged wrongly: say fps. Made anew: the sheet counts other frames'),
+    'film-uneven': ('doubtful', 'the film’s frames do not follow each other evenly: taken as even, at its mean rate'),
+    'film-cut-off': ('doubtful', 'the film ends before its head says: damaged, or not copied to its end'),
     'ends-after': ('repaired', 'the offset is after the last frame of the recording: its last frame'),
     'begins-before': ('noted', 'it began before the recording did: known from the first frame on'),
     'apex-left-out': ('noted', 'the apex is not between onset and offset: left empty'),

@@ -132,9 +132,9 @@ CLASSES = dict(happiness='positive', surprise='surprise', disgust='negative', sa
 
 
 def naming(folder, model):
-    "True class and the likeliest one of each short movement that is found; the share that is given no class."
+    "True class and the likeliest one of each short movement that is found; how many are given one."
     from mpfnet.predict import predict
-    classes, pairs, none = {tuple(units): CLASSES[e] for e, units in SHOWN}, [], 0
+    classes, pairs, sure = {tuple(units): CLASSES[e] for e, units in SHOWN}, [], []
     for v in json.loads((folder/'truth.json').read_text(encoding='utf-8')):
         if not (truth := [t for t in v['truth'] if t['kind'] == 'micro']): continue
         found = predict(folder/v['file'], model, pictures=False, progress=False)
@@ -142,13 +142,15 @@ def naming(folder, model):
             said = found.named.get(row, {})
             if not said.get('probabilities'): continue
             pairs.append((classes[tuple(truth[n]['units'])], max(said['probabilities'], key=said['probabilities'].get)))
-            none += said['label'] == 'no class'
-    truth, best = zip(*pairs)
-    f1 = f1_score(truth, best, average='macro', labels=sorted(set(CLASSES.values())), zero_division=0)
+            if said['label'] != 'no class': sure.append(pairs[-1])
+    def uf1(pairs):
+        if not pairs: return float('nan')
+        return f1_score(*zip(*pairs), average='macro', labels=sorted(set(CLASSES.values())), zero_division=0)
     about = json.loads((Path(model)/'config.json').read_text(encoding='utf-8'))
     return (f'Seed {folder.name}, `mpfnet fit {about["dataset"]} --method {about["method"]}`: {len(pairs)} short '
-            f'movements found and named, UF1 of three classes {f1:.3f} by the likeliest; {none} are said to have no '
-            'class, since two are near. Drawn faces, and a model of drawn faces: says nothing of people.')
+            f'movements found, UF1 of three classes {uf1(pairs):.3f} by the likeliest. {len(sure)} are given a class, '
+            f'UF1 {uf1(sure):.3f} of these; of the others two are near. Drawn faces, and a model of drawn faces: says '
+            'nothing of people.')
 
 
 def speed(seconds=6, fps=30):

@@ -886,7 +886,8 @@ def fit_model(args) -> int: # what argparse read
     from mpfnet.models import fit, load
     asked = {k: getattr(args, k) for k in (*FIT_FLAGS, 'strict') if hasattr(args, k)}
     try:
-        folder = fit(args.dataset, args.method, out=args.out, force=args.force, progress=sys.stderr.isatty(), **asked)
+        folder = fit(args.dataset, args.method, out=args.out, force=args.force, progress=sys.stderr.isatty(),
+                     calibrate=not args.no_calibration, **asked)
     except (RuntimeError, ArithmeticError, MemoryError) as e:     # training diverged, or the GPU has no room
         complain(in_plain_words(e))
         return 1
@@ -1339,6 +1340,9 @@ def _fit_arguments(p):
     p.add_argument('--out', metavar='DIR', help='folder of the model (models/DATASET-TASK-METHOD)')
     p.add_argument('--force', action='store_true', help='replace a model that is there')
     p.add_argument('--strict', action='store_true', default=argparse.SUPPRESS, help='defects of the data are errors')
+    p.add_argument('--no-calibration', action='store_true',
+                   help='do not learn how sure the model may be: saves one further fit, on two thirds of the subjects '
+                        '(three, where a fit is short); `mpfnet predict` then says "no class" too often')
     for name, help in FIT_FLAGS.items():
         p.add_argument(f'--{name.replace("_", "-")}', metavar='X', default=argparse.SUPPRESS, help=help)
 

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'COMPOSITE', 'LICENSED', 'READERS', 'NAMES', 'READY_FLOW', 'RELEASE', 'LICENCE', 'HELP', 'NO_ROOT',
-           'OTHER_LISTS', 'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'OPTIONS_OF_ONE', 'UNIT_COLUMN', 'parts_of',
-           'check_joined', 'joins', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere', 'counts_of',
-           'check_counts', 'expected_of', 'found_of', 'difference', 'compare_counts', 'load_clips', 'finish',
-           'reader_options', 'check_options', 'nothing_left', 'load_own', 'load_composite', 'joint_report',
-           'coded_parts', 'well_coded', 'tell_uncoded', 'load_units']
+           'OTHER_LISTS', 'CHANGED', 'OPTIONS', 'NO_OPTIONS', 'OPTIONS_OF_ONE', 'UNIT_COLUMN', 'UNITS_STRICT',
+           'parts_of', 'check_joined', 'joins', 'AsTable', 'Clips', 'stamp', 'dataset_folder', 'unpacked_elsewhere',
+           'counts_of', 'check_counts', 'expected_of', 'found_of', 'difference', 'compare_counts', 'load_clips',
+           'finish', 'reader_options', 'check_options', 'nothing_left', 'load_own', 'load_composite', 'joint_report',
+           'coded_parts', 'done_with', 'well_coded', 'tell_uncoded', 'load_units']
 
 # %% ../nbs/00_clips.ipynb #ed77b2f2
 import os
@@ -28,7 +28,7 @@ from .data.readers import SOURCES, DataError, case_lines, check_names, read_data
 from .data.settle import POLICIES
 from .data.sheets import plain
 from .data.steps import STEP_OPTIONS, read_atnet_flow
-from .data.units import AU, check_coded, is_units, marks, read_units, settled_units, units_task
+from .data.units import AU, advice_for, check_coded, is_units, marks, read_units, settled_units, units_task
 from .synthetic.synth import read_synth
 
 # %% ../nbs/00_clips.ipynb #d3a9fb6a
@@ -352,7 +352,7 @@ def load_own(
     options,
 ) -> Clips:
     "One's own clips."
-    own = own_data(dataset)
+    own = own_data(dataset, task)
     if apex not in POLICIES: raise ValueError(f'apex policy {apex!r} is unknown; known: {", ".join(POLICIES)}')
     if task is None: raise ValueError(f'{own}: task=None is for the licensed datasets')
     if own.arrays and {*options} - {'kind'}: raise ValueError(f'{own}: options: expected kind alone, found {options}')
@@ -414,25 +414,36 @@ def coded_parts(
 UNIT_COLUMN = 'one with action units: Action Units, or AU'
 
 # %% ../nbs/00_clips.ipynb #daea767e
+def done_with(cell) -> str: # that cannot be read
+    "What is done with its clip, and what to write instead."
+    return '. '.join(filter(None, ('left out', advice_for(cell))))
+
 def well_coded(clips:Clips) -> pd.DataFrame: # of one dataset, with a column `au`
     "The clips whose units are known, with a column `units`; the report tells of the others."
     report, rows = Report(clips.name, findings=clips.report['findings']), clips.table
     rows = rows.assign(units=[read_units(v) for v in rows['au']])
     for r in rows[rows['units'].isna()].itertuples():
         decision = 'units-unread' if str(r.au).strip() else 'units-missing'
-        report.add(decision, f'{r.subject}/{r.clip}', column='au', found=r.au, done='left out')
+        report.add(decision, f'{r.subject}/{r.clip}', column='au', found=r.au, done=done_with(r.au))
     return rows[rows['units'].notna()].reset_index(drop=True)
 
 # %% ../nbs/00_clips.ipynb #a562f977
+UNITS_STRICT = ('strict mode refuses {} case(s) in the column of action units:\n{}\nNumbers joined by + are read: '
+                '4+12; and 0, where a coder saw none')
+
 def tell_uncoded(
     report,  # of one's own clips, after `well_coded`
     kept,    # clips whose units are known
+    strict=False,  # whether such a clip is an error
 ):
-    "Warn of one's own clips that are left out for what stands in the column of the units."
+    "Tell of one's own clips that are left out for what stands in the column of the units: a warning, or a DataError."
     odd = [f for f in report['findings'] if f['decision'] in ('units-unread', 'units-missing')]
+    if odd and strict: raise DataError(UNITS_STRICT.format(len(odd), case_lines([*map(in_words, odd)])))
     some = ', '.join(f'{f["clip"]}: {f["found"] or "empty"}' for f in odd[:3])
+    advice = next((f'. {f["found"]}: {a}' for f in odd if (a := advice_for(f['found']))), '')
     more = f'; and {len(odd) - 3} more' if len(odd) > 3 else ''
-    if odd: warn(f'{len(odd)} of {kept + len(odd)} clips left out: no action units that can be read. {some}{more}')
+    if odd: warn(f'{len(odd)} of {kept + len(odd)} clips left out: no action units that can be read. '
+                 f'{some}{more}{advice}')
 
 # %% ../nbs/00_clips.ipynb #396b5d52
 def load_units(
@@ -446,7 +457,7 @@ def load_units(
     "Every clip whose units are known. Its task names those that are scored; `report['units']` counts all of them."
     parts = coded_parts(dataset, root, apex, strict, options)
     coded = [well_coded(p) for p in parts]
-    if is_own(dataset): tell_uncoded(parts[0].report, len(coded[0]))
+    if is_own(dataset): tell_uncoded(parts[0].report, len(coded[0]), strict)
     rows = pd.concat(coded).sort_values(['dataset', 'subject', 'clip'], ignore_index=True)
     name = parts[0].name if len(parts) == 1 else check_joined(dataset)
     task = units_task(scored := settled_units(rows['units'], task, name))

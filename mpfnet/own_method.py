@@ -815,6 +815,7 @@ class Own(Method):
     held: dict = field(default_factory=dict)     # what their names hold: see `constants`
     odd: str = ''         # what they hold otherwise in this process
     ours: tuple = ()      # modules of mpfnet that they import
+    units: str = ''       # how it serves action units, as it says itself: a key of `UNIT_WAYS`; '' = it does not
     restore: Callable = None
     def __str__(self): return self.name
     def __repr__(self): return f'Own({self.address}, {self.kind})'
@@ -837,7 +838,7 @@ def noted(self:Own):
     asked, met = self.asked()
     versions = {k: v for m in met if (k := library_of(located(m, self.name))) and (v := version_of(k))}
     return dict(own=dict(address=self.address, kind=self.kind, parameters=asked, reads=self.reads, gives=self.gives,
-                         versions=versions))
+                         versions=versions) | (dict(units=self.units) if self.units else {}))
 
 # %% ../nbs/04d_own_method.ipynb #be861d81
 @patch
@@ -1057,6 +1058,7 @@ def own(
     modules=None,  # names of further modules whose code decides its numbers
     gives=None,    # see `Method`
     ordered=None,  # see `Method`
+    units=None,    # how it serves action units: 'each' or 'together'; None: its attribute, or not at all
 ) -> Own:
     "A row for a method of one's own. A ValueError says what is expected of one."
     given, called, home, who = found_in(thing, name)
@@ -1072,7 +1074,8 @@ def own(
         features=found != 'object' and reads in ('preprocess', 'strain'),
         extra=(extra,) if isinstance(extra, str) else tuple(extra),
         gives=gives or said('gives', str, given, made) or ('probabilities' if found == 'module' else 'numbers'),
-        ordered=bool(ordered if ordered is not None else said('ordered', bool, given, made)))
+        ordered=bool(ordered if ordered is not None else said('ordered', bool, given, made)),
+        units=units or said('units', str, given, made) or '')
     return sent(row)
 
 # %% ../nbs/04d_own_method.ipynb #86807eba

@@ -203,7 +203,7 @@ def options_text(options:dict) -> str: # name → text
 def with_own_data(p:Parameters) -> Parameters:
     "One's own data under a name, with the classes that their labels have; others as they are."
     if not is_own(p.dataset): return p
-    own, sheet = own_data(p.dataset), options_of(p.data_options).get('sheet', '')
+    own, sheet = own_data(p.dataset, p.task), options_of(p.data_options).get('sheet', '')
     return replace(p, dataset=own, task=task_asked(own, str(p.task), sheet))
 
 # %% ../nbs/05b_parameters.ipynb #dda880ef

@@ -47,7 +47,7 @@ def made(tmp_path_factory, flow_root, synth_root):
             data = dict(dataset='synth', data_root=synth_root) if frames else dict(dataset='megc2019_flow',
                                                                                   data_root=flow_root)
             done[method, frames] = fit(method=method, out=base/f'{method} {frames}', out_dir=base/'runs', preset='tiny',
-                                       device='cpu', overrides=SMALL, progress=False, **data)
+                                       device='cpu', overrides=SMALL, progress=False, calibrate=False, **data)
         return done[method, frames]
     make.base = base
     return make
@@ -178,6 +178,7 @@ BAD = {
     'people, made: missing or of another kind': lambda f: edited(f, people=None, made=[]),
     'stamp: missing or of another kind': lambda f: edited(f, data={}),
     'classes: missing or of another kind': lambda f: edited(f, classes=['negative']),
+    'calibration: missing or of another kind': lambda f: edited(f, calibration=dict(temperature='hot')),
     'a model of format True': lambda f: edited(f, format=True),
 }
 
@@ -304,7 +305,7 @@ def test_priors_are_found_again_by_another_method(made, flow_root):
     def priors(): return {p: p.stat().st_mtime_ns for p in made.base.glob('runs/cache/priors/*/*.safetensors')}
     before = priors()
     fit('megc2019_flow', 'mpfnet_p', out=made.base/'p', data_root=flow_root, out_dir=made.base/'runs', preset='tiny',
-        device='cpu', overrides=SMALL, progress=False)
+        device='cpu', overrides=SMALL, progress=False, calibrate=False)
     assert priors() == before != {}
 
 
@@ -340,6 +341,39 @@ def test_a_state_that_forgets_is_found_out(mine, flow_root, tmp_path):
     mine('self.hidden')
     with pytest.raises(ValueError, match='`state` lacks something'): little(flow_root, tmp_path, 'mine')
     assert not list(tmp_path.glob('ein*'))
+
+
+def test_how_sure_it_may_be_is_learnt_on_people_whom_a_fit_had_not_seen(mine, flow_root, tmp_path, monkeypatch):
+    "A third at a time, by fits on the others; the model itself is the same with it and without, and an old one loads."
+    mine('0')
+    Mine, seen = sys.modules['own_of_mine'].Mine, []
+    make = Mine.__init__
+    def noted(self, fold, ctx):
+        seen.append({*zip(fold.clips['dataset'], fold.clips['subject'])})
+        make(self, fold, ctx)
+    monkeypatch.setattr(Mine, '__init__', noted)
+    plain = load(little(flow_root, tmp_path, 'mine', calibrate=False))
+    assert len(seen) == 1
+    model = load(little(flow_root, tmp_path, 'mine', out=tmp_path/'sure'))
+    whole, held = seen[0], [seen[0] - part for part in seen[2:]]
+    assert seen[1] == whole == set.union(*held) and sum(map(len, held)) == len(whole) and len(held) == 3
+    assert plain.about['weights'] == model.about['weights'] and plain.about['probe'] == model.about['probe']
+    found = model.about['calibration']
+    assert (found['fits'], found['clips'], found['subjects']) == (3, model.about['data']['clips'], len(whole))
+    assert plain.temperature == 1 != model.temperature and f'temperature of {model.temperature:.3g}' in model.card
+    assert 'it was not asked for' in plain.card and plain.about['command'].endswith(' --no-calibration')
+    edited(model.folder, calibration=None)
+    assert load(model.folder).temperature == 1
+
+
+def test_a_network_is_fitted_once_more_and_one_that_cannot_be_is_a_model_all_the_same(flow_root, tmp_path, monkeypatch):
+    asked = dict(preset='tiny', device='cpu', overrides=SMALL)
+    model = load(little(flow_root, tmp_path, 'scratch', **asked))
+    assert model.about['calibration']['fits'] == 1 and 0 < model.temperature < 1
+    def refuse(e): raise ValueError('too few clips')
+    monkeypatch.setattr('mpfnet.models.scores_held_out', refuse)
+    without = load(little(flow_root, tmp_path, out=tmp_path/'m'))
+    assert without.temperature == 1 and 'Not known: too few clips' in without.card
 
 
 def test_an_own_method_needs_its_own_source(mine, flow_root, tmp_path, monkeypatch):

@@ -596,6 +596,16 @@ def test_a_cell_nobody_can_read_and_an_empty_one_are_told_and_left_out(films, co
     assert clips.table.query("subject == 'p1' and clip == 'c2'")['label'].item() == (0, 0)      # 0: a coder saw none
 
 
+def test_a_cell_that_a_spreadsheet_took_for_a_date_is_told_with_what_to_write(films, coded):
+    coded.loc[0, 'au'], coded.loc[1, 'au'] = '45389', 'smile'
+    with pytest.warns(UserWarning, match='45389: a date[?] A spreadsheet .* write 4[+]7, in a column .* as text'):
+        clips = units(coded, films)
+    told = [f['done'] for f in clips.report['findings'] if f['decision'] == 'units-unread']
+    assert told[1] == 'left out' and 'write 4+7' in told[0]
+    with pytest.raises(DataError, match='(?s)refuses 2 case.*45389.*write 4[+]7.*smile'):
+        units(coded, films, strict=True)
+
+
 def test_units_in_lists_are_read_and_a_column_without_any_is_said(films, coded):
     lists = coded.assign(au=[[4], [12, 25], (1, 2, 5)]*(len(coded)//3))
     assert units(lists, films)['label'].tolist() == units(coded, films)['label'].tolist()
@@ -621,6 +631,19 @@ def test_units_of_arrays(tmp_path):
     y, subjects = [UNITS[k % 2] for k in range(12)], [f's{k % 4}' for k in range(12)]
     clips = load_clips((rng.normal(size=(12, 5, 2, 16, 16)), y, subjects), task='au:4+12+25')
     assert clips.table.groupby('subject')['label'].agg(set).to_list() == [{(1, 0, 0)}, {(0, 1, 1)}]*2
+
+
+def test_arrays_with_an_empty_y_leave_its_clip_out_and_are_refused_where_it_is_a_class(tmp_path):
+    X, s = np.random.default_rng(0).normal(size=(12, 5, 2, 16, 16)), [f's{k % 4}' for k in range(12)]
+    y = ['', None, *(UNITS[k % 2] for k in range(10))]
+    with pytest.warns(UserWarning, match='2 of 12 clips left out.*s0/00000: empty'):
+        clips = load_clips((X, y, s), task='au:4')
+    assert clips['clip'].tolist()[0] == '00004' and len(clips) == 10
+    with pytest.warns(UserWarning):
+        folder = loso.run(dataset=(X, y, s), task='au:4', method='pca_lda', out_dir=tmp_path, device='cpu',
+                          progress=False)
+    assert json.loads((folder/'metrics.json').read_text())['pooled']['n'] == 10
+    with pytest.raises(DataError, match='y.0.: expected a name'): load_clips((X, y, s))
 
 
 @pytest.mark.parametrize('change, said', [

@@ -107,6 +107,46 @@ def test_a_method_that_does_not_serve_names_those_that_do(method):
         check_parameters(dict(dataset='casme2', task='au', method=method))
 
 
+MINE = """
+import numpy as np
+class Each:
+    "Distance to the mean clip of each of two classes."
+    units = 'each'
+    def fit(self, fold):
+        x, y = fold.X().flatten(1).numpy(), fold.y.numpy()
+        assert y.ndim == 1 and fold.n_classes == 2
+        self.means = np.stack([x[y == k].mean(0) for k in (0, 1)])
+    def scores(self, x): return -np.linalg.norm(np.asarray(x).reshape(len(x), 1, -1) - self.means, axis=2)
+    def state(self): return dict(means=self.means)
+class Together(Each):
+    units = 'together'
+    def fit(self, fold):
+        x, y = fold.X().flatten(1).numpy(), fold.y.numpy()
+        assert y.shape == (len(x), 3) and fold.n_classes == 3
+        self.means = np.stack([[x[y[:, u] == k].mean(0) for k in (0, 1)] for u in range(3)])
+    def scores(self, x):
+        far = np.linalg.norm(np.asarray(x).reshape(len(x), 1, 1, -1) - self.means, axis=3)
+        return far[..., 0] - far[..., 1]
+class Silent(Each):
+    units = None
+"""
+
+
+def test_a_method_of_one_s_own_serves_units_in_the_way_that_it_says(synth_root, tmp_path):
+    "Both ways are the same here, in processes of their own too; who says no way is told of both."
+    (tmp_path/'mine.py').write_text(MINE)
+    def of(name, **more):
+        return run(**asked(synth_root, tmp_path, method=f'{tmp_path}/mine.py:{name}', overrides='') | more)
+    folders = [of('Each', workers=2), of('Together')]
+    found = [json.loads((f/'config.json').read_text()) for f in folders]
+    assert [c['own']['units'] for c in found] == ['each', 'together'] and found[0]['code'] != found[1]['code']
+    each, together = (pd.read_csv(f/'predictions.csv').filter(like='score_') for f in folders)
+    assert np.allclose(each, together, atol=1e-4)
+    assert json.loads((folders[0]/'metrics.json').read_text())['pooled']['mean_f1'] > .35
+    with pytest.raises(ValueError, match="Silent does not serve task='au'.*units = 'each'.*units = 'together': y is"):
+        of('Silent')
+
+
 def test_a_unit_that_was_never_drawn_is_refused_by_the_prior(sheets, tmp_path, monkeypatch):
     monkeypatch.setattr('mpfnet.clips.read_units', lambda text: (4, 18) if '4' in str(text) else (1,))
     with pytest.raises(ValueError, match="au_zero, units: expected some of .*task='au:1[+]4', found 'AU18'"):

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import warnings
+import xml.etree.ElementTree as ET
 from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from mpfnet.rivals.plau import AUZero, UnitEncoder
 from mpfnet.synthetic.films import Act, Film, Person, draw_film, even_times, write_film
 from mpfnet.video.name import Strip, heat_picture, model_facts, model_words, name_event, units_of
 from mpfnet.video.overlay import write_overlay
+from mpfnet.video.read import VideoError
 
 browser = test_site.browser
 FROWN = Act(kind='micro', start=.7, units=(4,), peak=2.2)
@@ -144,7 +146,50 @@ def test_again_is_of_the_same_part_of_the_same_video(tmp_path, frown, capsys):
     assert again('--from', '0.2', '--sensitivity', '1')[0] == 0
     assert 'was read from' not in again()[1]
     status, said = again(path=Path('elsewhere')/frown.name)
-    assert status == 0 and f'this signal was read from {frown}' in said
+    assert status == 0 and 'this signal was read from ' in said and f'{frown.name}\n' in said
+
+
+@pytest.fixture(scope='module')
+def kept(folder, frown): return predict(frown, progress=False).save(folder/'to be damaged', frown)
+
+
+DAMAGES = {
+    'row 1: no column frame, sure, x, y, w, h': lambda t: 'time,face\n1,x\n',
+    'row 3, column time: expected a number, found .0;02': lambda t: t.replace('\n1,0.02', '\n1,0;02', 1),
+    'row 4, column frame: expected a whole number, found .2[.]5': lambda t: t.replace('\n2,', '\n2.5,', 1),
+    'row 2, column sure: expected True or False, found .vrai': lambda t: t.replace('True', 'vrai', 1),
+    'row .*: the file ends in the middle of it': lambda t: t[:-9],
+    'row 1: no column frame, time': lambda t: t.replace(',', ';'),
+    'expected 34 fields in line 3': lambda t: t.replace('\n1,', '\n1,,', 1),
+}
+
+
+@pytest.mark.parametrize('says', DAMAGES)
+def test_a_signal_that_is_damaged_is_refused_with_its_row(tmp_path, kept, says):
+    folder = Path(shutil.copytree(kept, tmp_path/'kept'))
+    text = (folder/'signal.csv').read_text(encoding='utf-8')
+    changed = DAMAGES[says](text)
+    assert changed != text
+    (folder/'signal.csv').write_text(changed, encoding='utf-8')
+    with pytest.raises(VideoError, match=f'(?i)signal[.]csv is not as it was written: .*{says}.*Read the video again'):
+        predict_again(folder)
+
+
+def test_a_result_that_is_sent_on_names_no_home_folder(tmp_path, frown, model, monkeypatch):
+    "ELAN finds the video from the document: no way from the root of the disk, and none into somebody's home."
+    home, there = tmp_path/'anna', tmp_path/'shared'
+    monkeypatch.setattr(Path, 'home', lambda: home)
+    (home/'films').mkdir(parents=True)
+    film = home/'films'/'a b.mp4'
+    film.write_bytes(frown.read_bytes())
+    def media(folder):
+        head = ET.fromstring((folder/'events.eaf').read_text(encoding='utf-8')).find('.//MEDIA_DESCRIPTOR')
+        return head.get('MEDIA_URL'), head.get('RELATIVE_MEDIA_URL')
+    found = predict(film, load(model), progress=False)
+    out = found.save(there/'out', film)
+    assert media(out) == ('file:///a b.mp4', './a b.mp4')
+    for path in out.iterdir(): assert 'anna' not in path.read_text(encoding='utf-8'), path
+    assert media(found.save(home/'runs'/'out', film)) == ('file:///a b.mp4', '../../films/a b.mp4')
 
 
 def test_two_videos_of_one_name_get_two_folders(tmp_path):

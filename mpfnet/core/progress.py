@@ -122,7 +122,7 @@ def score_and_left(
     "What there is to say besides the number of folds."
     name, value = score if isinstance(score, tuple) else ('UF1', score)
     said = [] if value is None else [f'{name} so far {value:.2f}']
-    return said + ([f'about {duration(left)} left'] if left else [])
+    return said + ([f'about {duration(left)} left'] if left and left >= .05 else [])        # less is 0.0 s
 
 # %% ../../nbs/core/07_progress.ipynb #2d348aee
 def fold_line(

@@ -77,11 +77,14 @@ def is_own(value) -> bool: # as of the parameter `dataset`
     return isinstance(value, str) and value.lower().endswith(TABLE_FILES)
 
 # %% ../../nbs/data/08_own.ipynb #24ec89ec
-def own_data(value) -> OwnData: # a path, a DataFrame or (X, y, subjects)
+def own_data(
+    value,    # a path, a DataFrame or (X, y, subjects)
+    task='',  # of the run, where it is known
+) -> OwnData:
     "One's own data under a name; a DataError where there is no such file."
     if isinstance(value, OwnData): return value
     if isinstance(value, pd.DataFrame): return OwnData(own_name(str(value.attrs.get('name', 'table'))), value)
-    if isinstance(value, tuple): return OwnData('arrays', checked_arrays(*arrays_of(value)))
+    if isinstance(value, tuple): return OwnData('arrays', checked_arrays(*arrays_of(value), task))
     path = Path(value).expanduser()
     if path.is_file(): return OwnData(own_name(path.stem), path.absolute())
     there = 'a folder' if path.is_dir() else 'nothing'
@@ -904,6 +907,7 @@ def checked_arrays(
     X,         # (N, C, T, H, W) of floats, C = 5 or 3
     y,         # (N,) classes
     subjects,  # (N,)
+    task='',   # of the run: of action units y may be empty, as a cell of a table may
 ) -> tuple:    # X as float16, y and subjects as text
     "The same; a DataError says what is wrong with which row."
     if X.ndim != 5 or X.shape[1] not in (3, 5) or not X.size:
@@ -917,7 +921,7 @@ def checked_arrays(
         raise DataError(f'X[{bad[0]}]: not a finite number, or above 65504 ({len(bad)} of {len(F)} clips)')
     words, people = [spelling(v) for v in y.tolist()], [spelling(v) for v in subjects.tolist()]
     for name, texts, given in (('y', words, y), ('subjects', people, subjects)):
-        odd = [i for i, t in enumerate(texts) if t.lower() in ('', 'none')]
+        odd = [i for i, t in enumerate(texts) if t.lower() in ('', 'none') and not (name == 'y' and is_units(task))]
         if odd: raise DataError(f'{name}[{odd[0]}]: expected a name or a number, found {str(given[odd[0]])!r}')
     first = {}
     for i, clip in enumerate(F):

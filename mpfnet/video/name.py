@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AROUND', 'LONGER', 'SHOWN_FROM', 'APART', 'TOO_NEAR', 'NO_CLASS', 'FEW_FRAMES', 'Strip', 'strips_of', 'draw_arrows',
-           'as_address', 'pictures_of', 'naming_model', 'probabilities_of', 'best_class', 'units_of', 'heat_picture',
-           'name_event', 'model_facts', 'model_words']
+           'as_address', 'pictures_of', 'naming_model', 'best_class', 'units_of', 'heat_picture', 'name_event',
+           'model_facts', 'model_words']
 
 # %% ../../nbs/video/04_name.ipynb #a92c62d8
 from base64 import b64encode
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from ..core.checks import need
-from ..models import Model, computing, face_way, load, rate_words
+from ..models import LOGITS, Model, computing, face_way, load, rate_words
 from ..results.heat import heat_of, overlay
 from ..results.runs import kind_of
 from ..rivals.plau import AUZero
@@ -147,16 +147,6 @@ def naming_model(
     face_way(model, False)
     return model
 
-# %% ../../nbs/video/04_name.ipynb #263cce9d
-def probabilities_of(
-    scores, # (K,)
-    gives: str, # what they are, see `Method`
-) -> np.ndarray: # (K,), sum 1
-    "Probabilities as they are; other scores through softmax."
-    scores = np.asarray(scores, float)
-    p = scores if gives == 'probabilities' else np.exp(scores - scores.max())
-    return p/p.sum()
-
 # %% ../../nbs/video/04_name.ipynb #25910755
 def best_class(probabilities, classes) -> str:
     "The most probable class, or that there is none."
@@ -196,7 +186,7 @@ def _asked(model, strip, faces):
     times = np.round(1000*np.array(strip.times))
     seen, numbers, apex = model.faces_in(strip.frames, apex=strip.apex, times=times, cropped=False)
     row = model.row_of_faces(seen, numbers, apex)
-    p = probabilities_of(model.scores_of(row)[0], model.about['gives'])
+    p = model.probabilities(model.scores_of(row)[0])
     top = seen[numbers.index(apex)].permute(1, 2, 0).numpy()
     return dict(label=best_class(p, model.classes), probabilities=dict(zip(model.classes, p.round(4).tolist())),
                 units=units_of(model, row), pictures=heat_picture(model, row, top, int(p.argmax()), faces))
@@ -219,10 +209,11 @@ def model_facts(model:Model) -> dict:
     a = model.about
     s = a.get('score')
     score = s and {k: s[k] for k in ('run', 'n', 'uf1', 'uf1_ci95')}
+    sure = {k: v for k, v in (a.get('calibration') or {}).items() if k in ('temperature', 'clips', 'subjects')}
     return dict(method=a['method'], trained_on=a['data']['stamp'], clips=a['data']['clips'],
                 people=len(a['people']), clips_by_fps=a.get('clips_by_fps'), face_px=model.recipe.size,
                 classes=list(model.classes), input=a['input'], gives=a['gives'], recipe=a['recipe'],
-                sha256=a['weights']['sha256'], mpfnet=a['mpfnet'], score=score)
+                sha256=a['weights']['sha256'], mpfnet=a['mpfnet'], calibration=sure or None, score=score)
 
 # %% ../../nbs/video/04_name.ipynb #64259331
 def _tested(score): # of `model_facts`
@@ -233,14 +224,21 @@ def _tested(score): # of `model_facts`
     return f'On people it had not seen the same method reached UF1 {score["uf1"]:.2f}{between}, run {score["run"]}.'
 
 # %% ../../nbs/video/04_name.ipynb #ec086f1e
+def _scaled(facts):
+    "How its scores became probabilities."
+    c, scores = facts.get('calibration') or {}, facts['gives']
+    if c.get('temperature'): return (
+        f' They are softmax of its {LOGITS.get(scores, scores)} by a temperature of {c["temperature"]:.3g}, learnt on '
+        f'{c["clips"]} clips of {c["subjects"]} people who were held out.')
+    return '' if scores == 'probabilities' else f' They are {scores} put between 0 and 1 by softmax.'
+
 def _otherwise(facts, fps, side):
     "How a video differs from the clips of a model."
     seen = dict(frames=f'faces brought to {facts["face_px"]} px', flow28='as flow images of 28×28 px')[facts['input']]
     face = f', faces of {side:.0f} px' if side else ''
-    scale = '' if facts['gives'] == 'probabilities' else f' They are {facts["gives"]} put between 0 and 1 by softmax.'
     return (f'It learnt from {facts["clips"]} clips at {rate_words(facts["clips_by_fps"])}, {seen}; yours has '
             f'{fps:.0f} frames/s{face}, another camera and other light. Its probabilities are not calibrated for '
-            f'that.{scale}')
+            f'that.{_scaled(facts)}')
 
 # %% ../../nbs/video/04_name.ipynb #11665d4f
 def model_words(

@@ -4,6 +4,8 @@ torch again.
 `warm(*args)` does what `subprocess.run([sys.executable, *args])` does: a process of its own, with its own arguments,
 directory, environment and files, for `SCRIPT`, `-m MODULE` and `-c CODE`; `warm.begin(*args)` does not wait for it.
 What is about starting itself (what is imported, in which encoding) takes a fresh Python.
+
+`forked(command, …)` does what `Popen` does for a Python program, by a fork of the process that asks.
 """
 import atexit
 import gc
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import types
 from pathlib import Path
@@ -91,7 +94,43 @@ class Begun:
 warm = Warm()
 
 
-# --- in the waiting process ---
+class Forked:
+    "A program that runs in a fork of this process; as much of a `Popen` as those that begin one ask of it."
+    returncode = stdin = None
+    def __init__(self, pid): self.pid = pid
+    def poll(self):
+        if self.returncode is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.returncode = os.waitstatus_to_exitcode(ended[1])
+        return self.returncode
+    def wait(self, timeout=float('inf')):
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end: raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(.01)
+        return self.returncode
+
+
+def forked(command, stdin=None, stdout=None, stderr=None, cwd=None, env=None, text=True, start_new_session=True):
+    "`Popen` of `[python, *args]`, without a Python that starts: it has imported what this process has."
+    ends = os.pipe() if stdin == subprocess.PIPE else ()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not (pid := os.fork()):
+        try:
+            atexit._clear()                                        # what this process has to do when it ends
+            if ends: os.close(ends[1])
+            out = stdout.fileno() if stdout else 1
+            files = [ends[0] if ends else 0, out, out if stderr == subprocess.STDOUT else 2]
+            run_and_leave(*become(command[1:], cwd or os.getcwd(), os.environ if env is None else env, files))
+        finally: os._exit(1)
+    process = Forked(pid)
+    if ends:
+        os.close(ends[0])
+        process.stdin = os.fdopen(ends[1], 'w')
+    return process
+
+
+# --- in the waiting process, and in forks ---
 
 def wait_for_requests():
     "Fork for each request, say its pid and then its status; returns in the fork, with what is asked for."
@@ -103,13 +142,12 @@ def wait_for_requests():
 
 
 def become(args, cwd, env, files):
-    "Make this process look like one that was started so; what it has to run."
+    "Make this process look like one that was started so, with files that are named or open; what it has to run."
     os.setsid()
-    modes = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)
-    for k, (file, mode) in enumerate(zip(files, modes)):
-        opened = os.open(file, mode)
-        os.dup2(opened, k)
-        os.close(opened)
+    env, modes = dict(env), (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)
+    opened = [f if isinstance(f, int) else os.open(f, mode) for f, mode in zip(files, modes)]
+    for k, file in enumerate(opened): os.dup2(file, k)
+    for file in {*opened} - {0, 1, 2}: os.close(file)
     sys.stdin, sys.stdout, sys.stderr = (
         open(k, 'rw'[k > 0], encoding='utf-8', errors=('strict', 'strict', 'backslashreplace')[k], closefd=False)
         for k in range(3)

@@ -103,11 +103,12 @@ def test_the_average_is_watched_where_the_average_is_the_model(flow_root, tmp_pa
     assert np.allclose(curve['scores'][-1], curve['scores'][-2], atol=1e-5) and not np.allclose(
         curve['scores'][0], curve['scores'][-1], atol=1e-4
     )
+    rows = np.random.default_rng(0).normal(size=(36, 3, 1, 16, 16)), [0, 1, 2]*12, [f's{k // 6}' for k in range(36)]
     inner = audit(
-        **arguments(flow_root, tmp_path, method='mpfnet_p', seed=0, subjects='samm/sa00', overrides=CHEAP
-                    + ',plsm.epochs=1,plsm.phi_limit=1', gamma='inner')
+        **arguments(flow_root, tmp_path, method='mpfnet_p', seed=0, subjects='arrays/s0', overrides=CHEAP
+                    + ',plsm.epochs=1,plsm.phi_limit=1', gamma='inner', dataset=rows, data_root=None, preset='tiny')
     )
-    assert np.load(inner/'seed0'/'samm__sa00.npz')['epochs'].tolist() == [1, 2, 3, 4, 4]
+    assert np.load(inner/'seed0'/'arrays__s0.npz')['epochs'].tolist() == [1, 2, 3, 4, 4]
 
 
 def test_a_run_cannot_be_told_to_look(flow_root, tmp_path):

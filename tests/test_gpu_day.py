@@ -131,6 +131,7 @@ ODD = '''
 import os, subprocess, sys, time
 from gpu_parts.children import begin
 from gpu_parts.tools import SCRATCH, emit, here, seconds_left
+if 'odd.parts.asks' in sys.argv: time.sleep(.3)                  # it takes that long to start
 def fine(): emit('figure', value=1.5, nothing=float('nan'))
 def fails(): emit('figure', value=1); raise RuntimeError('no such kernel')
 def dies(): os.abort()

@@ -39,7 +39,7 @@ FEW_FACES = dict(subjects=5, size=48)
 
 # the files that take longest: they are begun first, so that no process is left with one of them when the others are
 # done
-LONGEST = ('benchmarks leakage loso gpu_day site papermill cli paper keep ray kernels copies explain splits gpu '
+LONGEST = ('papermill loso leakage site benchmarks cli paper keep ray kernels gpu_day copies explain splits gpu '
            'structure frames guard face fdp broken_inputs compare drift').split()
 
 

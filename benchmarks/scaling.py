@@ -15,6 +15,7 @@ from turns import in_turns, machine, parser, publish
 from mpfnet.folds import loso_folds
 from mpfnet.methods import Context, fit, override, settings_preset
 
+QUICK = 'pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=1'
 SETTINGS = 'pltn.epochs=4,plsm.epochs=2,plsm.phi_limit=2,meta.updates=4'
 
 
@@ -42,13 +43,14 @@ def exponent(sizes, seconds):
 def main(argv=None):
     args = parser(__doc__).parse_args(argv)
     torch.set_num_threads(1)
-    settings = override(settings_preset('tiny', True), SETTINGS)
+    chosen = QUICK if args.quick else SETTINGS
+    settings = override(settings_preset('tiny', True), chosen)
     sizes, rounds = ((3, 6), 1) if args.quick else ((4, 8, 16, 32), 2)
     subjects = in_turns({k: loso(k, 6, settings) for k in sizes}, rounds, warm=0)
     clips = in_turns(
         {k: loso(4, k, settings) for k in ((6, 12) if args.quick else (6, 12, 24, 48, 96))}, rounds, warm=0
     )
-    lines = [f'{rounds} rounds in turns; CPU time of one thread; {machine()}. MPFNet-P, `tiny`, {SETTINGS}.', '',
+    lines = [f'{rounds} rounds in turns; CPU time of one thread; {machine()}. MPFNet-P, `tiny`, {chosen}.', '',
              '| what grows | sizes | seconds | exponent, fitted | in the last doubling | expected |',
              '|---|---|---|---|---|---|']
     for name, t, expected in (('subjects, 6 clips each', subjects, 2), ('clips of each of 4 subjects', clips, 1)):

@@ -151,12 +151,12 @@ def main(argv=None):
     args = parser(__doc__).parse_args(argv)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     if device == 'cpu': torch.set_num_threads(1)
-    rounds, rows = 2 if args.quick else 9, []
+    rounds, updates, rows = *((2, 4) if args.quick else (9, 20)), []
     cases = {('tiny', 16, 6): (None, None)} if args.quick else ON_CPU if device == 'cpu' else ON_GPU
     n = 512 if args.quick else 2048 if device == 'cpu' else 8192
     rates = {p: matrix_rate(device, p, n) for p in ('float32', 'bf16')}
     for (preset, size, batch), asked in cases.items():
-        gaps = one_function(preset, size, batch, device)
+        gaps = one_function(preset, size, batch, device, updates)
         t, flops = step_times(preset, size, batch, device, rounds)
         for name in sorted(t.keys() & {'TF32 on', 'TF32 off'}):
             rows.append(
@@ -180,8 +180,8 @@ def main(argv=None):
         f'other way, median (smallest–largest).',
         '',
         '**train_step**: forward, back and the update, against `reference_i3d.py`. "gradients, losses": relative '
-        'difference of the first gradients, and the largest of the losses of the first 20 updates from the same '
-        'weights. '
+        f'difference of the first gradients, and the largest of the losses of the first {updates} updates from the '
+        'same weights. '
         f'"matrix rate" is the share of what the machine does in a {n}×{n} matrix product of that precision '
         f'({rates["float32"] / 1e12:.2g} and {rates["bf16"] / 1e12:.2g} TFLOP/s here).',
         '',

@@ -40,8 +40,9 @@ def seconds(step, device='cpu'):
     return a.elapsed_time(b)/1e3
 
 
-def in_turns(steps, rounds=9, device='cpu', clock=seconds, warm=1):
-    "{name: [seconds of each round]}; `warm` rounds before them are not counted."
+def in_turns(steps, rounds=9, device='cpu', clock=seconds, warm=None):
+    "{name: [seconds of each round]}; `warm` rounds before them are not counted: one, if a quick look is not enough."
+    warm = int(rounds > 2) if warm is None else warm
     found = {name: [] for name in steps}
     for k in range(rounds + warm):
         for name, step in steps.items():

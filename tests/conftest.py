@@ -39,7 +39,7 @@ FEW_FACES = dict(subjects=5, size=48)
 
 # the files that take longest: they are begun first, so that no process is left with one of them when the others are
 # done
-LONGEST = ('benchmarks leakage loso gpu_day site papermill cli paper keep ray kernels copies explain splits gpu '
+LONGEST = ('papermill loso leakage site benchmarks cli paper keep ray kernels gpu_day copies explain splits gpu '
            'structure frames guard face fdp broken_inputs compare drift').split()
 
 
@@ -50,7 +50,10 @@ def pytest_collection_modifyitems(items):
 
 
 #: what the processes of a run import
-OF_WORKERS = ['mpfnet.tools.processes', 'mpfnet.preprocess', 'mpfnet.store', 'mpfnet.methods', 'torch._dynamo']
+OF_WORKERS = ['mpfnet.tools.processes', 'mpfnet.preprocess', 'mpfnet.store', 'mpfnet.methods', 'torch._dynamo',
+              'sklearn.decomposition', 'sklearn.discriminant_analysis']
+#: what libraries put into the environment when they are imported (scikit-learn, PyTorch), and pytest for each test
+OF_LIBRARIES = 'KMP_', 'TORCHINDUCTOR_', 'PYTEST_'
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -58,7 +61,7 @@ def workers_start_at_once():
     """Processes of a run are forked from one that has imported what they need. They are handed the same as ever,
     pickled; where a test has changed the environment, they are started as ever, too."""
     if sys.platform != 'linux': return (yield)
-    def environment(): return {k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')}
+    def environment(): return {k: v for k, v in os.environ.items() if not k.startswith(OF_LIBRARIES)}
     before, real = environment(), multiprocessing.get_context
     multiprocessing.set_forkserver_preload(OF_WORKERS)
     def get_context(method=None):
@@ -70,27 +73,45 @@ def workers_start_at_once():
 
 
 @pytest.fixture(scope='session', autouse=True)
-def features_are_computed_once():
-    """Of one data set, by one process: a second run of it, in another folder and by a process of its own, gets a copy
-    of the first one's rows if it asks for exactly the same keys, which are made from the bytes of all files, the
-    settings and the code. What is about computing them asks a store by itself, uses few clips, or several processes."""
+def features_are_computed_once(tmp_path_factory):
+    """Of one data set, by one process: a second run of it, in another folder, gets the first one's rows if it asks for
+    exactly the same keys, which are made from the bytes of all files, the settings and the code. What is about
+    computing them asks a store by itself, uses few clips, or several processes."""
     from mpfnet import store
-    kept, real = {}, store.compute_rows
+    kept, real = tmp_path_factory.mktemp('rows'), store.compute_rows
+
+    def keep(key, entry, row):
+        made = kept/f'{key}.{os.getpid()}'
+        made.write_bytes(store.as_line(entry) + row)
+        made.replace(kept/key)
+
+    def add(table, found):
+        "Rows that are known, behind those that are there."
+        table.folder.mkdir(parents=True, exist_ok=True)
+        with locked(table.folder/'lock'):
+            if any(store.beyond(table)) or any(entry['key'] in table.rows for entry, _ in found): return False
+            n = len(table.index)
+            with open(table.data, 'ab') as f: f.write(b''.join(row for _, row in found))
+            lines = [store.as_line(entry | dict(row=n + k)) for k, (entry, _) in enumerate(found)]
+            with open(table.lines, 'ab') as f: f.write(b''.join(lines))
+            table.refresh()
+        return True
+
+    def known(job, phi, key):
+        line, _, row = (kept/key).read_bytes().partition(b'\n')
+        return store.entry_of(line + b'\n') | dict(clip=job.name, phi=phi), row
 
     def compute_rows(of, todo, digest, workers, progress):
-        keys, table = tuple(key for _, _, key in todo), of.table
         of_a_run = of.root.parts[-2:] == ('cache', 'features')
-        if workers > 1 or not of_a_run or len(keys) < 20: return real(of, todo, digest, workers, progress)
-        files = [table.data, table.lines]
-        with locked(table.folder/'lock'):
-            empty = not any(f.exists() for f in files)
-            if empty and keys in kept:
-                for file, data in zip(files, kept[keys]): file.write_bytes(data)
-                table.refresh()
-                return
+        if workers > 1 or not of_a_run or len(todo) < 20: return real(of, todo, digest, workers, progress)
+        if all((kept/key).exists() for *_, key in todo) and add(of.table, [known(*t) for t in todo]): return
         real(of, todo, digest, workers, progress)
-        if empty and [e['key'] for e in table.refresh().index] == [*keys] and table.data.stat().st_size < 30e6:
-            kept[keys] = [f.read_bytes() for f in files]
+        rows, data = of.table.refresh().rows, of.table.data
+        if of.table.bytes * len(todo) > 30e6: return
+        with open(data, 'rb') as f:
+            for *_, key in todo:
+                f.seek(rows[key] * of.table.bytes)
+                keep(key, of.table.index[rows[key]], f.read(of.table.bytes))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, 'compute_rows', compute_rows)
         yield

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import gpu
 import pytest
 from conftest import ROOT
-from gpu_parts import PARTS, Part, report
-from warm import warm
+from gpu_parts import PARTS, Part, children, report
+from warm import forked, warm
 
 SCRIPT = ROOT / 'benchmarks' / 'gpu.py'
 
@@ -24,30 +25,51 @@ def go(*args, folder, **env):
     return subprocess.run(command, capture_output=True, text=True, cwd=folder.parent, env=kept | env)
 
 
-def the_part(part, folder, line):
-    "Run the entry of a part as the conductor does, in a process of its own that need not import torch."
+def begin_forks():
+    "From now on this process begins those of a day as forks of itself."
+    if hasattr(os, 'fork'): children.subprocess = SimpleNamespace(Popen=forked)
+
+
+#: what a process does that has imported all that parts need: one part, and then several as the conductor runs them
+FORKS = f"""
+import sys, tempfile
+from pathlib import Path
+sys.path[:0] = [{str(ROOT / 'tests')!r}, {str(ROOT / 'benchmarks')!r}]
+import gpu
+from test_gpu_day import begin_forks
+begin_forks()
+if sys.argv[1] == '--part': gpu.main(sys.argv[1:])
+else: gpu.conduct(sys.argv[2:], 400, Path(sys.argv[1]), Path(sys.argv[1])/'scratch', sys.executable, patient=True)
+"""
+
+
+def in_small(folder, line, *args):
+    "A process for parts that need not import torch."
     (folder / 'scratch').mkdir(exist_ok=True)
     where = os.pathsep.join(map(str, (ROOT / 'benchmarks', ROOT)))
     env = dict(GPU_LINE=json.dumps(line), GPU_OUT=str(folder), GPU_SCRATCH=str(folder / 'scratch'), PYTHONPATH=where,
                OMP_NUM_THREADS='1', TQDM_DISABLE='1', MPLBACKEND='Agg')
     kept = {k: v for k, v in os.environ.items() if k != 'MPFNET_DATA'}
-    done = warm(SCRIPT, '--part', part, PARTS[part].entry, cwd=ROOT, env=kept | env, input=f'{time.time() + 400}\n')
-    assert done.returncode == 0, f'{part}: {done.stdout[-2000:]}{done.stderr[-4000:]}'
+    done = warm('-c', FORKS, *args, cwd=ROOT, env=kept | env, input=f'{time.time() + 400}\n')
+    assert done.returncode == 0, f'{args}: {done.stdout[-2000:]}{done.stderr[-4000:]}'
+    return done.stdout
 
 
 @pytest.mark.timeout(600)
 def test_every_part_runs_in_small(tmp_path):
     """Nothing fails, every part has figures, nothing is judged, and the project's own results stay as they are.
-    Three of them by the command, among them a pair."""
-    before, folder, by_command = ((ROOT / 'benchmarks' / 'RESULTS.md').read_bytes(), tmp_path / 'out',
-                                  ['versions', 'agree', 'tests'])
-    done = go('--smoke', '--seconds', 500, '--only', ','.join(by_command), folder=folder)
+    One of them by the command; a pair by the conductor."""
+    before, folder = (ROOT / 'benchmarks' / 'RESULTS.md').read_bytes(), tmp_path / 'out'
+    done = go('--smoke', '--seconds', 500, '--only', 'rates', folder=folder)
     assert done.returncode == 0, done.stderr[-2000:]
-    for part in by_command: assert f'{part}: done' in done.stdout
+    assert 'rates: done' in done.stdout
     assert 'says nothing of speed' in (folder / 'RESULTS.md').read_text(encoding='utf-8')
     line = {k: v for k, v in report.read(folder / 'results.jsonl')[0].items() if k in ('run', 'card', 'smoke')}
+    assert 'tests' in PARTS['agree'].beside
+    told = in_small(folder, line, folder, 'agree', 'tests')
+    assert 'agree: done' in told and 'tests: done' in told
     for part in PARTS:
-        if part not in by_command: the_part(part, folder, line)
+        if part not in ('rates', 'agree', 'tests'): in_small(folder, line, '--part', part, PARTS[part].entry)
     rows = report.read(folder / 'results.jsonl')
     assert not [r for r in rows if 'error' in r]
     assert {r['part'] for r in rows} == set(PARTS)
@@ -109,6 +131,7 @@ ODD = '''
 import os, subprocess, sys, time
 from gpu_parts.children import begin
 from gpu_parts.tools import SCRATCH, emit, here, seconds_left
+if 'odd.parts.asks' in sys.argv: time.sleep(.3)                  # it takes that long to start
 def fine(): emit('figure', value=1.5, nothing=float('nan'))
 def fails(): emit('figure', value=1); raise RuntimeError('no such kernel')
 def dies(): os.abort()
@@ -130,6 +153,7 @@ def odd_day(tmp_path, monkeypatch):
     env = dict(GPU_LINE=json.dumps(line), GPU_OUT=str(tmp_path), GPU_SCRATCH=str(tmp_path),
                PYTHONPATH=os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / 'benchmarks'))))
     for k, v in env.items(): monkeypatch.setenv(k, v)
+    if hasattr(os, 'fork'): monkeypatch.setattr(children, 'subprocess', SimpleNamespace(Popen=forked))
     def run(parts, seconds=320, ahead=False):
         monkeypatch.setattr(gpu, 'PARTS', parts)
         told = []
@@ -162,7 +186,7 @@ def alive(pid):
 
 def test_a_part_that_hangs_is_stopped_with_all_that_it_started(odd_day):
     start = time.monotonic()
-    told, rows = odd_day(dict(hangs=odd('hangs', 8), fine=odd('fine', 60)), seconds=80)
+    told, rows = odd_day(dict(hangs=odd('hangs', 4), fine=odd('fine', 60)), seconds=68)
     assert 'stopped after' in told[0] and told[1].startswith('fine: done') and time.monotonic() - start < 90
     child = next(r['child'] for r in rows if 'child' in r)
     time.sleep(.5)

@@ -3,6 +3,8 @@ JupyterLab, again and again."""
 import ast
 import json
 import shutil
+import subprocess
+import sys
 
 import nbformat
 import pandas as pd
@@ -35,8 +37,10 @@ def few_faces(tmp_path_factory):
         yield
 
 
-def papermill(tmp_path, *args, page=LOSO):
-    return warm('-m', 'papermill', page, tmp_path / 'out.ipynb', '--no-progress-bar', *args, cwd=tmp_path)
+def papermill(tmp_path, *args, page=LOSO, cold=False):
+    words = '-m', 'papermill', page, tmp_path / 'out.ipynb', '--no-progress-bar', *args
+    if not cold: return warm(*words, cwd=tmp_path, kernels=True)
+    return subprocess.run([sys.executable, *map(str, words)], cwd=tmp_path, capture_output=True, text=True)
 
 
 def of_ours(stderr):
@@ -53,10 +57,11 @@ SMALL = 'preprocess.size=16'
 
 @pytest.fixture(scope='module')
 def from_nothing(tmp_path_factory):
-    "A run whose synthetic clips have to be drawn first: its folder, and what papermill said."
+    """A run whose synthetic clips have to be drawn first, by a papermill, a kernel and processes that begin with
+    nothing: its folder, and what papermill said."""
     folder = tmp_path_factory.mktemp('from_nothing')
     return folder, papermill(folder, '-p', 'method', 'mpfnet_c', '-p', 'overrides', f'{CHEAP},{SMALL}', '-p',
-                             'subjects', 'synth/sub01,synth/sub02', '-p', 'workers', '2')
+                             'subjects', 'synth/sub01,synth/sub02', '-p', 'workers', '2', cold=True)
 
 
 @pytest.fixture

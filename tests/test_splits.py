@@ -271,7 +271,8 @@ def test_the_report_shows_the_drop(by_dataset, flow_root, tmp_path):
                  out_dir=by_dataset.parent)
     more = [str(word) for name, value in asked.items() for word in ('-p', name, value)]
     page = tmp_path/'out.ipynb'
-    done = warm('-m', 'papermill', ROOT/'nbs'/'05_loso.ipynb', page, '--no-progress-bar', *more, cwd=tmp_path)
+    done = warm('-m', 'papermill', ROOT/'nbs'/'05_loso.ipynb', page, '--no-progress-bar', *more, cwd=tmp_path,
+                kernels=True)
     assert not done.returncode, done.stderr[-2000:]
     said = page.read_text(encoding='utf-8')
     assert '3 of 3 folds (split=dataset)' in said and '| smic | casme2, samm | 164 (16) |' in said

@@ -4,8 +4,13 @@ torch again.
 `warm(*args)` does what `subprocess.run([sys.executable, *args])` does: a process of its own, with its own arguments,
 directory, environment and files, for `SCRIPT`, `-m MODULE` and `-c CODE`; `warm.begin(*args)` does not wait for it.
 What is about starting itself (what is imported, in which encoding) takes a fresh Python.
+
+`forked(command, …)` does what `Popen` does for a Python program, by a fork of the process that asks. So begin the
+kernels of a program that is run with `kernels=True`; those of every other are fresh ones.
 """
+import asyncio
 import atexit
+import contextvars
 import gc
 import json
 import os
@@ -16,13 +21,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import types
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
 NEEDED = ('mpfnet.cli', 'mpfnet.paper', 'mpfnet.paper.explain', 'sklearn.manifold', 'papermill.cli', 'nbclient',
-          'torch._dynamo')
+          'ipykernel.kernelapp', 'torch._dynamo')
 
 
 class Warm:
@@ -42,17 +48,17 @@ class Warm:
         if not select.select([self.process.stdout], [], [], timeout)[0]: return None
         return int(self.process.stdout.readline())
 
-    def send(self, args, cwd, env, files):
+    def send(self, args, cwd, env, files, kernels=False):
         "Have a program run, with files for its input, output and errors; its pid, which is its group, too."
         if not self.process: self.start()
         request = dict(args=[*map(str, args)], cwd=str(cwd or os.getcwd()),
-                       env=dict(os.environ if env is None else env), files=[*map(str, files)])
+                       env=dict(os.environ if env is None else env), files=[*map(str, files)], kernels=kernels)
         self.process.stdin.write(json.dumps(request).encode() + b'\n')
         self.process.stdin.flush()
         return self.told()
 
-    def __call__(self, *args, cwd=None, env=None, text=True, timeout=300, input=''):
-        "Run a program; a CompletedProcess."
+    def __call__(self, *args, cwd=None, env=None, text=True, timeout=300, input='', kernels=False):
+        "Run a program; a CompletedProcess. With `kernels`, those that it begins are forks, too; they begin no others."
         args = [*map(str, args)]
         if not hasattr(os, 'fork'):
             more = dict(input=input if text else input.encode()) | (dict(text=True, encoding='utf-8') if text else {})
@@ -61,7 +67,7 @@ class Warm:
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder)/name for name in ('in', 'out', 'err')]
             files[0].write_text(input, encoding='utf-8')
-            pid, status = self.send(args, cwd, env, files), self.told(timeout)
+            pid, status = self.send(args, cwd, env, files, kernels), self.told(timeout)
             if status is None:
                 os.killpg(pid, signal.SIGKILL)
                 self.told()
@@ -91,7 +97,60 @@ class Begun:
 warm = Warm()
 
 
-# --- in the waiting process ---
+class Forked:
+    "A program that runs in a fork of this process; as much of a `Popen` as those that begin one ask of it."
+    returncode = stdin = stdout = stderr = None
+    def __init__(self, pid): self.pid = pid
+    def send_signal(self, number): os.kill(self.pid, number)
+    def terminate(self): self.send_signal(signal.SIGTERM)
+    def kill(self): self.send_signal(signal.SIGKILL)
+    def poll(self):
+        if self.returncode is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.returncode = os.waitstatus_to_exitcode(ended[1])
+        return self.returncode
+    def wait(self, timeout=float('inf')):
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end: raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(.01)
+        return self.returncode
+
+
+def forget():
+    "What the forked process was about: what it does when it ends, its loop of events, who gets its signals."
+    atexit._clear()
+    asyncio.set_event_loop_policy(None)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def forked(command, stdin=None, stdout=None, stderr=None, cwd=None, env=None, text=True, start_new_session=True):
+    "`Popen` of `[python, *args]`, without a Python that starts: it has imported what this process has."
+    ends, (ready, begun) = os.pipe() if stdin == subprocess.PIPE else (), os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not (pid := os.fork()):
+        try:
+            forget()
+            if ends: os.close(ends[1])
+            out = stdout.fileno() if stdout else 1
+            files = [ends[0] if ends else 0, out, out if stderr == subprocess.STDOUT else 2]
+            what = become(command[1:], cwd or os.getcwd(), os.environ if env is None else env, files)
+            os.close(begun)
+            contextvars.Context().run(run_and_leave, *what)
+        finally: os._exit(1)
+    os.close(begun)
+    os.read(ready, 1)                                              # until it has a group of its own
+    os.close(ready)
+    process = Forked(pid)
+    if ends:
+        os.close(ends[0])
+        process.stdin = os.fdopen(ends[1], 'w')
+    return process
+
+
+# --- in the waiting process, and in forks ---
 
 def wait_for_requests():
     "Fork for each request, say its pid and then its status; returns in the fork, with what is asked for."
@@ -102,14 +161,14 @@ def wait_for_requests():
     os._exit(0)
 
 
-def become(args, cwd, env, files):
-    "Make this process look like one that was started so; what it has to run."
+def become(args, cwd, env, files, kernels=False):
+    "Make this process look like one that was started so, with files that are named or open; what it has to run."
     os.setsid()
-    modes = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)
-    for k, (file, mode) in enumerate(zip(files, modes)):
-        opened = os.open(file, mode)
-        os.dup2(opened, k)
-        os.close(opened)
+    if kernels: sys.modules['jupyter_client.launcher'].Popen = forked
+    env, modes = dict(env), (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)
+    opened = [f if isinstance(f, int) else os.open(f, mode) for f, mode in zip(files, modes)]
+    for k, file in enumerate(opened): os.dup2(file, k)
+    for file in {*opened} - {0, 1, 2}: os.close(file)
     sys.stdin, sys.stdout, sys.stderr = (
         open(k, 'rw'[k > 0], encoding='utf-8', errors=('strict', 'strict', 'backslashreplace')[k], closefd=False)
         for k in range(3)

@@ -25,7 +25,7 @@ def launched(make):
 def of_the_library(preset, size, record):
     "Launches and milliseconds of an update of the triplet stage, as training makes them: a long run less a short one."
     shape, a, b = (5, 4 if SMOKE else 10, size, size), 1 if SMOKE else 2, 2 if SMOKE else 12
-    s = override(settings_preset(preset), f'compute.precision=bf16,compute.record={record}' + ',pltn.batch=8'*SMOKE)
+    s = override(settings_preset(preset), f'compute.precision=bf16,compute.record={record}' + ',pltn.batch=24'*SMOKE)
     data = Prepared(composite(shape, DEVICE, .05 if SMOKE else .15), s.features, DEVICE, s.compute)
     def train(epochs): return len(train_pltn(data, s.encoder, override(s, f'pltn.epochs={epochs}').pltn, s.augment)[1])
     updates = {n: train(n) for n in (a, b)}

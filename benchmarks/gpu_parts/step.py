@@ -30,7 +30,7 @@ def against_the_frozen_one():
     "In turns. Where the frozen one does not fit, the batch is halved."
     for batch in BATCHES:
         try:
-            times, flops = train_step.step_times(PRESET, SIZE, batch, DEVICE, 2 if SMOKE else 5)
+            times, flops = train_step.step_times(PRESET, SIZE, batch, DEVICE, 1 if SMOKE else 5)
             break
         except torch.OutOfMemoryError: emit('too_large', batch=batch)
         free()

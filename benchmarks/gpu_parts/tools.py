@@ -81,7 +81,7 @@ def sync():
 
 def ms(step, rounds=10, warm=3, device=DEVICE):
     "Milliseconds of a call: {ms: median, least, most}."
-    found = in_turns({'': step}, 2 if SMOKE else rounds, device, warm=1 if SMOKE else warm)['']
+    found = in_turns({'': step}, 1 if SMOKE else rounds, device, warm=0 if SMOKE else warm)['']
     return {k: 1e3*f(found) for k, f in dict(ms=statistics.median, least=min, most=max).items()}
 
 

@@ -5,9 +5,14 @@ All that `nbdev_test --help` lists may be asked here, too: `python tests/pages.p
 """
 import contextlib
 import json
+import multiprocessing
 import os
 import re
+import shutil
+import sys
+import tempfile
 import warnings
+from pathlib import Path
 
 import nbdev.test
 import pandas as pd
@@ -114,4 +119,44 @@ class Compared(CaptureShell):
 
 nbdev.test.CaptureShell = Compared
 
-if __name__ == '__main__': nbdev.test.nbdev_test()
+
+# --- what many pages make is made once
+
+def drawn_once(make, shelf):
+    """`make_synth`, which draws a data set once and then copies it: it is decided, byte for byte, by what it is asked.
+    Where there is something already, it looks for itself; the page that defines it runs what it defines."""
+    def make_synth(root, **asked):
+        if Path(root).exists(): return make(root, **asked)
+        drawn = make(shelf/'-'.join(['synth', *(f'{k}={v}' for k, v in sorted(asked.items()))]), **asked)
+        Path(root).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(drawn, root)
+        return Path(root)
+    return make_synth
+
+
+#: what the processes of a run import
+OF_WORKERS = ['mpfnet.tools.processes', 'mpfnet.preprocess', 'mpfnet.store', 'mpfnet.methods']
+
+
+def forked(real, before):
+    "`get_context`, whose new processes are forked from one that has imported what they need, as long as nobody sets a variable."
+    def get_context(method=None):
+        return real('forkserver' if method == 'spawn' and dict(os.environ) == before else method)
+    return get_context
+
+
+@contextlib.contextmanager
+def made_once():
+    "For all pages of this call."
+    from mpfnet.core import workers
+    from mpfnet.synthetic import synth
+    with tempfile.TemporaryDirectory() as shelf:
+        synth.make_synth = drawn_once(synth.make_synth, Path(shelf))
+        if sys.platform == 'linux':
+            multiprocessing.set_forkserver_preload(OF_WORKERS)
+            workers.get_context = forked(workers.get_context, dict(os.environ))
+        yield
+
+
+if __name__ == '__main__':
+    with made_once(): nbdev.test.nbdev_test()

@@ -17,6 +17,7 @@ from pathlib import Path
 import nbdev.test
 import pandas as pd
 from execnb.shell import CaptureShell
+from matplotlib_inline.config import InlineBackend
 
 #: what may be another one every time
 VARIES = [
@@ -100,7 +101,12 @@ def left_as_found():
 
 
 class Compared(CaptureShell):
-    "Runs a page, then says which cells no longer say what they have stored."
+    """Runs a page, then says which cells no longer say what they have stored. Pictures are drawn once, and not twice as
+    fine: that there is one is all that is compared."""
+    def __init__(self, path=None, mpl_format='png', **kwargs):
+        InlineBackend.instance().print_figure_kwargs = dict(bbox_inches=None)
+        super().__init__(path, mpl_format=mpl_format, **kwargs)
+
     def run_all(self, nb, exc_stop=False, preproc=None, **kwargs):
         stored = {}
 
@@ -139,7 +145,8 @@ OF_WORKERS = ['mpfnet.tools.processes', 'mpfnet.preprocess', 'mpfnet.store', 'mp
 
 
 def forked(real, before):
-    "`get_context`, whose new processes are forked from one that has imported what they need, as long as nobody sets a variable."
+    """`get_context` whose processes are forked from one that has imported what they need. They are handed the same as
+    ever, pickled; where a page has changed the environment, they are started as ever, too."""
     def get_context(method=None):
         return real('forkserver' if method == 'spawn' and dict(os.environ) == before else method)
     return get_context
@@ -152,6 +159,7 @@ def made_once():
     from mpfnet.synthetic import synth
     with tempfile.TemporaryDirectory() as shelf:
         synth.make_synth = drawn_once(synth.make_synth, Path(shelf))
+        os.environ['IN_TEST'] = '1'                      # as nbdev_test sets it before it runs a page
         if sys.platform == 'linux':
             multiprocessing.set_forkserver_preload(OF_WORKERS)
             workers.get_context = forked(workers.get_context, dict(os.environ))

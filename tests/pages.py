@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import nbdev.config
 import nbdev.test
 import pandas as pd
 from execnb.shell import CaptureShell
@@ -154,7 +155,8 @@ def forked(real, before):
 
 @contextlib.contextmanager
 def made_once():
-    "For all pages of this call."
+    "For all pages of this call, where they are this library's."
+    if not nbdev.config.get_config().lib_path.exists(): return (yield)
     from mpfnet.core import workers
     from mpfnet.synthetic import synth
     with tempfile.TemporaryDirectory() as shelf:

@@ -132,12 +132,14 @@ nbdev.test.CaptureShell = Compared
 def drawn_once(make, shelf):
     """`make_synth`, which draws a data set once and then copies it: it is decided, byte for byte, by what it is asked.
     Where there is something already, it looks for itself; the page that defines it runs what it defines."""
+    from mpfnet.core.keep import locked
     def make_synth(root, **asked):
-        if Path(root).exists(): return make(root, **asked)
-        drawn = make(shelf/'-'.join(['synth', *(f'{k}={v}' for k, v in sorted(asked.items()))]), **asked)
-        Path(root).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(drawn, root)
-        return Path(root)
+        root, kept = Path(root), shelf/'-'.join(['synth', *(f'{k}={v}' for k, v in sorted(asked.items()))])
+        if root.exists(): return make(root, **asked)
+        with locked(shelf/'lock'):
+            if not kept.exists(): make(kept, **asked)
+        shutil.copytree(kept, root)
+        return root
     return make_synth
 
 

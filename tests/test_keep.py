@@ -286,7 +286,7 @@ APPENDS = """if 1:
                 sys.exit()
             children.append(child)
         if any(os.waitpid(c, 0)[1] for c in children): sys.exit(code)"""
-WITHOUT_LOCKS = {code: getattr(errno, code) for code in ('ENOLCK', 'ENOSYS', 'EOPNOTSUPP')}
+WITHOUT_LOCKS = {code: getattr(errno, code, 0) for code in ('ENOLCK', 'ENOSYS', 'EOPNOTSUPP')}
 
 
 @pytest.fixture(scope='module')

@@ -166,7 +166,7 @@ def made_once():
         os.environ['IN_TEST'] = '1'                      # as nbdev_test sets it before it runs a page
         if sys.platform == 'linux':
             multiprocessing.set_forkserver_preload(OF_WORKERS)
-            workers.get_context = forked(workers.get_context, dict(os.environ))
+            workers.get_context = multiprocessing.get_context = forked(multiprocessing.get_context, dict(os.environ))
         yield
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 from furo.navigation import get_navigation_tree
 from latex2mathml.converter import convert
+from pygments.formatters import HtmlFormatter
+from sphinx.highlighting import PygmentsBridge
 from sphinx.search.en import SearchEnglish
 
 ROOT = Path(__file__).parents[1]
@@ -245,6 +247,16 @@ def write_math(writer, node, display):
     raise SkipNode
 
 
+# %% what is the same on many pages is done once
+formatters = {}
+
+
+def formatter(**how):
+    "What colours code: one for all blocks that are written alike. To make one takes as long as to use it."
+    if (key := repr(sorted(how.items()))) not in formatters: formatters[key] = HtmlFormatter(**how)
+    return formatters[key]
+
+
 class Search(SearchEnglish):
     "A word that stands on many pages is looked at once."
     stems = {}
@@ -258,5 +270,6 @@ def setup(app):
     app.connect('html-page-context', no_tree, priority=100)
     app.connect('html-page-context', placed, priority=900)      # after the theme
     app.add_search_language(Search)
+    PygmentsBridge.html_formatter = staticmethod(formatter)
     app.add_html_math_renderer('mathml', (inline_math, None), (block_math, None))
     return dict(parallel_read_safe=True, parallel_write_safe=True)

@@ -5,13 +5,20 @@ All that `nbdev_test --help` lists may be asked here, too: `python tests/pages.p
 """
 import contextlib
 import json
+import multiprocessing
 import os
 import re
+import shutil
+import sys
+import tempfile
 import warnings
+from pathlib import Path
 
+import nbdev.config
 import nbdev.test
 import pandas as pd
 from execnb.shell import CaptureShell
+from matplotlib_inline.config import InlineBackend
 
 #: what may be another one every time
 VARIES = [
@@ -95,7 +102,12 @@ def left_as_found():
 
 
 class Compared(CaptureShell):
-    "Runs a page, then says which cells no longer say what they have stored."
+    """Runs a page, then says which cells no longer say what they have stored. Pictures are drawn once, and not twice as
+    fine: that there is one is all that is compared."""
+    def __init__(self, path=None, mpl_format='png', **kwargs):
+        InlineBackend.instance().print_figure_kwargs = dict(bbox_inches=None)
+        super().__init__(path, mpl_format=mpl_format, **kwargs)
+
     def run_all(self, nb, exc_stop=False, preproc=None, **kwargs):
         stored = {}
 
@@ -114,4 +126,49 @@ class Compared(CaptureShell):
 
 nbdev.test.CaptureShell = Compared
 
-if __name__ == '__main__': nbdev.test.nbdev_test()
+
+# --- what many pages make is made once
+
+def drawn_once(make, shelf):
+    """`make_synth`, which draws a data set once and then copies it: it is decided, byte for byte, by what it is asked.
+    Where there is something already, it looks for itself; the page that defines it runs what it defines."""
+    from mpfnet.core.keep import locked
+    def make_synth(root, **asked):
+        root, kept = Path(root), shelf/'-'.join(['synth', *(f'{k}={v}' for k, v in sorted(asked.items()))])
+        if root.exists(): return make(root, **asked)
+        with locked(shelf/'lock'):
+            if not kept.exists(): make(kept, **asked)
+        shutil.copytree(kept, root)
+        return root
+    return make_synth
+
+
+#: what the processes of a run import
+OF_WORKERS = ['mpfnet.tools.processes', 'mpfnet.preprocess', 'mpfnet.store', 'mpfnet.methods']
+
+
+def forked(real, before):
+    """`get_context` whose processes are forked from one that has imported what they need. They are handed the same as
+    ever, pickled; where a page has changed the environment, they are started as ever, too."""
+    def get_context(method=None):
+        return real('forkserver' if method == 'spawn' and dict(os.environ) == before else method)
+    return get_context
+
+
+@contextlib.contextmanager
+def made_once():
+    "For all pages of this call, where they are this library's."
+    if not nbdev.config.get_config().lib_path.exists(): return (yield)
+    from mpfnet.core import workers
+    from mpfnet.synthetic import synth
+    with tempfile.TemporaryDirectory() as shelf:
+        synth.make_synth = drawn_once(synth.make_synth, Path(shelf))
+        os.environ['IN_TEST'] = '1'                      # as nbdev_test sets it before it runs a page
+        if sys.platform == 'linux':
+            multiprocessing.set_forkserver_preload(OF_WORKERS)
+            workers.get_context = multiprocessing.get_context = forked(multiprocessing.get_context, dict(os.environ))
+        yield
+
+
+if __name__ == '__main__':
+    with made_once(): nbdev.test.nbdev_test()

@@ -267,28 +267,45 @@ def test_a_drive_that_maps_no_files(reference, flow_root, tmp_path, monkeypatch)
             and not corrupt_rows(table))
 
 
+#: for each error two processes, forked from one that has imported what they need; what they say goes to files
 APPENDS = """if 1:
-    import errno, os, sys, warnings
-    import fcntl
+    import fcntl, json, os, sys
     from mpfnet.store import RowFile
-    def flock(f, how): raise OSError(int(sys.argv[2]), os.strerror(int(sys.argv[2])))
-    fcntl.flock = flock
-    table = RowFile(sys.argv[1], (64,))
-    for k in range(int(sys.argv[3]), int(sys.argv[3]) + 30): table.append(str(k), [k]*64)"""
+    root, codes = sys.argv[1], json.loads(sys.argv[2])
+    def append(code, first):
+        os.dup2(os.open(f'{root}/{code}/said{first}', os.O_WRONLY | os.O_CREAT), 2)
+        def flock(f, how): raise OSError(codes[code], os.strerror(codes[code]))
+        fcntl.flock = flock
+        table = RowFile(f'{root}/{code}/rows', (64,))
+        for k in range(first, first + 30): table.append(str(k), [k]*64)
+    for code in codes:
+        children = []
+        for first in (0, 20):
+            if not (child := os.fork()):
+                append(code, first)
+                sys.exit()
+            children.append(child)
+        if any(os.waitpid(c, 0)[1] for c in children): sys.exit(code)"""
+WITHOUT_LOCKS = {code: getattr(errno, code, 0) for code in ('ENOLCK', 'ENOSYS', 'EOPNOTSUPP')}
+
+
+@pytest.fixture(scope='module')
+def appended(tmp_path_factory):
+    "A folder for each error that a drive without locks may give."
+    root = tmp_path_factory.mktemp('appended')
+    for code in WITHOUT_LOCKS: (root/code).mkdir()
+    done = subprocess.run([sys.executable, '-c', APPENDS, str(root), json.dumps(WITHOUT_LOCKS)], text=True, timeout=100,
+                          env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, encoding='utf-8')
+    assert done.returncode == 0, done.stderr + ''.join(p.read_text(encoding='utf-8') for p in root.glob('*/said*'))
+    return root
 
 
 @posix
-@pytest.mark.parametrize('code', ['ENOLCK', 'ENOSYS', 'EOPNOTSUPP'])
-def test_a_drive_without_locks(tmp_path, code):
+@pytest.mark.parametrize('code', WITHOUT_LOCKS)
+def test_a_drive_without_locks(appended, code):
     "Two processes append to one file by turns, by a marker; one warning, which names the folder and the way out."
-    args = [[sys.executable, '-c', APPENDS, str(tmp_path/'rows'), str(getattr(errno, code)), str(k)] for k in (0, 20)]
-    both = [
-        subprocess.Popen(a, env=os.environ | dict(PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True,
-                         encoding='utf-8')
-        for a in args
-    ]
-    said = [p.communicate(timeout=100)[1] for p in both]
-    assert [p.returncode for p in both] == [0, 0], said
+    tmp_path = appended/code
+    said = [(tmp_path/f'said{k}').read_text(encoding='utf-8') for k in (0, 20)]
     assert all(s.count('no locks on this drive') == 1 and str(tmp_path/'rows') in s and 'out_dir' in s for s in said)
     table = RowFile(tmp_path/'rows', (64,)).refresh()
     assert sorted(int(e['key']) for e in table.index) == list(range(50)) and not corrupt_rows(table)

@@ -98,3 +98,17 @@ def test_a_page_with_another_output_fails_and_one_that_says_why_does_not(tmp_pat
     assert (done.returncode == 1 and 'cell 1 (c5): stored “0.537”, now “0.547”' in done.stderr
             and 'stale.ipynb' in done.stderr)
     assert not [n for n in ('right', 'varies', 'a_sets', 'b_finds') if f'{n}.ipynb' in done.stderr], done.stderr
+
+
+def test_a_drawn_data_set_is_copied_and_no_page_changes_it_for_another(tmp_path):
+    drawn = []
+    def make(root, **asked):
+        drawn.append(asked)
+        root.mkdir()
+        (root/'a.csv').write_text(str(asked))
+    (tmp_path/'shelf').mkdir()
+    draw = pages.drawn_once(make, tmp_path/'shelf')
+    (draw(tmp_path/'one/synth')/'a.csv').write_text('changed')
+    assert (draw(tmp_path/'two')/'a.csv').read_text() == '{}' and drawn == [{}]
+    assert (draw(tmp_path/'three', seed=1)/'a.csv').read_text() == "{'seed': 1}" and drawn == [{}, dict(seed=1)]
+    with pytest.raises(FileExistsError): draw(tmp_path/'two')                   # it looks for itself

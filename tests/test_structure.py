@@ -3,11 +3,13 @@ source of settings."""
 import ast
 import graphlib
 import json
+import os
 import re
 import subprocess
 import sys
 from collections import Counter
 from configparser import ConfigParser
+from functools import cache
 from importlib.metadata import metadata
 from pathlib import Path
 
@@ -30,7 +32,11 @@ NOT_IN_THE_LIBRARY = [
 
 
 def name(path): return path.relative_to(ROOT).with_suffix('').as_posix()
-def cells(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
+@cache
+def notebook(path): return json.loads(path.read_text(encoding='utf-8'))
+def cells(path): return notebook(path)['cells']
+@cache
+def parsed(path): return ast.parse(path.read_text(encoding='utf-8'))
 def source(cell): return ''.join(cell['source'])
 def directives(cell): return [re.sub(r'\s+', ' ', m) for m in re.findall(r'^#\|\s*(.+?)\s*$', source(cell), re.M)]
 def exported(cell):
@@ -41,6 +47,11 @@ def exported(cell):
 def default_exp(path):
     found = [d.split()[1] for c in cells(path) for d in directives(c) if d.startswith('default_exp ')]
     return found[0] if found else None
+
+
+def wrong(check, paths):
+    "What a check says about files, {file: complaint}; nothing where it says nothing."
+    return {name(p): said for p in paths if (said := check(p))}
 
 
 def tracked():
@@ -62,75 +73,110 @@ PARAMETERISED = [
 ]
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
-def test_notebook_opens_and_says_what_can_be_set(path):
+def test_notebooks_open_and_say_what_can_be_set():
     """What JupyterLab asks of a notebook before it opens it without a question, and what papermill needs: exactly one
     `parameters` cell.
 
     Without the tag papermill exits 0 and runs the defaults, whatever was asked for."""
-    import nbformat
-    notebook = nbformat.reader.reads(path.read_text(encoding='utf-8'))
-    nbformat.validate(notebook, relax_add_props=False)
-    assert notebook['metadata']['kernelspec']['name'] == 'python3' and notebook['nbformat'] == 4
-    ids = [c['id'] for c in notebook['cells']]
-    assert len(set(ids)) == len(ids)
-    tagged = [c for c in notebook['cells'] if 'parameters' in c['metadata'].get('tags', [])]
-    assert len(tagged) == (path in PARAMETERISED) and all(c['cell_type'] == 'code' for c in tagged)
+    from nbformat import ValidationError, validate
+
+    def check(path):
+        try: validate(notebook(path), relax_add_props=False)
+        except ValidationError as e: return str(e)
+        if notebook(path)['metadata']['kernelspec']['name'] != 'python3': return 'another kernel'
+        if notebook(path)['nbformat'] != 4: return 'another version of the format'
+        ids = [c['id'] for c in cells(path)]
+        if len(set(ids)) < len(ids): return 'two cells have one id'
+        tagged = [c['cell_type'] for c in cells(path) if 'parameters' in c['metadata'].get('tags', [])]
+        if tagged != ['code']*(path in PARAMETERISED): return f'cells tagged `parameters`: {tagged}'
+    assert not wrong(check, NOTEBOOKS)
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
-def test_notebook_is_small_and_has_no_stored_error(path):
-    assert path.stat().st_size < 1_500_000, f'{path.stat().st_size / 1e6:.1f} MB: store smaller figures'
-    errors = [o.get('ename') for c in cells(path) for o in c.get('outputs', []) if o['output_type'] == 'error']
-    assert not errors, f'stored errors: {errors}; run the notebook again'
+def test_notebooks_are_small_and_have_no_stored_error():
+    def check(path):
+        if path.stat().st_size >= 1_500_000: return f'{path.stat().st_size / 1e6:.1f} MB: store smaller figures'
+        errors = [o.get('ename') for c in cells(path) for o in c.get('outputs', []) if o['output_type'] == 'error']
+        if errors: return f'stored errors: {errors}; run the notebook again'
+    assert not wrong(check, NOTEBOOKS)
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
-def test_notebook_stores_no_progress_bars(path):
+def test_notebooks_store_no_progress_bars():
     "Nor widgets, which show nothing outside the kernel that made them."
-    outputs = [o for c in cells(path) for o in c.get('outputs', [])]
-    streams = [''.join(o['text']) for o in outputs if o['output_type'] == 'stream']
-    assert not [s for s in streams if '\r' in s or '%|' in s or 'it/s]' in s]
-    assert not [o for o in outputs if any('widget' in kind for kind in o.get('data', {}))]
+    def check(path):
+        outputs = [o for c in cells(path) for o in c.get('outputs', [])]
+        streams = [''.join(o['text']) for o in outputs if o['output_type'] == 'stream']
+        return ([s for s in streams if '\r' in s or '%|' in s or 'it/s]' in s]
+                + [kind for o in outputs for kind in o.get('data', {}) if 'widget' in kind])
+    assert not wrong(check, NOTEBOOKS)
 
 
-@pytest.mark.parametrize('path', SOURCES, ids=name)
-def test_export_cells_are_short(path):
-    lines = [
-        (i, sum(bool(l.strip()) and not l.startswith('#|') for l in source(c).splitlines()))
-        for i, c in enumerate(cells(path))
-        if exported(c)
-    ]
-    long = [f'cell {i}: {n} lines' for i, n in lines if n > 60]
-    assert not long, f'{long}: split the cell, one idea each'
+def test_export_cells_are_short():
+    def check(path):
+        lines = [
+            (i, sum(bool(l.strip()) and not l.startswith('#|') for l in source(c).splitlines()))
+            for i, c in enumerate(cells(path))
+            if exported(c)
+        ]
+        return [f'cell {i}: {n} lines' for i, n in lines if n > 60]
+    assert not wrong(check, SOURCES), 'split the cell, one idea each'
 
 
-@pytest.mark.parametrize('path', SOURCES, ids=name)
-def test_notebook_names_its_module(path):
-    if path.stem in NO_MODULE: assert default_exp(path) is None and not any(exported(c) for c in cells(path))
-    else:
+def test_notebooks_name_their_modules():
+    def check(path):
+        if path.stem in NO_MODULE: return default_exp(path) or any(exported(c) for c in cells(path))
         module = '.'.join([*path.parent.relative_to(ROOT / 'nbs').parts, re.sub(r'^\d\d[a-z]?_', '', path.stem)])
-        assert default_exp(path) == module, 'the module is named as the notebook and its folder, without the number'
+        if default_exp(path) != module: return f'{default_exp(path)}, not {module}'
+    assert not wrong(check, SOURCES), 'the module is named as the notebook and its folder, without the number'
 
 
-@pytest.mark.parametrize('path', SOURCES, ids=name)
-def test_notebook_has_title_and_purpose(path):
-    first = next((source(c) for c in cells(path) if c['cell_type'] == 'markdown'), '')
-    assert re.match(r'# \S.*\n+> \S', first), 'the first markdown cell: "# Title", then a line "> what the page is for"'
+def test_notebooks_have_title_and_purpose():
+    def check(path):
+        first = next((source(c) for c in cells(path) if c['cell_type'] == 'markdown'), '')
+        if not re.match(r'# \S.*\n+> \S', first): return first or 'no words'
+    assert not wrong(check, SOURCES), 'the first markdown cell: "# Title", then a line "> what the page is for"'
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=name)
-def test_nothing_below_a_title_is_taken_for_settings_of_the_page(path):
+def test_nothing_below_a_title_is_taken_for_settings_of_the_page():
     """nbdev reads `- name: value` in the cell of the title as front matter: it warns where that is no YAML, and takes
     it for a setting where it is. A list with `*` is left alone."""
-    assert not re.findall(r'^-\s+\S.*:.*\S\s*$', source(cells(path)[0]), re.M)
+    def check(path): return re.findall(r'^-\s+\S.*:.*\S\s*$', source(cells(path)[0]), re.M)
+    assert not wrong(check, NOTEBOOKS)
 
 
-@pytest.mark.parametrize('path', SOURCES, ids=name)
-def test_no_star_imports_in_exported_cells(path):
-    star = [source(c) for c in cells(path) if exported(c)
-            and re.search(r'^\s*from\s+\S+\s+import\s+\*', source(c), re.M)]
-    assert not star
+def test_no_star_imports_in_exported_cells():
+    def check(path):
+        return [source(c) for c in cells(path) if exported(c)
+                and re.search(r'^\s*from\s+\S+\s+import\s+\*', source(c), re.M)]
+    assert not wrong(check, SOURCES)
+
+
+#: a notebook that each of the checks above refuses
+WORST = dict(
+    nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=dict(name='python3', display_name='', language='')),
+    cells=[
+        dict(cell_type='markdown', id='a', metadata={}, source='Words\n- a: b'),
+        dict(cell_type='code', id='b', metadata=dict(tags=['parameters']), execution_count=None,
+             source='#| export\nfrom os import *\n' + 'x = 1\n'*60,
+             outputs=[dict(output_type='error', ename='E', evalue='', traceback=[]),
+                      dict(output_type='stream', name='stderr', text=['9%|##'])]),
+    ],
+)
+
+
+def test_these_checks_can_fail(tmp_path, monkeypatch):
+    "Each of them, by one bad page among good ones, which is named."
+    checks = [
+        test_notebooks_open_and_say_what_can_be_set, test_notebooks_are_small_and_have_no_stored_error,
+        test_notebooks_store_no_progress_bars, test_export_cells_are_short, test_notebooks_name_their_modules,
+        test_notebooks_have_title_and_purpose, test_nothing_below_a_title_is_taken_for_settings_of_the_page,
+        test_no_star_imports_in_exported_cells,
+    ]
+    bad = tmp_path/'nbs/core/01_bad.ipynb'
+    bad.parent.mkdir(parents=True)
+    bad.write_text(json.dumps(WORST), encoding='utf-8')
+    for k, v in dict(ROOT=tmp_path, NOTEBOOKS=[bad], SOURCES=[bad]).items(): monkeypatch.setitem(globals(), k, v)
+    for check in checks:
+        with pytest.raises(AssertionError, match='nbs/core/01_bad'): check()
 
 
 def test_every_module_has_one_notebook():
@@ -223,12 +269,55 @@ def test_the_import_blocker_blocks():
     assert done.returncode != 0 and "No module named 'pandas'" in done.stderr
 
 
+def first_asked(path):
+    "Modules of mpfnet that a file asks for before any line of its own has run."
+    body = parsed(path).body
+    own = next((k for k, n in enumerate(body) if not isinstance(n, (ast.Import, ast.ImportFrom))
+                and not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
+                and not (isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', '') == '__all__')), len(body))
+    return asked_for(path, body[:own])
+
+
+def leaning(asked):
+    "{module: modules that stand on it}; each stands on the one, of those that it asks for first, that brings most."
+    @cache
+    def brings(m): return {m}.union(*map(brings, asked[m]))
+    above = {}
+    for m in asked: above.setdefault(max(sorted(asked[m]), key=lambda k: len(brings(k)), default=None), []).append(m)
+    return above
+
+
+#: imports modules in processes of their own, each forked from one that has imported what it stands on and nothing else
+ALONE = """
+import importlib, os, sys
+import numpy, pandas, cv2, sklearn, torch
+def stand(on):
+    for m in {above}.get(on, []):
+        if not (child := os.fork()):
+            importlib.import_module('mpfnet.' + m)
+            print(m, flush=True)
+            stand(m)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]: os._exit(1)
+stand(None)
+"""
+#: the same where no process can be forked
+ONE_BY_ONE = """
+import importlib, sys
+for m in {above}:
+    for k in [k for k in sys.modules if k.split('.')[0] == 'mpfnet']: del sys.modules[k]
+    importlib.import_module('mpfnet.' + m)
+    print(m)
+"""
+
+
 def test_every_module_imports_by_itself():
-    "No module depends on another having been imported before it, and there is no import cycle."
-    alone = ("import importlib, sys\nfor m in {}:\n    for k in [k for k in sys.modules if k.split('.')[0] == "
-             "'mpfnet']: del sys.modules[k]\n    importlib.import_module('mpfnet.' + m)")
-    done = subprocess.run([sys.executable, '-c', alone.format(MODULES)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    """No module depends on another having been imported before it, and there is no import cycle: each is imported where
+    there is nothing but what it asks for itself, before its first line runs, or what that asks for."""
+    above = leaning({module_name(p): first_asked(p) for p in LIBRARY}) if hasattr(os, 'fork') else MODULES
+    code = ALONE if hasattr(os, 'fork') else ONE_BY_ONE
+    done = subprocess.run([sys.executable, '-c', code.format(above=above)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and sorted(done.stdout.split()) == MODULES, done.stderr[-2000:]
 
 
 #: where a page stands: the number of its stage on the way of the paper; a wing, that of the first page which leans on
@@ -238,8 +327,13 @@ WINGS = dict(core=-1, data=0, synthetic=0, motion=1, rivals=4, results=5, tools=
 
 def imported(path):
     "Modules of mpfnet that a file imports, at its top or inside a function."
+    return asked_for(path, ast.walk(parsed(path)))
+
+
+def asked_for(path, nodes):
+    "Modules of mpfnet that these lines of a file import."
     package, found = ('mpfnet', *path.relative_to(ROOT/'mpfnet').parent.parts), set()
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             base = ('.'.join([*package[: len(package) + 1 - node.level], *(node.module or '').split('.')]).strip('.')
                     if node.level else node.module)
@@ -277,7 +371,7 @@ ONE_EACH = {'load_official', 'PUBLISHED', 'LEARNED', 'main', 'fit'}
 
 def defined(path):
     "Public names that a module defines at its top; methods by `patch` belong to their class."
-    for node in ast.parse(path.read_text(encoding='utf-8')).body:
+    for node in parsed(path).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             patched = any(isinstance(d, ast.Name) and d.id == 'patch' for d in node.decorator_list)
             if not patched: yield node.name
@@ -298,24 +392,28 @@ def test_each_name_means_one_thing():
     assert meanings(dict(a=['plan'], b=['plan', '_x'])) == dict(plan=['a', 'b'])
 
 
-def written_twice(source):
+def written_twice(module):
     "Functions and classes, not decorated, that a module defines more than once: the second one hides the first."
-    counts = Counter(n.name for n in ast.parse(source).body
+    counts = Counter(n.name for n in module.body
                      if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.decorator_list)
     return [name for name, n in counts.items() if n > 1]
 
 
 def test_no_definition_hides_another():
-    found = {module_name(p): written_twice(p.read_text(encoding='utf-8')) for p in LIBRARY}
+    found = {module_name(p): written_twice(parsed(p)) for p in LIBRARY}
     assert {m: names for m, names in found.items() if names} == {}
-    assert written_twice('def a(): pass\n\ndef b(): pass\n\ndef a(): pass') == ['a']
+    assert written_twice(ast.parse('def a(): pass\n\ndef b(): pass\n\ndef a(): pass')) == ['a']
 
 
-@pytest.mark.parametrize('module', ['cli', 'predict', 'results.runs', 'data.readers'])
-def test_what_trains_nothing_starts_without_torch(module):
+def test_what_trains_nothing_starts_without_torch():
     "Importing torch takes a second, and `mpfnet --help` or `mpfnet runs` should not."
-    code = f"import sys, mpfnet.{module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+    code = """
+import importlib, sys
+for m in ('cli', 'predict', 'results.runs', 'data.readers'):
+    importlib.import_module('mpfnet.' + m)
+    if 'torch' in sys.modules: sys.exit(m)"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def config():

@@ -451,13 +451,16 @@ def test_of_a_folder_and_a_film_the_pictures_are_read(trees, filmed, tmp_path):
 
 
 def test_odd_names_of_films_lose_nothing(filmed, tmp_path):
-    "A name that is not UTF-8 (OpenCV would end the process), a copy beside the film, an empty folder of its name."
+    "A name that is not UTF-8 (OpenCV would end the process), a copy or an empty folder beside the film, a link."
     folder = shutil.copytree(filmed['casme_sq_long'], tmp_path/'casme_sq_long')
     before, _ = read_long('casme_sq_long', folder)
     spelt, doubled, emptied = (folder/f for f in before.recordings['folder'][:3])
     os.rename(spelt, os.fsencode(spelt.with_suffix('')) + b'\xff.avi')
     shutil.copy(doubled, doubled.with_name(f'{doubled.stem} (1).avi'))
     emptied.with_suffix('').mkdir()
+    (folder/'store').mkdir()
+    (folder/'rawpic/s15').rename(folder/'store/person')              # what lies there is found by the link alone
+    (folder/'rawpic/s15').symlink_to('../store/person')
     found, report = read_long('casme_sq_long', folder)
     assert as_rows(found.truth.assign(video='')) == as_rows(before.truth.assign(video=''))
     assert set(before.recordings['video'][1:]) < set(found.recordings['video'])

@@ -583,8 +583,8 @@ def advice(suffixes) -> str: # of files that are no frames
 # %% ../../nbs/data/02_readers.ipynb #5f83b7f4
 IMAGE_ADVICE = '. Frames are read from {}: convert the others, as in: mogrify -format png *{}'
 VIDEO_ADVICE = (
-    '. A video is read where it is one clip from onset to offset, or a whole recording of CAS(ME)² or CAS(ME)³. Else a '
-    'clip is a folder of frames, numbered as the sheet counts. For each: mkdir CLIP && '
+    '. A video is read where it is one clip from onset to offset, or a whole recording of SAMM-LV, CAS(ME)² or '
+    'CAS(ME)³. Else a clip is a folder of frames, numbered as the sheet counts. For each: mkdir CLIP && '
     "ffmpeg -i CLIP{} -fps_mode passthrough -start_number N CLIP/img%d.png, N being the sheet's number of the video's "
     'first frame (1 for a whole recording, the onset for one that was cut)')
 

@@ -302,6 +302,8 @@ def test_a_root_without_marker_is_licensed_and_its_cache_is_renewed(licensed, tm
         '006_05562.jpg',
         'docs/006_0180.jpg',
         'docs/1.jpg',
+        'SAMM_LongVideos_V3_Release.csv',
+        'CAS(ME)3_part_A_v2.csv',
         'face.png',
         'paper_figures/fig11.png',
         'tests/clip.avi',
@@ -451,6 +453,19 @@ def test_the_hook_refuses_and_lets_pass(checkout, licensed):
     git('add', 'page.html')
     done = git('commit', '-m', 'three')
     assert done.returncode and 'page.html: shows' in done.stderr
+
+
+def test_a_hook_that_cannot_look_refuses_in_a_sentence(checkout):
+    folder, git, env = checkout
+    (shim := folder/'bin'/'python3').parent.mkdir()
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')    # knows no package
+    shim.chmod(0o755)
+    env['PATH'] = f'{shim.parent}:{env["PATH"]}'
+    (folder/'notes.md').write_text('plain text')
+    git('add', 'notes.md')
+    for done in (git('commit', '-m', 'one'), subprocess.run(['sh', '.githooks/pre-push', 'origin'], cwd=folder, env=env,
+                                                            input='', capture_output=True, text=True)):
+        assert done.returncode and 'make venv' in done.stderr and 'Traceback' not in done.stderr
 
 
 @pytest.fixture(scope='module')

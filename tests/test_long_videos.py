@@ -14,7 +14,7 @@ import pytest
 from openpyxl import load_workbook
 
 from mpfnet.core.files import hash_of
-from mpfnet.data.defects import DECISIONS, against, report_table
+from mpfnet.data.defects import DECISIONS, against, keep_table, report_table
 from mpfnet.data.long_videos import LONG, load_recordings, long_folder, long_images, read_long
 from mpfnet.data.readers import DataError
 from mpfnet.synthetic.long_lookalike import LONG_BOOKS, LONG_DEFECTS, long_truth, make_long_lookalike
@@ -450,6 +450,40 @@ def test_of_a_folder_and_a_film_the_pictures_are_read(trees, filmed, tmp_path):
     assert {f['found'] for f in report['findings'] if f['decision'] == 'choice'} == {'rawvideo', f'{row.folder}.avi'}
 
 
+def test_odd_names_of_films_lose_nothing(filmed, tmp_path):
+    "A name that is not UTF-8 (OpenCV would end the process), a copy or an empty folder beside the film, a link."
+    folder = shutil.copytree(filmed['casme_sq_long'], tmp_path/'casme_sq_long')
+    before, _ = read_long('casme_sq_long', folder)
+    spelt, doubled, emptied = (folder/f for f in before.recordings['folder'][:3])
+    os.rename(spelt, os.fsencode(spelt.with_suffix('')) + b'\xff.avi')
+    shutil.copy(doubled, doubled.with_name(f'{doubled.stem} (1).avi'))
+    emptied.with_suffix('').mkdir()
+    (folder/'store').mkdir()
+    (folder/'rawpic/s15').rename(folder/'store/person')              # what lies there is found by the link alone
+    (folder/'rawpic/s15').symlink_to('../store/person')
+    found, report = read_long('casme_sq_long', folder)
+    assert as_rows(found.truth.assign(video='')) == as_rows(before.truth.assign(video=''))
+    assert set(before.recordings['video'][1:]) < set(found.recordings['video'])
+    assert {f['done'] for f in report['findings'] if f['decision'] == 'choice'} == {
+        f'read {doubled.name}', f'read {emptied.name}'}
+    assert all(sum(1 for _ in found.images(r)) == r.frames for r in found.recordings.itertuples())
+    assert hash_of(found.recordings.to_dict('list')) != hash_of(before.recordings.to_dict('list'))
+    keep_table(found.recordings, tmp_path/'recordings.csv')
+    assert (tmp_path/'recordings.csv').read_text(encoding='utf-8').count('\\udcff') == 2
+
+
+def test_a_film_whose_times_jump_is_refused_and_not_filled_up(filmed, tmp_path):
+    from mpfnet.synthetic.films import set_times, write_film
+    folder = shutil.copytree(filmed['casme_sq_long'], tmp_path/'casme_sq_long')
+    film = next(folder.rglob('*.avi'))
+    write_film(film.with_suffix('.mp4'), [np.full((48, 64, 3), k, np.uint8) for k in range(60)], fps=30)
+    set_times(film.with_suffix('.mp4'), [k/30 + 3000*(k > 40) for k in range(60)])
+    film.unlink()
+    found, report = read_long('casme_sq_long', folder)
+    assert film.stem not in set(found.recordings['video'])
+    assert 'frames are missing at one place' in report_table(report).set_index('decision').loc['video-damaged', 'found']
+
+
 def test_the_commands_for_data_know_long_recordings(tmp_path, capsys):
     from mpfnet.cli import main
     def said(*words): return main([*map(str, words)]), *capsys.readouterr()
@@ -463,5 +497,6 @@ def test_the_commands_for_data_know_long_recordings(tmp_path, capsys):
     assert status == 1 and 'is empty (0 bytes)' in out
     assert 'video-damaged' in said(*ask, '--strict')[2]
     for wrong in (('check', 'samm_lv', '--task', '3class'), ('lookalike', 'samm_lv', tmp_path, '--scale', '.5'),
-                  ('lookalike', 'samm', tmp_path, '--films'), ('check', 'samm_lv', '--modality', 'vis')):
+                  ('lookalike', 'samm', tmp_path, '--films'), ('lookalike', 'samm_lv', tmp_path, '--full'),
+                  ('lookalike', 'atnet_flow', tmp_path, '--films'), ('check', 'samm_lv', '--modality', 'vis')):
         assert said('data', *wrong)[0] == 2

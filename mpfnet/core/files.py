@@ -64,7 +64,8 @@ def _set_aside(odd, wanted):
 # %% ../../nbs/core/03_files.ipynb #a507e3ba
 def as_json(x) -> str: return json.dumps(x, indent=1, sort_keys=True, default=str, ensure_ascii=False) + '\n'
 
-def hash_of(config) -> str: return hashlib.sha256(as_json(config).encode()).hexdigest()
+def hash_of(config) -> str: # names of files that are not UTF-8 may stand in it
+    return hashlib.sha256(as_json(config).encode(errors='surrogatepass')).hexdigest()
 
 # %% ../../nbs/core/03_files.ipynb #46fd84ff
 def file_hash(path) -> str:

@@ -16,7 +16,7 @@ import sys
 from contextlib import contextmanager
 from importlib.resources import files
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .checks import need
 from .keep import told
@@ -55,9 +55,9 @@ def parameter_pages() -> dict: # name → path
 NO_PAGES = ('{}: this mpfnet was installed without its pages. Install it from a wheel of the project, or call it in a '
             'checkout of the project')
 
-def notebook_path(name:str) -> Path: # '05_loso', 'loso', 'fig03'; '.ipynb' may follow
+def notebook_path(name:str) -> Path: # '05_loso', 'loso', 'nbs/05_loso.ipynb'
     "A page with parameters, by its name; a FileNotFoundError lists those that there are."
-    pages, asked = parameter_pages(), name.removesuffix('.ipynb')
+    pages, asked = parameter_pages(), PurePosixPath(name.replace('\\', '/')).name.removesuffix('.ipynb')
     plain = {re.sub(r'^\d\d[a-z]?_', '', k): p for k, p in pages.items()}
     if (path := pages.get(asked) or plain.get(asked)): return path
     raise FileNotFoundError(f'{name}: no such page with parameters; there are: {", ".join(pages)}' if pages else
@@ -105,10 +105,11 @@ class PageError(RuntimeError):
 # %% ../../nbs/core/08_pages.ipynb #51abbccf
 def check_copy(out) -> Path: # of an executed page
     "Where it may lie; a ValueError for a name that is none, or a place among the pages."
-    out, pages = Path(out).expanduser(), [checkout()/folder for folder in ('nbs', 'paper_figures')]
+    out, roots = Path(out).expanduser(), {r for r in (checkout(), pages_root()) if r and is_project(r)}
     need(out.suffix == '.ipynb', 'out', str(out), 'a name that ends in .ipynb')
     need(not out.is_dir(), 'out', str(out), 'a file, this is a folder')
-    among = is_project(checkout()) and any(out.resolve().is_relative_to(p.resolve()) for p in pages)
+    pages = [(r/folder).resolve() for r in roots for folder in ('nbs', 'paper_figures')]
+    among = any(out.resolve().is_relative_to(p) for p in pages)
     need(not among, 'out', str(out), 'a place elsewhere: a copy in nbs/ or paper_figures/ would be taken for a page')
     return out
 

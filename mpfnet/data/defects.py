@@ -257,4 +257,4 @@ def keep_table(
     path,  # of a .csv file; its folder is made if need be
 ):
     "Write a table as CSV, its texts as `csv_text` has them: whole, or not at all."
-    write_atomically(make_way(path), lambda t: csv_text(table).to_csv(t, index=False))
+    write_atomically(make_way(path), lambda t: csv_text(table).to_csv(t, index=False, errors='backslashreplace'))

@@ -182,15 +182,16 @@ def walk(
 ) -> Tree:
     "Walk the tree for folders of clips and for sheets."
     root = Path(root).resolve()
-    tree, clips, links = Tree(root, [], [], []), set(), []
+    tree, clips, links, linked = Tree(root, [], [], []), set(), [], []
     _descend(root, (), patterns, skip, depth, tree, clips, links)
     for path, parts in links:
         if path.resolve() in path.parents: continue
         only_clips = Tree(root, tree.clips, [], [])
         _descend(path, parts, patterns, skip, depth, only_clips, clips, [])
-    for film in tree.films:
+        linked += only_clips.films
+    for film in (*tree.films, *linked):
         here = place_in((*film.relative_to(root).parts[:-1], film.stem), patterns)
-        if here: tree.clips.append(Clip(film, *here))
+        if here and (_first_time(film, clips) or film not in linked): tree.clips.append(Clip(film, *here))
     tree.clips.sort(key=lambda c: c.path)
     tree.sheets.sort()
     return tree

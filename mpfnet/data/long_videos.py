@@ -258,6 +258,8 @@ def span_of_film(
     try:
         film = film_of(path)
         if film.length is None: read_film(film, path)
+        if (gap := int(np.diff(film.places).max(initial=1)) - 1) > FAR_NUMBERS:
+            raise Refused('video-damaged', 'folder', f'{path.name}: by its times {gap} frames are missing at one place')
     except (Refused, OSError) as e:
         report.add('video-damaged', where, column='folder', found=getattr(e, 'found', '') or f'{path.name}: {e}')
         return None

@@ -583,8 +583,8 @@ def advice(suffixes) -> str: # of files that are no frames
 # %% ../../nbs/data/02_readers.ipynb #5f83b7f4
 IMAGE_ADVICE = '. Frames are read from {}: convert the others, as in: mogrify -format png *{}'
 VIDEO_ADVICE = (
-    '. A video is read where it is one clip from onset to offset, or a whole recording of CAS(ME)² or CAS(ME)³. Else a '
-    'clip is a folder of frames, numbered as the sheet counts. For each: mkdir CLIP && '
+    '. A video is read where it is one clip from onset to offset, or a whole recording of SAMM-LV, CAS(ME)² or '
+    'CAS(ME)³. Else a clip is a folder of frames, numbered as the sheet counts. For each: mkdir CLIP && '
     "ffmpeg -i CLIP{} -fps_mode passthrough -start_number N CLIP/img%d.png, N being the sheet's number of the video's "
     'first frame (1 for a whole recording, the onset for one that was cut)')
 
@@ -783,14 +783,20 @@ def copies_of_tree(
     source,  # `Source`
     report,  # `Report`
 ) -> dict:  # part of the path above the clips → {key: Clip}
-    "The copies of a dataset that lie side by side; of two folders of one clip the first."
+    "The copies of a dataset that lie side by side; of two folders of one clip the first, not an empty one."
     copies = defaultdict(dict)
-    for clip in tree.clips:
-        first = copies[copy_of(clip.base, source.places)].setdefault(source.locate(clip.names), clip)
-        if first is clip: continue
+    for clip in sorted(tree.clips, key=_without_suffix):
+        here, key = copies[copy_of(clip.base, source.places)], source.locate(clip.names)
+        if (other := here.setdefault(key, clip)) is clip: continue
+        if clip.path.is_file() and other.path.is_dir() and not holds_frames(other.path, 0):
+            here[key] = clip
+            clip, other = other, clip
         where = str(clip.path.relative_to(tree.root))
-        report.add('choice', column='folder', found=where, done=f'read {first.path.name}')
+        report.add('choice', column='folder', found=where, done=f'read {other.path.name}')
     return copies
+
+def _without_suffix(clip): # a copy of a film, "a (1).avi", comes after it
+    return *clip.path.parts[:-1], clip.path.stem if is_film(clip.path.name) else clip.path.name
 
 # %% ../../nbs/data/02_readers.ipynb #ba772977
 def of_camera(

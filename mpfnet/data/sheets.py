@@ -226,7 +226,8 @@ def _body(
     for k, c, other in twins:
         for n, row in below:
             if text(_cell(row, c)) == text(_cell(row, other)): continue
-            raise SheetError(f'{file}: sheet {name!r} has two columns {text(header[c])!r} that differ in row {n}: '
+            both = ' and '.join(dict.fromkeys(repr(text(header[o])) for o in (c, other)))
+            raise SheetError(f'{file}: sheet {name!r} has two columns {both} that differ in row {n}: '
                              'rename or delete one')
     rows = [Row(n, _cells(row, at)) for n, row in below]
     rows = [r for r in rows if any(map(text, r.cells.values()))]

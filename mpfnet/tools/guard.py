@@ -46,7 +46,8 @@ from ..data.readers import MARKER
 
 # %% ../../nbs/tools/06_guard.ipynb #eb54eef3
 SHEETS = (r'CASME2-coding.*|SMIC-\w+-E_annotation.*|SAMM_(Micro|Macro)\w*_FACS.*|MMEW_Micro_Exp.*'
-          r'|CAS\(ME\)\^?2code.*|cas\(me\)3.*label.*')
+          r'|CAS\(ME\)\^?2code.*|CAS\(ME\)3.*(label|part_?[A-C]).*|SAMM_?Long_?Videos.*|4DME_Labelling.*'
+          r'|training_full_with_AU.*|Section A\..*|casme\.(csv|tsv|xlsx?)')
 BAD_NAMES = {'the name of an annotation sheet of a licensed dataset': SHEETS,
          'the name of a frame of a licensed dataset':
              r'(reg_)?(img|image)\d+\.\w+|\d{3}_\d{4,5}\.\w+|\d+\.(jpe?g|bmp|png|tiff?|webp|pgm)',

@@ -114,8 +114,9 @@ docs: $(READY) ## notebooks → a site under _docs/, to read offline
 	"$(BIN)/sphinx-build" -q -W --keep-going -c docs . _docs/html
 	@echo 'The site: _docs/html/index.html'
 
+# An executed copy below nbs/runs is no page: exported, it would stand in for the page that it was made from.
 export: $(READY) ## notebooks → mpfnet/ and README.md, and clean the notebooks
-	"$(BIN)/nbdev_export"
+	"$(BIN)/nbdev_export" --skip_folder_re '^([_.]|runs$$)'
 	"$(BIN)/nbdev_clean"
 	$(if $(wildcard paper_figures),"$(BIN)/nbdev_clean" --fname paper_figures)
 	@$(MAKE) --no-print-directory readme

@@ -433,7 +433,7 @@ def unused_here(
     why,     # a sentence
 ):
     "A flag that would do nothing ends the program."
-    odd = [f'--{k}' for k in flags if getattr(args, k) not in (None, False, '', 1.)]
+    odd = [f'--{k}' for k in flags if (v := getattr(args, k)) is True or v not in (None, False, '', 1.)]
     if odd: args.error(f'{", ".join(odd)}: {why}')
 
 def unseen_frames(found) -> list:  # `Recordings` → of sentences
@@ -630,9 +630,9 @@ def where(args) -> int: # what argparse read
 def lookalike(args) -> int: # what argparse read
     "mpfnet data lookalike"
     args.dest = Path(args.dest).expanduser()
+    if args.films and args.name not in LONG: args.error(f'--films is of long recordings: {", ".join(LONG)}')
     if args.name == 'atnet_flow': return timed_lookalike(args)
     if args.name in LONG: return long_lookalike(args)
-    if args.films: args.error(f'--films is of long recordings: {", ".join(LONG)}')
     names = lookalike_names(args)
     asked = {k: getattr(args, k) for k in ('scale', 'subjects', 'seed', 'size', 'variant')}
     for name in names:

@@ -96,10 +96,12 @@ _MOMENTS = dict(onset=('start', 'begin', 'onset'), apex=('peak', 'apex'), offset
 _ENDINGS = dict(ms=('milliseconds', 'msec', 'ms'), s=('time', 'seconds', 'secs', 'sec', 's'),
                 frame=('number', 'index', 'frames', 'f', 'frame', ''))
 #: a column's plain name → the unit of its numbers
-UNIT_OF = {w + e: unit for words in _MOMENTS.values() for w in words for unit, ends in _ENDINGS.items() for e in ends}
+UNIT_OF = {w + s + e: unit for words in _MOMENTS.values() for w in words for unit, ends in _ENDINGS.items()
+           for e in ends for s in ('', 's')[:1 + bool(e)]}   # the plural without a unit: `is_plural`
 
 def _moment(word): # the best name comes last, and first again for errors
-    names = [w + e for ends in _ENDINGS.values() for e in ends for w in _MOMENTS[word]]
+    names = [w + s + e for s in ('s', '') for ends in _ENDINGS.values() for e in ends if e or not s
+             for w in _MOMENTS[word]]
     return (word, *names)
 
 # %% ../../nbs/data/08_own.ipynb #05bf22e3
@@ -320,7 +322,7 @@ BARE = tuple(w for words in _MOMENTS.values() for w in words)   # names without 
 
 def is_plural(name) -> bool: # of a column, as the sheet has it
     "Whether it is a plural, `onsets`, and not a moment with its unit: `onset s`, `onset_s`, `onsetS`."
-    as_written = re.fullmatch(r'[^\W\d_]+(?:[a-z]s|[A-Z]S)', text(name).strip())
+    as_written = re.fullmatch(r'[\W_]*[^\W\d_]+(?:[a-z]s|[A-Z]S)[\W_]*', text(name))
     return as_written is not None and plain(name)[:-1] in BARE
 
 # %% ../../nbs/data/08_own.ipynb #b4302aad

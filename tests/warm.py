@@ -11,6 +11,7 @@ kernels of a program that is run with `kernels=True`; those of every other are f
 import asyncio
 import atexit
 import contextvars
+import faulthandler
 import gc
 import json
 import os
@@ -119,6 +120,7 @@ class Forked:
 def forget():
     "What the forked process was about: what it does when it ends, its loop of events, who gets its signals."
     atexit._clear()
+    faulthandler.disable()                  # pytest's: it would print a stack among the dots
     asyncio.set_event_loop_policy(None)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from conftest import FEW_FACES
 
+from mpfnet.synthetic.synth import make_synth
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted([*ROOT.glob('nbs/**/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
 NOTEBOOKS = [p for p in NOTEBOOKS if '.ipynb_checkpoints' not in p.parts]
@@ -216,14 +218,21 @@ for name in ('CascadeClassifier', 'data'):
 """
 
 
-@pytest.mark.parametrize('method, data', [('mpfnet_c', 'synth'), ('lbp_top', 'synth'), ('ststnet', 'megc2019_flow')])
-def test_a_fold_is_trained_where_there_is_nothing_else(tmp_path, flow_root, synth_root, method, data):
+#: method → data set and settings
+ELSEWHERE = dict(
+    mpfnet_c=('synth', 'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,'
+                       'encoder.width=0.125'),
+    lbp_top=('synth', 'lbp_top.size=32'), ststnet=('megc2019_flow', 'ststnet.epochs=1'),
+)
+
+
+def test_a_fold_is_trained_where_there_is_nothing_else(tmp_path, flow_root):
     "From clips to a record, on a machine without Jupyter, plots or pytest, with an OpenCV that has no cascades."
-    root, subject = (synth_root, 'synth/sub01') if data == 'synth' else (flow_root, 'samm/sa00')
-    of = dict(
-        mpfnet_c='preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,encoder.width=0.125',
-        lbp_top='lbp_top.size=32', ststnet='ststnet.epochs=1',
-    )
+    few = dict(FEW_FACES, subjects=2)
+    make_synth(tmp_path/'synth', **few)
+    of = {m: dict(method=m, dataset=data, data_root=str(tmp_path if data == 'synth' else flow_root), overrides=more,
+                  subjects='synth/sub01' if data == 'synth' else 'samm/sa00', out_dir=str(tmp_path/m))
+          for m, (data, more) in ELSEWHERE.items()}
     code = (
         BLOCKER.format(blocked=set(NOT_IN_THE_LIBRARY), modules=['loso'])
         + OPENCV_5
@@ -231,14 +240,14 @@ def test_a_fold_is_trained_where_there_is_nothing_else(tmp_path, flow_root, synt
 from functools import partial
 from mpfnet.synthetic import synth
 from mpfnet.loso import run
-synth.make_synth = partial(synth.make_synth, **{FEW_FACES})          # the folder holds fewer than a user's
-folder = run(dataset={data!r}, data_root={str(root)!r}, method={method!r}, preset='tiny', device='cpu', \
-subjects={subject!r}, out_dir={str(tmp_path)!r}, overrides={of[method]!r})
-print(len(list((folder/'folds').glob('*.json'))), {{m.split('.')[0] for m in sys.modules}} & \
+synth.make_synth = partial(synth.make_synth, **{few})                # the folder holds fewer than a user's
+for m, what in {of}.items():
+    folder = run(preset='tiny', device='cpu', **what)
+    print(m, len(list((folder/'folds').glob('*.json'))), {{m.split('.')[0] for m in sys.modules}} & \
 {set(NOT_IN_THE_LIBRARY)})"""
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split('\n')[-2:] == ['1 set()', ''], done.stderr[-2000:]
+    assert done.stdout.split('\n')[-4:] == [*(f'{m} 1 set()' for m in ELSEWHERE), ''], done.stderr[-2000:]
 
 
 def test_a_figure_without_matplotlib_is_a_sentence():

@@ -298,8 +298,10 @@ def leaning(asked):
 
 #: imports modules in processes of their own, each forked from one that has imported what it stands on and nothing else
 ALONE = """
-import importlib, os, sys
+import gc, importlib, os, sys
 import numpy, pandas, cv2, sklearn, torch
+gc.disable()
+gc.freeze()                                         # a fork copies what it touches
 def stand(on):
     for m in {above}.get(on, []):
         if not (child := os.fork()):

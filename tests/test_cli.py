@@ -306,8 +306,7 @@ def test_what_is_not_installed_is_a_sentence(tmp_path):
         (('paper', 'lookalike', '--only', 'fig02', '--out-dir', tmp_path / 'p'), "pip install 'mpfnet[notebooks]'"),
         (('run', '-p', 'method', 'majority', '--out', tmp_path / 'p.ipynb'), "pip install 'mpfnet[notebooks]'"),
     ):
-        done = subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=ROOT, capture_output=True, text=True,
-                              timeout=60)
+        done = warm('-c', code, *args, cwd=ROOT)
         assert (done.returncode == 1 and says in done.stderr and 'Traceback' not in done.stderr
                 and done.stderr.count('\n') == 1)
 

@@ -4,12 +4,13 @@ import importlib.util
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from faces import drawn as scene
+from faces import drawn
 from hypothesis import given
 from hypothesis import strategies as st
 from warm import warm
@@ -30,6 +31,7 @@ from mpfnet.motion.face import (
 )
 
 ROOT = Path(__file__).parents[1]
+scene = cache(drawn)          # both finders look at it
 BLAZE = pytest.param('blaze', marks=pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}"))
 needs_blaze = BLAZE.marks[0]
 HAAR = pytest.param(

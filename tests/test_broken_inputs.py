@@ -338,7 +338,12 @@ def _undecodable(c, *numbers):
     for n in numbers: put(c.files[n], JPEG[:2] + JPEG[at:at + 19] + b'\xff\xd9')
 
 @broken(finds='no-frames', column='Apex Frame', row=True, kept=False, touched='all', apex='motion')
-def nothing_can_be_decoded_and_the_apex_is_to_be_found_by_motion(c): _undecodable(c, *c.files)
+def nothing_can_be_decoded_and_the_apex_is_to_be_found_by_motion(c):
+    with c.sheet() as sheet:                              # few others: their frames are looked at, too
+        at = c.where(sheet)
+        for r in reversed(c.rows(sheet)):
+            if abs(r - at) > 2: sheet.delete_rows(r)
+    _undecodable(c, *c.files)
 
 @broken(finds='renumbered', row=True, touched='all', apex='midpoint')
 def frames_renumbered_and_the_midpoint_is_asked_for(c): _renumber(c)

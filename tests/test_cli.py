@@ -287,10 +287,18 @@ def test_what_a_run_is_refused_is_a_sentence_and_leaves_nothing(tmp_path, more):
     assert [p.name for p in tmp_path.iterdir()] == ['runs']
 
 
+BLANK = """
+import functools, sys
+from mpfnet.cli import main
+from mpfnet.synthetic import lookalike
+lookalike.make_lookalike = functools.partial(lookalike.make_lookalike, blank=True)       # a plan looks at no frame
+sys.exit(main(sys.argv[1:]))"""
+
+
 def test_a_plan_says_each_warning_once_in_a_line(tmp_path):
     "Tables and figures ask for the same data many times."
-    done = mpfnet('paper', 'lookalike', '--plan', '--only', 'table2,table3', '--lookalike-subjects', '2', cwd=tmp_path,
-                  PYTHONPATH=str(ROOT))
+    done = warm('-c', BLANK, 'paper', 'lookalike', '--plan', '--only', 'table2,table3', '--lookalike-subjects', '2',
+                cwd=tmp_path, env=CLEAN | dict(PYTHONPATH=str(ROOT)))
     said = [l for l in done.stderr.splitlines() if 'UserWarning' in l]
     told = [l for l in done.stderr.splitlines() if ' · look-alike' not in l]            # how far the making is
     assert done.returncode == 0 and len(said) == len(set(said)) == 5 and said == told
@@ -306,8 +314,7 @@ def test_what_is_not_installed_is_a_sentence(tmp_path):
         (('paper', 'lookalike', '--only', 'fig02', '--out-dir', tmp_path / 'p'), "pip install 'mpfnet[notebooks]'"),
         (('run', '-p', 'method', 'majority', '--out', tmp_path / 'p.ipynb'), "pip install 'mpfnet[notebooks]'"),
     ):
-        done = subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=ROOT, capture_output=True, text=True,
-                              timeout=60)
+        done = warm('-c', code, *args, cwd=ROOT)
         assert (done.returncode == 1 and says in done.stderr and 'Traceback' not in done.stderr
                 and done.stderr.count('\n') == 1)
 

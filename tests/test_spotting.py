@@ -311,7 +311,7 @@ def test_run_hands_over_to_the_page_of_spotting(tmp_path):
     "On the command line; the page of the run lies in its folder, and says what was found."
     few = '-p', 'data_options', 'subjects=2,each=1,seconds=6', '-p', 'out_dir', tmp_path/'runs', '-q'
     asked = '-m', 'mpfnet', 'run', '-p', 'dataset', 'synth_long', '-p', 'task', 'spot', *few
-    done = warm(*asked, cwd=tmp_path)
+    done = warm(*asked, cwd=tmp_path, kernels=True)
     assert done.returncode == 0, done.stderr
     made, = (tmp_path/'runs').glob('synth_long-spot-roi_flow-*')
     assert 'SYNTHETIC' in done.stdout and str(made) in done.stdout

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from conftest import FEW_FACES
 
+from mpfnet.synthetic.synth import make_synth
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted([*ROOT.glob('nbs/**/*.ipynb'), *ROOT.glob('paper_figures/*.ipynb')])
 NOTEBOOKS = [p for p in NOTEBOOKS if '.ipynb_checkpoints' not in p.parts]
@@ -203,11 +205,6 @@ def imports(modules, blocked):
                           capture_output=True, text=True)
 
 
-def test_library_imports_without_jupyter_and_plotting():
-    done = imports(MODULES, NOT_IN_THE_LIBRARY)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 #: what OpenCV 5 lacks
 OPENCV_5 = """
 import cv2
@@ -216,14 +213,23 @@ for name in ('CascadeClassifier', 'data'):
 """
 
 
-@pytest.mark.parametrize('method, data', [('mpfnet_c', 'synth'), ('lbp_top', 'synth'), ('ststnet', 'megc2019_flow')])
-def test_a_fold_is_trained_where_there_is_nothing_else(tmp_path, flow_root, synth_root, method, data):
-    "From clips to a record, on a machine without Jupyter, plots or pytest, with an OpenCV that has no cascades."
-    root, subject = (synth_root, 'synth/sub01') if data == 'synth' else (flow_root, 'samm/sa00')
-    of = dict(
-        mpfnet_c='preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,encoder.width=0.125',
-        lbp_top='lbp_top.size=32', ststnet='ststnet.epochs=1',
-    )
+#: method → data set and settings
+ELSEWHERE = dict(
+    mpfnet_c=('synth', 'preprocess.size=16,pltn.epochs=1,plsm.epochs=1,plsm.phi_limit=1,meta.updates=2,'
+                       'encoder.width=0.125'),
+    lbp_top=('synth', 'lbp_top.size=32'), ststnet=('megc2019_flow', 'ststnet.epochs=1'),
+)
+
+
+@pytest.fixture(scope='module')
+def nothing_else(tmp_path_factory, flow_root):
+    """What a machine says without Jupyter, plots or pytest, with an OpenCV that has no cascades: folds are trained,
+    then all modules imported, then figures asked for."""
+    few, home = dict(FEW_FACES, subjects=2), tmp_path_factory.mktemp('nothing_else')
+    make_synth(home/'synth', **few)
+    of = {m: dict(method=m, dataset=data, data_root=str(home if data == 'synth' else flow_root), overrides=more,
+                  subjects='synth/sub01' if data == 'synth' else 'samm/sa00', out_dir=str(home/m))
+          for m, (data, more) in ELSEWHERE.items()}
     code = (
         BLOCKER.format(blocked=set(NOT_IN_THE_LIBRARY), modules=['loso'])
         + OPENCV_5
@@ -231,31 +237,38 @@ def test_a_fold_is_trained_where_there_is_nothing_else(tmp_path, flow_root, synt
 from functools import partial
 from mpfnet.synthetic import synth
 from mpfnet.loso import run
-synth.make_synth = partial(synth.make_synth, **{FEW_FACES})          # the folder holds fewer than a user's
-folder = run(dataset={data!r}, data_root={str(root)!r}, method={method!r}, preset='tiny', device='cpu', \
-subjects={subject!r}, out_dir={str(tmp_path)!r}, overrides={of[method]!r})
-print(len(list((folder/'folds').glob('*.json'))), {{m.split('.')[0] for m in sys.modules}} & \
-{set(NOT_IN_THE_LIBRARY)})"""
-    )
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split('\n')[-2:] == ['1 set()', ''], done.stderr[-2000:]
-
-
-def test_a_figure_without_matplotlib_is_a_sentence():
-    "Not a traceback that ends in a bare name; and nowhere else does the library import what draws."
-    code = (
-        BLOCKER.format(blocked={'matplotlib'}, modules=['results.report', 'paper.drawings', 'paper.pictures'])
-        + """
+synth.make_synth = partial(synth.make_synth, **{few})                # the folder holds fewer than a user's
+def there(): return {{m.split('.')[0] for m in sys.modules}} & {set(NOT_IN_THE_LIBRARY)}
+for m, what in {of}.items():
+    folder = run(preset='tiny', device='cpu', **what)
+    print(m, len(list((folder/'folds').glob('*.json'))), there())
+for m in {MODULES}: importlib.import_module('mpfnet.' + m)
+print('imported', there())
 import pandas as pd
 from mpfnet.paper import drawings, pictures
 from mpfnet.results import report
 for ask in (lambda: report.scores_picture(pd.DataFrame(dict(name=['a']))), drawings.Drawing(1, 1).figure, lambda:
             pictures.flow_picture([[0], [0]], 1)):
     try: ask()
-    except ImportError as e: print('pip install matplotlib' in str(e))"""
+    except ImportError as e: print('figure', 'pip install matplotlib' in str(e))"""
     )
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split() == 3*['True'], done.stderr[-2000:]
+    return subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_fold_is_trained_where_there_is_nothing_else(nothing_else):
+    "From clips to a record, by methods that learn, that compute descriptors, and that read flow."
+    said = [l for l in nothing_else.stdout.splitlines() if l.split(' ')[0] in ELSEWHERE]
+    assert said == [f'{m} 1 set()' for m in ELSEWHERE], nothing_else.stderr[-2000:]
+
+
+def test_library_imports_without_jupyter_and_plotting(nothing_else):
+    assert 'imported set()' in nothing_else.stdout.splitlines(), nothing_else.stderr[-2000:]
+
+
+def test_a_figure_without_matplotlib_is_a_sentence(nothing_else):
+    "Not a traceback that ends in a bare name; and nowhere else does the library import what draws."
+    assert nothing_else.stdout.splitlines()[-3:] == 3*['figure True'], nothing_else.stderr[-2000:]
+    assert nothing_else.returncode == 0
     assert not [p.name for p in LIBRARY if 'import matplotlib' in p.read_text(encoding='utf-8')]
 
 
@@ -289,8 +302,10 @@ def leaning(asked):
 
 #: imports modules in processes of their own, each forked from one that has imported what it stands on and nothing else
 ALONE = """
-import importlib, os, sys
+import gc, importlib, os, sys
 import numpy, pandas, cv2, sklearn, torch
+gc.disable()
+gc.freeze()                                         # a fork copies what it touches
 def stand(on):
     for m in {above}.get(on, []):
         if not (child := os.fork()):

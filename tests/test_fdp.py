@@ -128,8 +128,8 @@ def test_a_handful_of_clips_can_be_learnt(variant):
     model, fold = fit(
         clips,
         x,
-        config(variant, updates=dict(as_paper=60, as_released=180)[variant], batch=12, lr=2e-3, flip=0.0, jitter=0.0,
-               drop_path=0.0),
+        config(variant, batch=12, flip=0.0, jitter=0.0, drop_path=0.0,
+               **dict(as_paper=dict(updates=45, lr=6e-3), as_released=dict(updates=80, lr=1e-2))[variant]),
     )
     train = x[clips['subject'] != 's2']
     logits, image, ranks = model.predict(train)

@@ -199,7 +199,7 @@ def test_phi_of_the_fold_does_not_see_the_test_subject(kind):
 def test_a_run_has_the_copies_that_phi_of_a_fold_asks_for(synth_root, tmp_path):
     def ran(phi):
         return run(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method='plsm',
-                   subjects='synth/sub01,synth/sub04', device='cpu',
+                   subjects='synth/sub01,synth/sub04', device='cpu', length=5,
                    overrides=f'{CHEAP.replace("phi_limit=1", "phi_limit=14")},preprocess.size=16,plsm.phi={phi}')
 
     settings = {phi: json.loads((ran(phi) / 'config.json').read_text())['settings']['plsm']['phi']
@@ -248,11 +248,12 @@ def test_canary_end_to_end(synth_root, tmp_path, kwargs):
             out_dir=str(out),
             subjects=f'synth/{subject}',
             device='cpu',
+            length=5 if METHODS[kwargs['method']].reads == 'preprocess' else 11,
             overrides=','.join(
                 filter(
                     None,
                     [
-                        'preprocess.size=16,meta.shot=2',
+                        'preprocess.size=16,meta.shot=2,meta.queries=2',
                         *(o for o in f'{CHEAP},{CHEAP_RIVALS}'.split(',') if o.split('=')[0] not in more), more,
                     ],
                 )

@@ -237,7 +237,8 @@ def test_every_method_goes_on(method, synth_root, tmp_path):
     def three():
         return run(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method=method,
                    subjects='synth/sub01,synth/sub02,synth/sub03', device='cpu',
-                   overrides=f'{CHEAP},preprocess.size=16,{CHEAP_RIVALS}')
+                   length=5 if METHODS[method].reads == 'preprocess' else 11,
+                   overrides=f'{CHEAP},preprocess.size=16,meta.shot=2,meta.queries=2,{CHEAP_RIVALS}')
     folder = three()
     paths, whole = list(records(folder).values()), (folder / 'predictions.csv').read_bytes()
     first, sha = paths[0].stat().st_mtime_ns, [json.loads(p.read_text())['weights_sha256'] for p in paths]
@@ -331,8 +332,8 @@ def test_features_reach_the_baselines(flow_root, tmp_path):
 
 def test_gamma_inside_the_fold_finds_its_copies(synth_root, tmp_path):
     folder = run(dataset='synth', data_root=str(synth_root), out_dir=str(tmp_path), method='mpfnet_p', gamma='inner',
-                 subjects='synth/sub04', device='cpu', overrides=CHEAP.replace('phi_limit=1', 'phi_limit=5')
-                 + ',preprocess.size=16')
+                 subjects='synth/sub04', device='cpu', length=5, overrides=CHEAP.replace('phi_limit=1', 'phi_limit=5')
+                 + ',preprocess.size=16,meta.shot=2,meta.queries=2')
     assert len(records(folder)) == 1
 
 

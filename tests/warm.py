@@ -5,8 +5,9 @@ torch again.
 directory, environment and files, for `SCRIPT`, `-m MODULE` and `-c CODE`; `warm.begin(*args)` does not wait for it.
 What is about starting itself (what is imported, in which encoding) takes a fresh Python.
 
-`forked(command, …)` does what `Popen` does for a Python program, by a fork of the process that asks. So begin the
-kernels of a program that is run with `kernels=True`; those of every other are fresh ones.
+`forked(command, …)` does what `Popen` does for a Python program, by a fork of the process that asks; `run_forked` what
+`subprocess.run` does. So begin the kernels of a program that is run with `kernels=True`; those of every other are fresh
+ones.
 """
 import asyncio
 import atexit
@@ -25,6 +26,7 @@ import threading
 import time
 import traceback
 import types
+from concurrent.futures import thread as futures
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
@@ -77,12 +79,12 @@ class Warm:
         if text: out, err = (s.decode('utf-8') for s in (out, err))
         return subprocess.CompletedProcess(args, status, out, err)
 
-    def begin(self, *args, cwd=None, env=None):
+    def begin(self, *args, cwd=None, env=None, kernels=False):
         "Begin a program that is to be killed: what `Popen` in a session of its own returns, without its output."
         if not hasattr(os, 'fork'):
             return subprocess.Popen([sys.executable, *map(str, args)], cwd=cwd, env=env, stdout=subprocess.DEVNULL,
                                     stderr=subprocess.DEVNULL, start_new_session=True)
-        return Begun(self, self.send(args, cwd, env, [os.devnull]*3))
+        return Begun(self, self.send(args, cwd, env, [os.devnull]*3, kernels))
 
 
 class Begun:
@@ -118,8 +120,9 @@ class Forked:
 
 
 def forget():
-    "What the forked process was about: what it does when it ends, its loop of events, who gets its signals."
+    "What the forked process was about: what it does and waits for when it ends, its loop of events, its signals."
     atexit._clear()
+    futures._threads_queues.clear()         # this thread may be one of a pool, and would wait for itself
     faulthandler.disable()                  # pytest's: it would print a stack among the dots
     asyncio.set_event_loop_policy(None)
     signal.set_wakeup_fd(-1)
@@ -127,7 +130,8 @@ def forget():
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def forked(command, stdin=None, stdout=None, stderr=None, cwd=None, env=None, text=True, start_new_session=True):
+def forked(command, stdin=None, stdout=None, stderr=None, cwd=None, env=None, text=True, start_new_session=True,
+           preexec_fn=None):
     "`Popen` of `[python, *args]`, without a Python that starts: it has imported what this process has."
     ends, (ready, begun) = os.pipe() if stdin == subprocess.PIPE else (), os.pipe()
     sys.stdout.flush()
@@ -136,9 +140,11 @@ def forked(command, stdin=None, stdout=None, stderr=None, cwd=None, env=None, te
         try:
             forget()
             if ends: os.close(ends[1])
+            if preexec_fn: preexec_fn()
             out = stdout.fileno() if stdout else 1
             files = [ends[0] if ends else 0, out, out if stderr == subprocess.STDOUT else 2]
-            what = become(command[1:], cwd or os.getcwd(), os.environ if env is None else env, files)
+            what = become(command[1:], cwd or os.getcwd(), os.environ if env is None else env, files,
+                          session=start_new_session)
             os.close(begun)
             contextvars.Context().run(run_and_leave, *what)
         finally: os._exit(1)
@@ -152,6 +158,11 @@ def forked(command, stdin=None, stdout=None, stderr=None, cwd=None, env=None, te
     return process
 
 
+def run_forked(command, stdin=None, **how):
+    "`subprocess.run` of the same, in the session of the process that asks; there is nothing to read."
+    return subprocess.CompletedProcess(command, forked(command, start_new_session=False, **how).wait())
+
+
 # --- in the waiting process, and in forks ---
 
 def wait_for_requests():
@@ -163,9 +174,9 @@ def wait_for_requests():
     os._exit(0)
 
 
-def become(args, cwd, env, files, kernels=False):
+def become(args, cwd, env, files, kernels=False, session=True):
     "Make this process look like one that was started so, with files that are named or open; what it has to run."
-    os.setsid()
+    if session: os.setsid()
     if kernels: sys.modules['jupyter_client.launcher'].Popen = forked
     env, modes = dict(env), (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)
     opened = [f if isinstance(f, int) else os.open(f, mode) for f, mode in zip(files, modes)]
@@ -181,6 +192,8 @@ def become(args, cwd, env, files, kernels=False):
     os.environ.clear()
     os.environ.update(env)
     kind, what = (args[0], args[1]) if args[0] in ('-c', '-m') else ('', args[0])
+    if what == 'ipykernel_launcher' and 'JPY_PARENT_PID' in env:       # a kernel has read it when it was imported
+        args = [*args, f'--IPKernelApp.parent_handle={env["JPY_PARENT_PID"]}']
     sys.argv = [kind or what, *args[2 if kind else 1:]]
     first = {'-c': '', '-m': cwd}.get(kind, str(Path(what).resolve().parent))
     theirs = env.get('PYTHONPATH', '').split(os.pathsep)

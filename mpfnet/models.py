@@ -184,7 +184,7 @@ def fitted_on_all(e:Experiment) -> tuple: # → state (name → tensor), the mod
     with computing(p.method, 'cpu'):
         again = restored_model(p.method, state, about_of(e), Context(settings=e.settings))
         gap = gap_between(again.scores(some), said)
-    if gap > (1e-6 if h.device == 'cpu' else 1e-3): raise ValueError(FORGETS.format(p.method, gap))
+    if gap > (1e-5 if h.device == 'cpu' else 1e-3): raise ValueError(FORGETS.format(p.method, gap))
     return state, again
 
 # %% ../nbs/07a_models.ipynb #7f552c0a

@@ -379,6 +379,18 @@ def test_no_import_cycle_and_none_that_climbs():
         graphlib.TopologicalSorter(imports | {'tools.ray_engine': {'loso'}}).prepare()
 
 
+def test_the_wings_stand_in_an_order_too():
+    "Each wing taken as one, and the pages on top: no circle among them, and few enough to be seen at once."
+    def room(module): return module.partition('.')[0]
+    leans = {}
+    for p in LIBRARY:
+        here = leans.setdefault(room(module_name(p)), set())
+        here |= {room(m) for m in imported(p)} - {room(module_name(p))}
+    graphlib.TopologicalSorter(leans).prepare()
+    with pytest.raises(graphlib.CycleError): graphlib.TopologicalSorter(leans | dict(core={'video'})).prepare()
+    assert len(leans) <= 32, sorted(leans)
+
+
 #: names that several modules define on purpose: each back end has one, and is asked by its module; `fit` is a fold's in
 #: methods, and that of all subjects in models
 ONE_EACH = {'load_official', 'PUBLISHED', 'LEARNED', 'main', 'fit'}

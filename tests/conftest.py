@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forks import forked_workers
 from hypothesis import settings
 
 from mpfnet.core.keep import locked
@@ -49,23 +50,10 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
-#: what the processes of a run import
-OF_WORKERS = ['mpfnet.tools.processes', 'mpfnet.preprocess', 'mpfnet.store', 'mpfnet.methods', 'torch._dynamo',
-              'sklearn.decomposition', 'sklearn.discriminant_analysis']
-#: what libraries put into the environment when they are imported (scikit-learn, PyTorch), and pytest for each test
-OF_LIBRARIES = 'KMP_', 'TORCHINDUCTOR_', 'PYTEST_'
-
-
 @pytest.fixture(scope='session', autouse=True)
 def workers_start_at_once():
-    """Processes of a run are forked from one that has imported what they need. They are handed the same as ever,
-    pickled; where a test has changed the environment, they are started as ever, too."""
     if sys.platform != 'linux': return (yield)
-    def environment(): return {k: v for k, v in os.environ.items() if not k.startswith(OF_LIBRARIES)}
-    before, real = environment(), multiprocessing.get_context
-    multiprocessing.set_forkserver_preload(OF_WORKERS)
-    def get_context(method=None):
-        return real('forkserver' if method == 'spawn' and environment() == before else method)
+    get_context = forked_workers()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multiprocessing, 'get_context', get_context)
         patch.setattr('mpfnet.core.workers.get_context', get_context)

@@ -18,6 +18,7 @@ import nbdev.config
 import nbdev.test
 import pandas as pd
 from execnb.shell import CaptureShell
+from forks import forked_workers
 from matplotlib_inline.config import InlineBackend
 
 #: what may be another one every time
@@ -143,18 +144,6 @@ def drawn_once(make, shelf):
     return make_synth
 
 
-#: what the processes of a run import
-OF_WORKERS = ['mpfnet.tools.processes', 'mpfnet.preprocess', 'mpfnet.store', 'mpfnet.methods']
-
-
-def forked(real, before):
-    """`get_context` whose processes are forked from one that has imported what they need. They are handed the same as
-    ever, pickled; where a page has changed the environment, they are started as ever, too."""
-    def get_context(method=None):
-        return real('forkserver' if method == 'spawn' and dict(os.environ) == before else method)
-    return get_context
-
-
 @contextlib.contextmanager
 def made_once():
     "For all pages of this call, where they are this library's."
@@ -165,8 +154,7 @@ def made_once():
         synth.make_synth = drawn_once(synth.make_synth, Path(shelf))
         os.environ['IN_TEST'] = '1'                      # as nbdev_test sets it before it runs a page
         if sys.platform == 'linux':
-            multiprocessing.set_forkserver_preload(OF_WORKERS)
-            workers.get_context = multiprocessing.get_context = forked(multiprocessing.get_context, dict(os.environ))
+            workers.get_context = multiprocessing.get_context = forked_workers()
         yield
 
 
